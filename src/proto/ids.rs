@@ -1,0 +1,242 @@
+//! Names of things: JSON-RPC ids of either side, streams, events, sessions.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+
+/// The longest JSON-RPC id or progress token taken from a client, in bytes. Each call in flight keeps its own.
+pub const MAX_ID: usize = 1024;
+
+/// A JSON-RPC id or progress token, exactly as its sender spelt it.
+///
+/// Two are equal when they denote the same value: `"a"` equals `"\u0061"`, but `1` is not `"1"`
+/// (2025-11-25 `basic`: a response carries "the same ID as the request").
+#[derive(Clone, Debug)]
+pub struct Id {
+    raw: Box<str>,
+    /// The value in one spelling, where that is not the one of `raw`.
+    canonical: Option<Box<str>>,
+}
+
+impl Id {
+    /// The id in a JSON token, or `None` where the token is neither a string nor an integer
+    /// (spec `basic`: "string or integer", never null), or is longer than [`MAX_ID`].
+    pub fn parse(token: &str) -> Option<Self> {
+        if token.len() > MAX_ID {
+            return None;
+        }
+        let canonical: Option<Box<str>> = match token.as_bytes().first()? {
+            b'"' if !token.contains('\\') => None,
+            b'"' => {
+                let value: Cow<'_, str> = serde_json::from_str(token).ok()?;
+                Some(serde_json::to_string(&value).ok()?.into())
+            }
+            b'-' | b'0'..=b'9' => {
+                let digits = token.strip_prefix('-').unwrap_or(token);
+                if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+                    return None;
+                }
+                (token == "-0").then(|| "0".into())
+            }
+            _ => return None,
+        };
+        Some(Self { raw: token.into(), canonical })
+    }
+
+    /// The JSON token, byte for byte as it came.
+    pub fn as_json(&self) -> &str {
+        &self.raw
+    }
+
+    fn canonical(&self) -> &str {
+        self.canonical.as_deref().unwrap_or(&self.raw)
+    }
+}
+
+impl PartialEq for Id {
+    fn eq(&self, other: &Self) -> bool {
+        self.canonical() == other.canonical()
+    }
+}
+
+impl Eq for Id {}
+
+impl Hash for Id {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.canonical().hash(state);
+    }
+}
+
+/// The id a client gave to its request.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ClientId(pub Id);
+
+/// The id a child gave to its own request (sampling, elicitation, roots, ping).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ChildId(pub Id);
+
+/// The token by which a request asked for progress notifications.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ProgressToken(pub Id);
+
+/// The id under which the bridge passes a request on. Counted per child, so that no two are ever equal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BridgeId(pub u64);
+
+impl BridgeId {
+    /// The id that a child echoed. Children that keep numbers as floats write `7.0` or `7e0`, others quote them.
+    pub fn echoed(token: &str) -> Option<Self> {
+        let token = token.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(token);
+        if let Ok(number) = token.parse() {
+            return Some(Self(number));
+        }
+        let number: f64 = token.parse().ok()?;
+        // 2^53: beyond it a float no longer names one integer.
+        let exact = number.fract() == 0.0 && (0.0..9_007_199_254_740_992.0).contains(&number);
+        exact.then_some(Self(number as u64))
+    }
+}
+
+impl fmt::Display for BridgeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One ordered sequence of events to a client: the answer to one POST, or the listening GET.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamId(pub u64);
+
+impl StreamId {
+    /// What a GET listens to. Each session has one; POST streams count from 1.
+    pub const LISTENING: Self = Self(0);
+}
+
+/// Where in which stream an event stands, counted from 1; 0 is the place before the first.
+///
+/// It is the SSE `id:`, unique over all streams of a session (2025-11-25 `basic/transports`, "Resumability").
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EventId {
+    /// The stream.
+    pub stream: StreamId,
+    /// The place in it.
+    pub place: u64,
+}
+
+impl EventId {
+    /// Reads `<stream>-<place>` as [`EventId`] writes it: no sign, no leading zero.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (stream, place) = text.split_once('-')?;
+        let id = Self { stream: StreamId(stream.parse().ok()?), place: place.parse().ok()? };
+        (id.to_string() == text).then_some(id)
+    }
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.stream.0, self.place)
+    }
+}
+
+/// The longest session id, in bytes. Routers in front accept no other shape than 1 to 128 of `[A-Za-z0-9-]`.
+pub const MAX_SESSION_ID: usize = 128;
+
+/// The value of `Mcp-Session-Id`: 192 random bits in hex. Whoever knows it is in the session: it is never logged.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct SessionId(Box<str>);
+
+impl SessionId {
+    /// The id made of random bytes.
+    pub fn from_random(bytes: [u8; 24]) -> Self {
+        use fmt::Write;
+        let mut text = String::with_capacity(48);
+        for byte in bytes {
+            let _ = write!(text, "{byte:02x}"); // writing to a String cannot fail
+        }
+        Self(text.into())
+    }
+
+    /// The id in a header, or `None` where no session of any bridge can have it.
+    pub fn parse(text: &str) -> Option<Self> {
+        let fits = (1..=MAX_SESSION_ID).contains(&text.len())
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        fits.then(|| Self(text.into()))
+    }
+
+    /// The header's value.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The first eight characters, which is what logs call the session by; 160 bits stay secret.
+    pub fn short(&self) -> &str {
+        self.0.get(..8).unwrap_or(&self.0)
+    }
+}
+
+impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SessionId({}…)", self.short())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(token: &str) -> Id {
+        Id::parse(token).unwrap_or_else(|| panic!("{token} is an id"))
+    }
+
+    #[test]
+    fn strings_and_integers_are_ids_and_nothing_else_is() {
+        for token in ["1", "0", "-3", "\"\"", "\"a\"", "123456789012345678901234567890", "\"\\u00e9\""] {
+            assert_eq!(id(token).as_json(), token, "an id keeps its spelling");
+        }
+        for token in ["null", "true", "1.5", "1.0", "1e3", "{}", "[]", "", "-", "[1]"] {
+            assert!(Id::parse(token).is_none(), "{token} is no id");
+        }
+        assert!(Id::parse(&format!("\"{}\"", "x".repeat(MAX_ID))).is_none(), "ids are bounded");
+    }
+
+    #[test]
+    fn ids_are_equal_by_value_and_type() {
+        assert_eq!(id("\"a\""), id("\"\\u0061\""));
+        assert_eq!(id("\"a/b\""), id("\"a\\/b\""));
+        assert_eq!(id("0"), id("-0"));
+        assert_ne!(id("1"), id("\"1\""));
+        assert_ne!(id("9007199254740993"), id("9007199254740992"));
+    }
+
+    #[test]
+    fn a_childs_echo_is_read_in_any_spelling_of_the_number() {
+        for token in ["7", "7.0", "7e0", "70e-1", "\"7\""] {
+            assert_eq!(BridgeId::echoed(token), Some(BridgeId(7)), "{token}");
+        }
+        for token in ["null", "-7", "7.5", "\"x\"", "{}", "1e300", "NaN", "inf"] {
+            assert_eq!(BridgeId::echoed(token), None, "{token}");
+        }
+    }
+
+    #[test]
+    fn event_ids_read_back_only_as_written() {
+        let event = EventId { stream: StreamId(12), place: 7 };
+        assert_eq!(event.to_string(), "12-7");
+        assert_eq!(EventId::parse("12-7"), Some(event));
+        for text in ["", "-", "12", "12-", "-7", "012-7", "12-07", "+1-7", "1-2-3", "a-1", " 1-1", "99999999999999999999-1"]
+        {
+            assert_eq!(EventId::parse(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn session_ids_fit_what_routers_accept_and_hide_in_debug_output() {
+        let session = SessionId::from_random([0xab; 24]);
+        assert_eq!(session.as_str().len(), 48);
+        assert_eq!(SessionId::parse(session.as_str()), Some(session.clone()));
+        assert_eq!(format!("{session:?}"), "SessionId(abababab…)");
+        for text in ["", "a b", "a_b", "ä", &"x".repeat(129)] {
+            assert_eq!(SessionId::parse(text), None, "{text:?}");
+        }
+    }
+}

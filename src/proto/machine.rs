@@ -1,0 +1,671 @@
+//! A legacy session as a state machine: one message in, at most one out.
+//!
+//! It knows which requests are in flight under which ids, which phase the handshake is in, and where each message
+//! of the child belongs. What goes to the child is appended to the bytes for its stdin; what goes to a client is
+//! returned. Time is a [`Duration`] since the session began, and whether somebody reads a stream is asked through a
+//! function, so that every rule here is a table in a test.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+
+use super::ids::{BridgeId, ChildId, ClientId, Id, ProgressToken, StreamId};
+use super::line::{push_flat, push_line};
+use super::message::{Envelope, Kind, Message, find, id_in_head, splice};
+use super::version::Revision;
+
+/// How long a cancelled call waits for an answer that crossed the cancellation, before it ends with an error.
+pub const CANCEL_GRACE: Duration = Duration::from_secs(5);
+
+/// How long a child's request waits for a client to listen, before the bridge answers it with an error.
+pub const LISTENER_GRACE: Duration = Duration::from_secs(60);
+
+/// How many requests of the child may wait for a client's answer at once.
+const MAX_ASKED: usize = 256;
+
+/// How many of the child's requests are remembered after they ended, so that a late answer is no offence.
+const MAX_FORGOTTEN: usize = 64;
+
+/// Bytes of requests held back until the handshake is over; beyond it the session takes no new message.
+const MAX_HELD: usize = 8 * 1024 * 1024;
+
+const INITIALIZED: &[u8] = br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
+
+/// The limits that an operator sets.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// How long the child may take to answer `initialize`.
+    pub init_timeout: Duration,
+    /// How long it may take to answer any other request.
+    pub request_timeout: Duration,
+    /// How many requests of one session may be in flight.
+    pub max_in_flight: usize,
+}
+
+/// What became of a client's message.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is on its way to the child, or waits for the handshake.
+    Taken,
+    /// It needs no forwarding; why.
+    Swallowed(&'static str),
+    /// It is a request too many: [`Limits::max_in_flight`] are running.
+    Overload(ClientId),
+    /// It cancelled a request which the child has not seen: that one has ended.
+    Withdrawn(StreamId, ClientId),
+}
+
+/// Why a message is not for the child.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// A request with this id is in flight in this session.
+    DuplicateId(ClientId),
+    /// The handshake of this session is done: the request with this id repeats it.
+    AlreadyInitialized(ClientId),
+    /// A response to a request that the child never made.
+    UnknownResponse,
+}
+
+/// What a line of the child means.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Told {
+    /// The answer to a request, with the client's own id.
+    Answer {
+        /// The stream of the POST that asked.
+        stream: StreamId,
+        /// The message.
+        message: Bytes,
+        /// Whether it is a result and not an error.
+        success: bool,
+    },
+    /// A notification or a request for the client.
+    Event {
+        /// The stream it belongs to.
+        stream: StreamId,
+        /// The message.
+        message: Bytes,
+    },
+    /// The bridge has answered the child itself.
+    Replied(&'static str),
+    /// It reaches nobody.
+    Dropped(Drop),
+}
+
+/// Why a line of the child reaches nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drop {
+    /// It is no JSON-RPC message: a banner, a log line.
+    Noise,
+    /// It answers a request that has ended: cancelled, timed out, or answered before.
+    Late,
+    /// It answers a request that was never made.
+    UnknownId,
+    /// It reports progress to a client that takes nothing but JSON.
+    NotStreamable,
+}
+
+impl Drop {
+    /// As it stands in the log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Noise => "noise",
+            Self::Late => "late",
+            Self::UnknownId => "unknown_id",
+            Self::NotStreamable => "not_streamable",
+        }
+    }
+}
+
+/// What a deadline that passed has ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Expired {
+    /// The child has not answered `initialize`: [`Limits::init_timeout`].
+    Initialize,
+    /// The child has not answered a request: [`Limits::request_timeout`].
+    Request(StreamId, ClientId),
+    /// The child has not answered a cancelled request: [`CANCEL_GRACE`].
+    Cancelled(StreamId, ClientId),
+    /// Nobody listened to a request of the child: [`LISTENER_GRACE`]. It has been answered with an error.
+    Unheard,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// `initialize` is with the child. `true`: the client's `initialized` is here already.
+    Starting { initialized: bool },
+    /// The child has answered; nobody has said `initialized` yet.
+    Answered,
+    /// The child has been told `initialized`.
+    Open,
+    /// The child has refused `initialize`.
+    Refused,
+}
+
+#[derive(Debug)]
+struct Call {
+    client: ClientId,
+    stream: StreamId,
+    /// Whether its stream may carry more than the answer.
+    streams: bool,
+    deadline: Duration,
+    /// When a cancelled call ends at the latest.
+    cancelled: Option<Duration>,
+    token: Option<ProgressToken>,
+    /// Whether the child has seen it.
+    written: bool,
+}
+
+#[derive(Debug)]
+struct Asked {
+    stream: StreamId,
+    deadline: Duration,
+}
+
+/// The id of `initialize`. It is the first message of every child.
+const HANDSHAKE: BridgeId = BridgeId(1);
+
+/// One session's protocol state.
+#[derive(Debug)]
+pub struct Machine {
+    limits: Limits,
+    phase: Phase,
+    last_id: BridgeId,
+    calls: BTreeMap<BridgeId, Call>,
+    by_client: HashMap<ClientId, BridgeId>,
+    tokens: HashMap<ProgressToken, BridgeId>,
+    cancelled: BTreeSet<(Duration, BridgeId)>,
+    held: VecDeque<(Message, Option<BridgeId>)>,
+    held_bytes: usize,
+    asked: HashMap<ChildId, Asked>,
+    forgotten: VecDeque<ChildId>,
+    negotiated: Option<Box<str>>,
+}
+
+/// Whether somebody reads a stream.
+pub type Live<'l> = &'l dyn Fn(StreamId) -> bool;
+
+impl Machine {
+    /// Begins a session: writes the client's `initialize` for the child.
+    pub fn open(
+        limits: Limits,
+        initialize: &Message,
+        stream: StreamId,
+        streams: bool,
+        now: Duration,
+        out: &mut BytesMut,
+    ) -> Self {
+        let mut machine = Self {
+            limits,
+            phase: Phase::Starting { initialized: false },
+            last_id: BridgeId(HANDSHAKE.0 - 1),
+            calls: BTreeMap::new(),
+            by_client: HashMap::new(),
+            tokens: HashMap::new(),
+            cancelled: BTreeSet::new(),
+            held: VecDeque::new(),
+            held_bytes: 0,
+            asked: HashMap::new(),
+            forgotten: VecDeque::new(),
+            negotiated: None,
+        };
+        if let Some(id) = initialize.id() {
+            let id = machine.register(ClientId(id), initialize, stream, streams, now);
+            machine.write_request(initialize, id, out);
+        }
+        machine
+    }
+
+    /// What the child answered as `protocolVersion`; `None` before, or where it answered none.
+    pub fn negotiated(&self) -> Option<&str> {
+        self.negotiated.as_deref()
+    }
+
+    /// Whether the child has refused `initialize`, which ends the session.
+    pub fn refused(&self) -> bool {
+        self.phase == Phase::Refused
+    }
+
+    /// Whether the child has answered `initialize`.
+    pub fn started(&self) -> bool {
+        !matches!(self.phase, Phase::Starting { .. })
+    }
+
+    /// How many requests of clients have no answer yet.
+    pub fn in_flight(&self) -> usize {
+        self.calls.len()
+    }
+
+    /// Whether it takes a further message: what is held back for the handshake is bounded.
+    pub fn accepting(&self) -> bool {
+        self.held_bytes < MAX_HELD && self.held.len() < self.limits.max_in_flight
+    }
+
+    /// Takes a message of a client. `streams`: whether the stream may carry more than the answer.
+    ///
+    /// # Errors
+    /// [`Refusal`], where the message is not for the child. It has changed nothing then.
+    pub fn client(
+        &mut self,
+        message: Message,
+        stream: StreamId,
+        streams: bool,
+        now: Duration,
+        out: &mut BytesMut,
+    ) -> Result<Fate, Refusal> {
+        match message.kind() {
+            Kind::Request => self.client_request(message, stream, streams, now, out),
+            Kind::Notification => Ok(self.client_notification(message, now, out)),
+            Kind::Success | Kind::Failure => self.client_response(&message, out),
+        }
+    }
+
+    fn client_request(
+        &mut self,
+        message: Message,
+        stream: StreamId,
+        streams: bool,
+        now: Duration,
+        out: &mut BytesMut,
+    ) -> Result<Fate, Refusal> {
+        let Some(client) = message.id().map(ClientId) else {
+            return Ok(Fate::Swallowed("a request without a usable id"));
+        };
+        if message.method() == "initialize" {
+            return Err(Refusal::AlreadyInitialized(client));
+        }
+        if self.by_client.contains_key(&client) {
+            return Err(Refusal::DuplicateId(client));
+        }
+        if self.calls.len() >= self.limits.max_in_flight {
+            return Ok(Fate::Overload(client));
+        }
+        let id = self.register(client, &message, stream, streams, now);
+        self.write_or_hold(message, Some(id), out);
+        Ok(Fate::Taken)
+    }
+
+    fn client_notification(&mut self, message: Message, now: Duration, out: &mut BytesMut) -> Fate {
+        match &*message.method() {
+            "notifications/initialized" => return self.client_initialized(&message, out),
+            "notifications/cancelled" => return self.client_cancelled(&message, now, out),
+            _ => {}
+        }
+        self.write_or_hold(message, None, out);
+        Fate::Taken
+    }
+
+    /// Each child sees exactly one `initialized`, be the client's late, missing or repeated.
+    fn client_initialized(&mut self, message: &Message, out: &mut BytesMut) -> Fate {
+        match &mut self.phase {
+            Phase::Starting { initialized: true } | Phase::Open | Phase::Refused => {
+                Fate::Swallowed("initialized has been said")
+            }
+            Phase::Starting { initialized } => {
+                *initialized = true;
+                Fate::Swallowed("initialized follows when the child has answered")
+            }
+            Phase::Answered => {
+                push_line(out, &[message.text()]);
+                self.phase = Phase::Open;
+                Fate::Taken
+            }
+        }
+    }
+
+    /// A cancellation names the client's id; the child knows another. One that names no request in flight goes no
+    /// further: to the child the same number may be somebody else's request.
+    fn client_cancelled(&mut self, message: &Message, now: Duration, out: &mut BytesMut) -> Fate {
+        let params = message.params();
+        let Some(span) = find(params, &["requestId"]) else {
+            self.write_or_hold(message.clone(), None, out);
+            return Fate::Taken;
+        };
+        let id = params.get(span.clone()).and_then(Id::parse).map(ClientId);
+        let Some(id) = id.and_then(|id| self.by_client.get(&id).copied()) else {
+            return Fate::Swallowed("the cancelled request is not in flight");
+        };
+        if id == HANDSHAKE {
+            return Fate::Swallowed("initialize cannot be cancelled"); // 2025-11-25 `basic/utilities/cancellation`
+        }
+        let Some(call) = self.calls.get_mut(&id) else {
+            return Fate::Swallowed("the cancelled request is not in flight");
+        };
+        if !call.written {
+            let (stream, client) = (call.stream, call.client.clone());
+            self.unregister(id);
+            return Fate::Withdrawn(stream, client);
+        }
+        if call.cancelled.is_some() {
+            return Fate::Swallowed("the request has been cancelled before");
+        }
+        let deadline = now + CANCEL_GRACE;
+        call.cancelled = Some(deadline);
+        self.cancelled.insert((deadline, id));
+        let start = message.envelope().params.as_ref().map_or(0, |params| params.start);
+        splice(out, message.text(), start + span.start..start + span.end, id.to_string().as_bytes());
+        out.extend_from_slice(b"\n");
+        Fate::Taken
+    }
+
+    fn client_response(&mut self, message: &Message, out: &mut BytesMut) -> Result<Fate, Refusal> {
+        let Some(id) = message.id().map(ChildId) else { return Err(Refusal::UnknownResponse) };
+        if self.asked.remove(&id).is_some() {
+            self.forget(id);
+            push_line(out, &[message.text()]);
+            return Ok(Fate::Taken);
+        }
+        if self.forgotten.contains(&id) {
+            return Ok(Fate::Swallowed("the child's request has ended"));
+        }
+        Err(Refusal::UnknownResponse)
+    }
+
+    /// Takes a line of the child. What the bridge answers the child itself goes to `out`.
+    pub fn child(&mut self, text: &str, now: Duration, live: Live<'_>, out: &mut BytesMut) -> Told {
+        let Ok(envelope) = Envelope::peek(text.as_bytes()) else { return Told::Dropped(Drop::Noise) };
+        match envelope.kind {
+            Kind::Success | Kind::Failure => self.child_answer(text, &envelope, out),
+            Kind::Request => self.child_request(text, &envelope, now, live, out),
+            Kind::Notification => self.child_notification(text, &envelope, live),
+        }
+    }
+
+    fn child_answer(&mut self, text: &str, envelope: &Envelope, out: &mut BytesMut) -> Told {
+        let token = envelope.id.clone().and_then(|span| text.get(span)).unwrap_or("null");
+        let id = match token {
+            // An error about a request whose id the child could not read (JSON-RPC 2.0 §5).
+            "null" if envelope.kind == Kind::Failure => self.only_call(),
+            _ => BridgeId::echoed(token),
+        };
+        let Some(id) = id else { return Told::Dropped(Drop::UnknownId) };
+        if !self.calls.get(&id).is_some_and(|call| call.written) {
+            let seen = id <= self.last_id && !self.calls.contains_key(&id);
+            return Told::Dropped(if seen { Drop::Late } else { Drop::UnknownId });
+        }
+        let Some(call) = self.unregister(id) else { return Told::Dropped(Drop::Late) };
+        let success = envelope.kind == Kind::Success;
+        if id == HANDSHAKE {
+            self.handshake_answered(text, success, out);
+        }
+        let client = call.client.0.as_json().as_bytes();
+        let mut message = BytesMut::new();
+        match envelope.id.clone() {
+            Some(span) => splice(&mut message, text.as_bytes(), span, client),
+            None => {
+                let after_brace = text.find('{').map_or(0, |brace| brace + 1);
+                let member = [b"\"id\":".as_slice(), client, b","].concat();
+                splice(&mut message, text.as_bytes(), after_brace..after_brace, &member);
+            }
+        }
+        Told::Answer { stream: call.stream, message: message.freeze(), success }
+    }
+
+    fn handshake_answered(&mut self, text: &str, success: bool, out: &mut BytesMut) {
+        let early = self.phase == Phase::Starting { initialized: true };
+        if !success {
+            self.phase = Phase::Refused;
+            return;
+        }
+        self.phase = Phase::Answered;
+        self.negotiated = find(text, &["result", "protocolVersion"])
+            .and_then(|span| text.get(span))
+            .and_then(|token| serde_json::from_str::<Box<str>>(token).ok());
+        if early || !self.held.is_empty() {
+            self.say_initialized(out);
+        }
+    }
+
+    fn child_request(
+        &mut self,
+        text: &str,
+        envelope: &Envelope,
+        now: Duration,
+        live: Live<'_>,
+        out: &mut BytesMut,
+    ) -> Told {
+        let token = envelope.id.clone().and_then(|span| text.get(span)).unwrap_or("null");
+        let method = envelope.method(text.as_bytes());
+        if method == "ping" && !live(StreamId::LISTENING) {
+            reply(out, token, r#""result":{}"#);
+            return Told::Replied("ping");
+        }
+        let Some(id) = envelope.id(text.as_bytes()).map(ChildId) else {
+            reply(out, token, r#""error":{"code":-32600,"message":"\"id\" must be a string or an integer"}"#);
+            return Told::Replied("a request without a usable id");
+        };
+        if self.asked.len() >= MAX_ASKED {
+            reply(out, token, r#""error":{"code":-32603,"message":"too many requests wait for the client"}"#);
+            return Told::Replied("too many requests of the child");
+        }
+        let related =
+            matches!(&*method, "sampling/createMessage" | "elicitation/create" | "roots/list");
+        let stream = if related { self.related_stream(live) } else { StreamId::LISTENING };
+        self.asked.insert(id, Asked { stream, deadline: now + LISTENER_GRACE });
+        Told::Event { stream, message: flat(text) }
+    }
+
+    fn child_notification(&mut self, text: &str, envelope: &Envelope, live: Live<'_>) -> Told {
+        let stream = match &*envelope.method(text.as_bytes()) {
+            "notifications/progress" => match self.progress_of(text, envelope) {
+                Some(call) if !call.streams => return Told::Dropped(Drop::NotStreamable),
+                Some(call) => call.stream,
+                None => StreamId::LISTENING,
+            },
+            "notifications/cancelled" => self.child_cancelled(text, envelope),
+            "notifications/message" => self.related_stream(live),
+            _ => StreamId::LISTENING,
+        };
+        Told::Event { stream, message: flat(text) }
+    }
+
+    fn progress_of(&self, text: &str, envelope: &Envelope) -> Option<&Call> {
+        let params = envelope.params(text.as_bytes());
+        let token = find(params, &["progressToken"]).and_then(|span| Id::parse(params.get(span)?))?;
+        self.calls.get(self.tokens.get(&ProgressToken(token))?)
+    }
+
+    /// The child takes back one of its own requests: the client hears it where it heard the request.
+    fn child_cancelled(&mut self, text: &str, envelope: &Envelope) -> StreamId {
+        let params = envelope.params(text.as_bytes());
+        let id = find(params, &["requestId"]).and_then(|span| Id::parse(params.get(span)?)).map(ChildId);
+        let Some((id, asked)) = id.and_then(|id| self.asked.remove_entry(&id)) else {
+            return StreamId::LISTENING;
+        };
+        self.forget(id);
+        asked.stream
+    }
+
+    /// stdio does not say which call a log line or a question belongs to. With one call in flight it is that one's;
+    /// with several, the newest that can take it; with none, it is for the listening stream.
+    fn related_stream(&self, live: Live<'_>) -> StreamId {
+        let takes = |call: &&Call| call.streams && call.written && call.cancelled.is_none() && live(call.stream);
+        self.calls.values().rev().find(takes).map_or(StreamId::LISTENING, |call| call.stream)
+    }
+
+    /// Writes the oldest message that waited for the handshake. `false`: nothing waits, or it must wait on.
+    pub fn release(&mut self, out: &mut BytesMut) -> bool {
+        if self.phase != Phase::Open {
+            return false;
+        }
+        let Some((message, id)) = self.held.pop_front() else { return false };
+        self.held_bytes -= message.text().len();
+        match id {
+            None => push_line(out, &[message.text()]),
+            // It may have been cancelled or timed out while it waited.
+            Some(id) if self.calls.contains_key(&id) => self.write_request(&message, id, out),
+            Some(_) => {}
+        }
+        true
+    }
+
+    /// The request whose answer began with `head` and was too long to take; it has ended.
+    pub fn too_long(&mut self, head: &[u8]) -> Option<(StreamId, ClientId)> {
+        let id = id_in_head(head).and_then(BridgeId::echoed).or_else(|| self.only_call())?;
+        self.calls.get(&id).filter(|call| call.written)?;
+        let call = self.unregister(id)?;
+        Some((call.stream, call.client))
+    }
+
+    /// When the next deadline passes.
+    pub fn next_deadline(&self) -> Option<Duration> {
+        let handshake = self.calls.get(&HANDSHAKE).map(|call| call.deadline);
+        let oldest = self.calls.iter().find(|(id, _)| **id != HANDSHAKE).map(|(_, call)| call.deadline);
+        let cancelled = self.cancelled.first().map(|(deadline, _)| *deadline);
+        let asked = self.asked.values().map(|asked| asked.deadline).min();
+        [handshake, oldest, cancelled, asked].into_iter().flatten().min()
+    }
+
+    /// Ends one thing whose deadline has passed; `None` when there is no more.
+    pub fn expire(&mut self, now: Duration, live: Live<'_>, out: &mut BytesMut) -> Option<Expired> {
+        if self.calls.get(&HANDSHAKE).is_some_and(|call| call.deadline <= now) {
+            return Some(Expired::Initialize);
+        }
+        if let Some((deadline, id)) = self.cancelled.first().copied()
+            && deadline <= now
+        {
+            let call = self.unregister(id)?;
+            return Some(Expired::Cancelled(call.stream, call.client));
+        }
+        let oldest = self.calls.iter().find(|(id, _)| **id != HANDSHAKE);
+        if let Some((&id, call)) = oldest
+            && call.deadline <= now
+        {
+            if call.written && call.cancelled.is_none() {
+                let id = id.to_string();
+                let (start, end) = (r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"#,
+                    r#","reason":"the request timed out"}}"#);
+                push_line(out, &[start.as_bytes(), id.as_bytes(), end.as_bytes()]);
+            }
+            let call = self.unregister(id)?;
+            return Some(Expired::Request(call.stream, call.client));
+        }
+        while let Some((id, asked)) = self.asked.iter_mut().find(|(_, asked)| asked.deadline <= now) {
+            if live(asked.stream) {
+                asked.deadline = now + LISTENER_GRACE; // a person may be thinking about the answer
+                continue;
+            }
+            let id = id.clone();
+            self.asked.remove(&id);
+            let error = r#""error":{"code":-32603,"message":"no client listens for this request"}"#;
+            reply(out, id.0.as_json(), error);
+            self.forget(id);
+            return Some(Expired::Unheard);
+        }
+        None
+    }
+
+    /// Ends every request of a client that has no answer yet, oldest first. The session is over.
+    pub fn abandon(&mut self) -> Vec<(StreamId, ClientId)> {
+        self.held.clear();
+        self.held_bytes = 0;
+        self.by_client.clear();
+        self.tokens.clear();
+        self.cancelled.clear();
+        std::mem::take(&mut self.calls).into_values().map(|call| (call.stream, call.client)).collect()
+    }
+
+    fn register(
+        &mut self,
+        client: ClientId,
+        message: &Message,
+        stream: StreamId,
+        streams: bool,
+        now: Duration,
+    ) -> BridgeId {
+        self.last_id.0 += 1;
+        let id = self.last_id;
+        let params = message.params();
+        let token = memchr::memmem::find(params.as_bytes(), b"progressToken")
+            .and_then(|_| find(params, &["_meta", "progressToken"]))
+            .and_then(|span| Id::parse(params.get(span)?))
+            .map(ProgressToken);
+        if let Some(token) = token.clone() {
+            self.tokens.insert(token, id);
+        }
+        let timeout =
+            if id == HANDSHAKE { self.limits.init_timeout } else { self.limits.request_timeout };
+        self.by_client.insert(client.clone(), id);
+        let call =
+            Call { client, stream, streams, deadline: now + timeout, cancelled: None, token, written: false };
+        self.calls.insert(id, call);
+        id
+    }
+
+    fn unregister(&mut self, id: BridgeId) -> Option<Call> {
+        let call = self.calls.remove(&id)?;
+        self.by_client.remove(&call.client);
+        if let Some(token) = &call.token
+            && self.tokens.get(token) == Some(&id)
+        {
+            self.tokens.remove(token);
+        }
+        if let Some(deadline) = call.cancelled {
+            self.cancelled.remove(&(deadline, id));
+        }
+        Some(call)
+    }
+
+    /// The one request that the child has and has not answered; `None` where there are several.
+    fn only_call(&self) -> Option<BridgeId> {
+        let mut written = self.calls.iter().filter(|(_, call)| call.written);
+        match (written.next(), written.next()) {
+            (Some((id, _)), None) => Some(*id),
+            _ => None,
+        }
+    }
+
+    fn write_or_hold(&mut self, message: Message, id: Option<BridgeId>, out: &mut BytesMut) {
+        match self.phase {
+            Phase::Starting { .. } => {
+                self.held_bytes += message.text().len();
+                self.held.push_back((message, id));
+                return;
+            }
+            // Servers refuse what comes before `initialized`, and some clients never send it.
+            Phase::Answered => self.say_initialized(out),
+            Phase::Open | Phase::Refused => {}
+        }
+        match id {
+            Some(id) => self.write_request(&message, id, out),
+            None => push_line(out, &[message.text()]),
+        }
+    }
+
+    fn write_request(&mut self, message: &Message, id: BridgeId, out: &mut BytesMut) {
+        let Some(span) = message.envelope().id.clone() else { return };
+        splice(out, message.text(), span, id.to_string().as_bytes());
+        out.extend_from_slice(b"\n");
+        if let Some(call) = self.calls.get_mut(&id) {
+            call.written = true;
+        }
+    }
+
+    fn say_initialized(&mut self, out: &mut BytesMut) {
+        push_line(out, &[INITIALIZED]);
+        self.phase = Phase::Open;
+    }
+
+    fn forget(&mut self, id: ChildId) {
+        if self.forgotten.len() == MAX_FORGOTTEN {
+            self.forgotten.pop_front();
+        }
+        self.forgotten.push_back(id);
+    }
+
+    /// The revision that was negotiated, where the bridge knows it.
+    pub fn revision(&self) -> Option<Revision> {
+        self.negotiated().and_then(Revision::parse)
+    }
+}
+
+/// Answers a request of the child: `token` is its id as it stands, `member` the result or error.
+fn reply(out: &mut BytesMut, token: &str, member: &str) {
+    push_line(out, &[br#"{"jsonrpc":"2.0","id":"#, token.as_bytes(), b",", member.as_bytes(), b"}"]);
+}
+
+fn flat(text: &str) -> Bytes {
+    let mut message = BytesMut::with_capacity(text.len());
+    push_flat(&mut message, text.as_bytes());
+    message.freeze()
+}

@@ -1,0 +1,544 @@
+//! The envelope of a JSON-RPC message: what kind it is and where its parts lie, without parsing what is inside.
+//!
+//! Three things that a derived serde struct would let pass are refused here, each with a test: an array read as a
+//! struct, `"id": null` read as an absent id, and invalid UTF-8 in a part that is skipped.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use bytes::{Bytes, BytesMut};
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::ids::Id;
+use super::line::push_flat;
+
+/// Where a part lies in the text, in bytes.
+pub type Span = Range<usize>;
+
+/// What kind of message it is (JSON-RPC 2.0 §4, §5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Has a method and an id.
+    Request,
+    /// Has a method and no id.
+    Notification,
+    /// Has a result.
+    Success,
+    /// Has an error.
+    Failure,
+}
+
+/// Why a text is not a message.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Malformed {
+    /// Not UTF-8, or not JSON.
+    Parse,
+    /// JSON, but not a JSON-RPC 2.0 message of MCP: its id where it has a usable one, and what is wrong with it.
+    Invalid(Option<Id>, &'static str),
+}
+
+/// The parts of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Envelope {
+    /// What kind of message it is.
+    pub kind: Kind,
+    /// The id's token; absent in a notification, and in an error about an id that could not be read.
+    pub id: Option<Span>,
+    /// The method's token, in its quotes.
+    pub method: Option<Span>,
+    /// The value of `params`.
+    pub params: Option<Span>,
+}
+
+impl Envelope {
+    /// Reads the envelope of one message.
+    ///
+    /// # Errors
+    /// [`Malformed`], where the text is not exactly one message.
+    pub fn peek(text: &[u8]) -> Result<Self, Malformed> {
+        let text = std::str::from_utf8(text).map_err(|_| Malformed::Parse)?;
+        let mut members = Members::default();
+        let complete = read_object(text, &mut members);
+        let id = members.id.map(|raw| Id::parse(raw.get()));
+        let invalid = |why| Err(Malformed::Invalid(id.clone().flatten(), why));
+        if complete.is_err() {
+            // It may be JSON all the same: an array, a number, an object with a member twice.
+            return match serde_json::from_str::<IgnoredAny>(text) {
+                Err(_) => Err(Malformed::Parse),
+                Ok(_) if members.twice => invalid("a member occurs twice"),
+                Ok(_) => invalid("a message is a JSON object"),
+            };
+        }
+        if !members.jsonrpc.is_some_and(|raw| string(raw.get()) == "2.0") {
+            return invalid("\"jsonrpc\" must be \"2.0\"");
+        }
+        let kind = match (members.method, members.id, members.result, members.error) {
+            (Some(_), Some(_), None, None) => Kind::Request,
+            (Some(_), None, None, None) => Kind::Notification,
+            (None, Some(_), Some(_), None) => Kind::Success,
+            (None, _, None, Some(_)) => Kind::Failure,
+            (Some(_), ..) => return invalid("a message has either a method or a result or an error"),
+            (None, None, Some(_), None) => return invalid("a result needs the id of its request"),
+            (None, _, Some(_), Some(_)) => return invalid("a response has either a result or an error"),
+            (None, _, None, None) => return invalid("a message needs a method, a result or an error"),
+        };
+        if members.method.is_some_and(|raw| !raw.get().starts_with('"')) {
+            return invalid("\"method\" must be a string");
+        }
+        let span = |raw: &RawValue| {
+            let start = raw.get().as_ptr() as usize - text.as_ptr() as usize;
+            start..start + raw.get().len()
+        };
+        Ok(Self {
+            kind,
+            id: members.id.map(span),
+            method: members.method.map(span),
+            params: members.params.map(span),
+        })
+    }
+
+    /// The method of a request or notification; empty for a response.
+    pub fn method<'t>(&self, text: &'t [u8]) -> Cow<'t, str> {
+        self.method.clone().map_or(Cow::Borrowed(""), |span| string(part(text, span)))
+    }
+
+    /// The id in the text, where it is one a peer may use.
+    pub fn id(&self, text: &[u8]) -> Option<Id> {
+        Id::parse(part(text, self.id.clone()?))
+    }
+
+    /// The text of `params`; empty where there are none.
+    pub fn params<'t>(&self, text: &'t [u8]) -> &'t str {
+        self.params.clone().map_or("", |span| part(text, span))
+    }
+}
+
+/// One message of a client: its text, as it came, and its envelope.
+#[derive(Clone, Debug)]
+pub struct Message {
+    text: Bytes,
+    envelope: Envelope,
+}
+
+impl Message {
+    /// Reads one message, with the rules for what a client sends: the id of a request or response is a string or
+    /// an integer (spec `basic`), and at most [`MAX_ID`](super::ids::MAX_ID) bytes long.
+    ///
+    /// # Errors
+    /// [`Malformed`], where the text is not exactly one such message.
+    pub fn parse(text: Bytes) -> Result<Self, Malformed> {
+        let envelope = Envelope::peek(&text)?;
+        if envelope.kind != Kind::Notification && envelope.id(&text).is_none() {
+            return Err(Malformed::Invalid(None, "\"id\" must be a string or an integer of at most 1024 bytes"));
+        }
+        Ok(Self { text, envelope })
+    }
+
+    /// Its text.
+    pub fn text(&self) -> &[u8] {
+        &self.text
+    }
+
+    /// Its parts.
+    pub fn envelope(&self) -> &Envelope {
+        &self.envelope
+    }
+
+    /// What kind of message it is.
+    pub fn kind(&self) -> Kind {
+        self.envelope.kind
+    }
+
+    /// Its method; empty for a response.
+    pub fn method(&self) -> Cow<'_, str> {
+        self.envelope.method(&self.text)
+    }
+
+    /// Its id; `None` for a notification.
+    pub fn id(&self) -> Option<Id> {
+        self.envelope.id(&self.text)
+    }
+
+    /// The text of its `params`; empty where there are none.
+    pub fn params(&self) -> &str {
+        self.envelope.params(&self.text)
+    }
+}
+
+/// Whether the text is a JSON array, as a batch is.
+pub fn is_array(text: &[u8]) -> bool {
+    text.trim_ascii_start().starts_with(b"[")
+}
+
+/// The elements of a batch, each as it stands in the text.
+///
+/// # Errors
+/// [`Malformed::Parse`], where the text is not a JSON array.
+pub fn elements(text: &str) -> Result<Vec<&str>, Malformed> {
+    struct Elements;
+    impl<'de> Visitor<'de> for Elements {
+        type Value = Vec<&'de str>;
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("an array")
+        }
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+            let mut elements = Vec::new();
+            while let Some(element) = seq.next_element::<&'de RawValue>()? {
+                elements.push(element.get());
+            }
+            Ok(elements)
+        }
+    }
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let elements = reader.deserialize_seq(Elements).map_err(|_| Malformed::Parse)?;
+    reader.end().map_err(|_| Malformed::Parse)?;
+    Ok(elements)
+}
+
+/// The id in the beginning of a message that was cut off, where it stands there.
+pub fn id_in_head(head: &[u8]) -> Option<&str> {
+    // The cut may have gone through a character.
+    let text = match std::str::from_utf8(head) {
+        Ok(text) => text,
+        Err(error) => std::str::from_utf8(head.get(..error.valid_up_to())?).ok()?,
+    };
+    let mut members = Members::default();
+    let _ = read_object(text, &mut members); // it cannot be complete
+    members.id.filter(|_| members.method.is_none()).map(RawValue::get)
+}
+
+/// The value at `path` inside a JSON object, as a range of its text. Of a member that occurs twice, the last.
+pub fn find(object: &str, path: &[&str]) -> Option<Span> {
+    let mut span = 0..object.len();
+    for name in path {
+        let inner = object.get(span.clone())?;
+        let mut member = Member { name, value: None };
+        read_object(inner, &mut member).ok()?;
+        let value = member.value?.get();
+        let start = value.as_ptr() as usize - object.as_ptr() as usize;
+        span = start..start + value.len();
+    }
+    Some(span)
+}
+
+/// Appends `text` with one range replaced, and with raw line ends as spaces.
+pub fn splice(out: &mut BytesMut, text: &[u8], span: Span, replacement: &[u8]) {
+    out.reserve(text.len() + replacement.len() + 1);
+    push_flat(out, text.get(..span.start).unwrap_or_default());
+    out.extend_from_slice(replacement);
+    push_flat(out, text.get(span.end..).unwrap_or_default());
+}
+
+fn part(text: &[u8], span: Span) -> &str {
+    // The envelope was read from UTF-8 and its spans end at token borders.
+    text.get(span).and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or_default()
+}
+
+fn string(token: &str) -> Cow<'_, str> {
+    let plain = token.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    match plain {
+        Some(plain) if !plain.contains('\\') => Cow::Borrowed(plain),
+        _ => serde_json::from_str(token).map_or(Cow::Borrowed(""), Cow::Owned),
+    }
+}
+
+/// Takes the members of an object one by one. `false` refuses the object.
+trait Take<'de> {
+    fn member(&mut self, name: &str, value: &'de RawValue) -> bool;
+}
+
+#[derive(Default)]
+struct Members<'de> {
+    jsonrpc: Option<&'de RawValue>,
+    id: Option<&'de RawValue>,
+    method: Option<&'de RawValue>,
+    params: Option<&'de RawValue>,
+    result: Option<&'de RawValue>,
+    error: Option<&'de RawValue>,
+    twice: bool,
+}
+
+impl<'de> Take<'de> for Members<'de> {
+    fn member(&mut self, name: &str, value: &'de RawValue) -> bool {
+        let slot = match name {
+            "jsonrpc" => &mut self.jsonrpc,
+            "id" => &mut self.id,
+            "method" => &mut self.method,
+            "params" => &mut self.params,
+            "result" => &mut self.result,
+            "error" => &mut self.error,
+            _ => return true, // a later revision may know it
+        };
+        // Two readers that disagree on which one counts let a message past the one that inspects it.
+        self.twice |= slot.replace(value).is_some();
+        !self.twice
+    }
+}
+
+struct Member<'n, 'de> {
+    name: &'n str,
+    value: Option<&'de RawValue>,
+}
+
+impl<'de> Take<'de> for Member<'_, 'de> {
+    fn member(&mut self, name: &str, value: &'de RawValue) -> bool {
+        if name == self.name {
+            self.value = Some(value);
+        }
+        true
+    }
+}
+
+fn read_object<'de, M: Take<'de>>(text: &'de str, members: &mut M) -> serde_json::Result<()> {
+    struct Object<'m, M>(&'m mut M);
+    impl<'de, M: Take<'de>> Visitor<'de> for Object<'_, M> {
+        type Value = ();
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("an object")
+        }
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+            while let Some(name) = map.next_key_seed(Name)? {
+                let value = map.next_value::<&'de RawValue>()?;
+                if !self.0.member(&name, value) {
+                    return Err(serde::de::Error::custom("refused"));
+                }
+            }
+            Ok(())
+        }
+    }
+    let mut reader = serde_json::Deserializer::from_str(text);
+    reader.deserialize_map(Object(members))?;
+    reader.end()
+}
+
+/// A member's name, borrowed unless it is spelt with escapes.
+struct Name;
+
+impl<'de> serde::de::DeserializeSeed<'de> for Name {
+    type Value = Cow<'de, str>;
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Name {
+    type Value = Cow<'de, str>;
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a name")
+    }
+    fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Self::Value, E> {
+        Ok(Cow::Borrowed(name))
+    }
+    fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
+        Ok(Cow::Owned(name.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    fn peek(text: &str) -> Result<Envelope, Malformed> {
+        Envelope::peek(text.as_bytes())
+    }
+
+    fn invalid(text: &str) -> (Option<String>, &'static str) {
+        match peek(text) {
+            Err(Malformed::Invalid(id, why)) => (id.map(|id| id.as_json().to_owned()), why),
+            other => panic!("{text} should be refused as invalid, got {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_four_kinds() {
+        let table = [
+            (r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#, Kind::Request),
+            (r#" { "method" : "x" , "params":{"a":[1]}, "jsonrpc":"2.0" } "#, Kind::Notification),
+            (r#"{"jsonrpc":"2.0","id":"a","result":null}"#, Kind::Success),
+            (r#"{"jsonrpc":"2.0","id":null,"error":{"code":1}}"#, Kind::Failure),
+            (r#"{"jsonrpc":"2.0","error":{"code":1}}"#, Kind::Failure),
+            (r#"{"\u006asonrpc":"2.0","\u0069d":1,"method":"ping"}"#, Kind::Request),
+            (r#"{"jsonrpc":"2.0","id":1,"method":"ping","id2":2,"future":{}}"#, Kind::Request),
+        ];
+        for (text, kind) in table {
+            assert_eq!(peek(text).map(|envelope| envelope.kind), Ok(kind), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_array_is_never_read_as_a_message() {
+        assert_eq!(invalid(r#"["2.0",1,"ping",null,null,null]"#).1, "a message is a JSON object");
+        assert_eq!(invalid(r#"[{"jsonrpc":"2.0","id":1,"method":"ping"}]"#).1, "a message is a JSON object");
+    }
+
+    #[test]
+    fn a_null_id_is_never_read_as_absent() {
+        let text = br#"{"jsonrpc":"2.0","id":null,"method":"tools/call"}"#;
+        let envelope = Envelope::peek(text).expect("an envelope");
+        assert_eq!(envelope.kind, Kind::Request, "a request with a bad id is not a notification");
+        assert!(matches!(Message::parse(Bytes::from_static(text)), Err(Malformed::Invalid(None, _))));
+        let text = br#"{"jsonrpc":"2.0","id":1,"result":null}"#;
+        assert_eq!(Envelope::peek(text).map(|envelope| envelope.kind), Ok(Kind::Success));
+    }
+
+    #[test]
+    fn invalid_utf8_is_refused_where_it_is_skipped_too() {
+        let text = b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"x\",\"params\":{\"a\":\"\xff\"}}";
+        assert_eq!(Envelope::peek(text), Err(Malformed::Parse));
+    }
+
+    #[test]
+    fn what_is_not_json_is_a_parse_error() {
+        for text in [
+            "", " ", "{", "nope", "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"x\"} x", "{\"a\":\"\n\"}",
+            "\u{feff}{\"jsonrpc\":\"2.0\",\"method\":\"x\"}", "{\"a\":1,}", "{'a':1}", "{\"a\":01}",
+            "{\"jsonrpc\":\"2.0\",\"method\":\"x\"}\u{0}",
+        ] {
+            assert_eq!(peek(text), Err(Malformed::Parse), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_json_but_no_message_keeps_its_id() {
+        let table = [
+            (r#"{"id":1,"method":"x"}"#, Some("1"), "\"jsonrpc\" must be \"2.0\""),
+            (r#"{"jsonrpc":2.0,"id":1,"method":"x"}"#, Some("1"), "\"jsonrpc\" must be \"2.0\""),
+            (r#"{"jsonrpc":"1.0","id":"a","method":"x"}"#, Some("\"a\""), "\"jsonrpc\" must be \"2.0\""),
+            (r#"{"jsonrpc":"2.0","id":1,"id":2,"method":"x"}"#, Some("2"), "a member occurs twice"),
+            (r#"{"jsonrpc":"2.0","id":1,"\u0069d":2,"method":"x"}"#, Some("2"), "a member occurs twice"),
+            (r#"{"jsonrpc":"2.0","id":1,"method":7}"#, Some("1"), "\"method\" must be a string"),
+            (r#"{"jsonrpc":"2.0","id":1,"method":null}"#, Some("1"), "\"method\" must be a string"),
+            (r#"{"jsonrpc":"2.0","id":1.5}"#, None, "a message needs a method, a result or an error"),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":"x","result":1}"#,
+                Some("1"),
+                "a message has either a method or a result or an error",
+            ),
+            (r#"{"jsonrpc":"2.0","id":1,"result":1,"error":{}}"#, Some("1"), "a response has either a result or an error"),
+            (r#"{"jsonrpc":"2.0","result":1}"#, None, "a result needs the id of its request"),
+            ("42", None, "a message is a JSON object"),
+            ("\"x\"", None, "a message is a JSON object"),
+            ("null", None, "a message is a JSON object"),
+        ];
+        for (text, id, why) in table {
+            assert_eq!(invalid(text), (id.map(str::to_owned), why), "{text}");
+        }
+    }
+
+    #[test]
+    fn five_million_brackets_neither_overflow_the_stack_nor_fail() {
+        let depth = 5_000_000;
+        let text = format!(
+            r#"{{"jsonrpc":"2.0","id":1,"method":"x","params":{}{}}}"#,
+            "[".repeat(depth),
+            "]".repeat(depth)
+        );
+        assert_eq!(peek(&text).map(|envelope| envelope.kind), Ok(Kind::Request));
+    }
+
+    #[test]
+    fn a_member_is_found_at_its_path() {
+        let object = r#"{"_meta":{"x":1,"progressToken": "t\"1" },"name":"echo"}"#;
+        let span = find(object, &["_meta", "progressToken"]).expect("a token");
+        assert_eq!(&object[span], r#""t\"1""#);
+        assert_eq!(find(object, &["_meta", "y"]), None);
+        assert_eq!(find(object, &["name", "y"]), None);
+        assert_eq!(find("[1]", &["name"]), None);
+        assert_eq!(find("", &["name"]), None);
+    }
+
+    #[test]
+    fn the_id_of_a_cut_off_answer_is_found_where_it_stands_first() {
+        assert_eq!(id_in_head(br#"{"jsonrpc":"2.0","id":17,"result":{"text":"aaaa"#), Some("17"));
+        assert_eq!(id_in_head("{\"id\":\"q\",\"result\":\"é".as_bytes().split_last().unwrap().1), Some("\"q\""));
+        assert_eq!(id_in_head(br#"{"jsonrpc":"2.0","result":{"id":17"#), None);
+        assert_eq!(id_in_head(br#"{"jsonrpc":"2.0","id":1,"method":"x","params":["#), None);
+        assert_eq!(id_in_head(b"lots of log"), None);
+    }
+
+    #[test]
+    fn the_elements_of_a_batch_keep_their_text() {
+        let batch = "[ {\"a\": 1} ,2,\n[3] ]";
+        assert_eq!(elements(batch), Ok(vec!["{\"a\": 1}", "2", "[3]"]));
+        assert_eq!(elements("[]"), Ok(vec![]));
+        for text in ["[1,]", "[1", "{}", "[1] x"] {
+            assert_eq!(elements(text), Err(Malformed::Parse), "{text}");
+        }
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            "\\PC{0,12}".prop_map(Value::from),
+            "[\"\\\\\r\n\t]{0,4}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 24, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::hash_map("[a-z]{1,6}", inner, 0..4)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn splicing_an_id_changes_the_id_and_no_other_byte(
+            params in any_json(), old in any::<i64>(), new in any::<u64>(), pretty in any::<bool>(),
+        ) {
+            let message = json!({"future": params.clone(), "id": old, "jsonrpc": "2.0", "method": "m", "params": params});
+            let text = if pretty { serde_json::to_string_pretty(&message) } else { serde_json::to_string(&message) };
+            let text = text.unwrap();
+            let envelope = peek(&text).unwrap();
+            let span = envelope.id.clone().unwrap();
+            let mut out = BytesMut::new();
+            splice(&mut out, text.as_bytes(), span.clone(), new.to_string().as_bytes());
+            let out = String::from_utf8(out.to_vec()).unwrap();
+            // Raw line ends can only stand between tokens; everything else is as it was.
+            let flat = text.replace('\n', " ");
+            prop_assert_eq!(&out[..span.start], &flat[..span.start]);
+            prop_assert!(out.ends_with(&flat[span.end..]));
+            let mut want = message;
+            want["id"] = new.into();
+            prop_assert_eq!(serde_json::from_str::<Value>(&out).unwrap(), want);
+        }
+
+        #[test]
+        fn the_envelope_agrees_with_a_full_parse(value in any_json(), id in any_json(), method in any_json()) {
+            let mut object = serde_json::Map::new();
+            object.insert("jsonrpc".into(), "2.0".into());
+            if !id.is_null() { object.insert("id".into(), id.clone()); }
+            if !method.is_null() { object.insert("method".into(), method.clone()); }
+            else { object.insert("result".into(), value); }
+            let text = serde_json::to_string(&object).unwrap();
+            let want = match (&method, &id) {
+                (Value::String(_), Value::Null) => Some(Kind::Notification),
+                (Value::String(_), _) => Some(Kind::Request),
+                (Value::Null, Value::Null) => None,
+                (Value::Null, _) => Some(Kind::Success),
+                _ => None,
+            };
+            prop_assert_eq!(peek(&text).ok().map(|envelope| envelope.kind), want);
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(text in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Envelope::peek(&text);
+            let _ = id_in_head(&text);
+            let _ = find(&String::from_utf8_lossy(&text), &["a", "b"]);
+        }
+
+        #[test]
+        fn no_cut_of_a_message_makes_it_panic(value in any_json(), cut in 0usize..200) {
+            let text = serde_json::to_vec(&json!({"jsonrpc": "2.0", "id": 3, "result": value})).unwrap();
+            let head = &text[..cut.min(text.len())];
+            let _ = id_in_head(head);
+            let _ = Envelope::peek(head);
+        }
+    }
+}
