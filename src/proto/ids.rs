@@ -223,8 +223,20 @@ mod tests {
         let event = EventId { stream: StreamId(12), place: 7 };
         assert_eq!(event.to_string(), "12-7");
         assert_eq!(EventId::parse("12-7"), Some(event));
-        for text in ["", "-", "12", "12-", "-7", "012-7", "12-07", "+1-7", "1-2-3", "a-1", " 1-1", "99999999999999999999-1"]
-        {
+        for text in [
+            "",
+            "-",
+            "12",
+            "12-",
+            "-7",
+            "012-7",
+            "12-07",
+            "+1-7",
+            "1-2-3",
+            "a-1",
+            " 1-1",
+            "99999999999999999999-1",
+        ] {
             assert_eq!(EventId::parse(text), None, "{text:?}");
         }
     }

@@ -244,7 +244,11 @@ mod tests {
         for _ in 0..10_000 {
             decoder.buffer().extend_from_slice(&[b'x'; 50]);
             drain(&mut decoder, &mut seen);
-            assert!(decoder.buffer.capacity() < 64 * 1024, "the buffer grew to {}", decoder.buffer.capacity());
+            assert!(
+                decoder.buffer.capacity() < 64 * 1024,
+                "the buffer grew to {}",
+                decoder.buffer.capacity()
+            );
         }
         assert!(seen.is_empty(), "the line has not ended yet");
         decoder.buffer().extend_from_slice(b"\n{}\n");

@@ -438,8 +438,7 @@ impl Machine {
             reply(out, token, r#""error":{"code":-32603,"message":"too many requests wait for the client"}"#);
             return Told::Replied("too many requests of the child");
         }
-        let related =
-            matches!(&*method, "sampling/createMessage" | "elicitation/create" | "roots/list");
+        let related = matches!(&*method, "sampling/createMessage" | "elicitation/create" | "roots/list");
         let stream = if related { self.related_stream(live) } else { StreamId::LISTENING };
         self.asked.insert(id, Asked { stream, deadline: now + LISTENER_GRACE });
         Told::Event { stream, message: flat(text) }
@@ -479,7 +478,8 @@ impl Machine {
     /// stdio does not say which call a log line or a question belongs to. With one call in flight it is that one's;
     /// with several, the newest that can take it; with none, it is for the listening stream.
     fn related_stream(&self, live: Live<'_>) -> StreamId {
-        let takes = |call: &&Call| call.streams && call.written && call.cancelled.is_none() && live(call.stream);
+        let takes =
+            |call: &&Call| call.streams && call.written && call.cancelled.is_none() && live(call.stream);
         self.calls.values().rev().find(takes).map_or(StreamId::LISTENING, |call| call.stream)
     }
 
@@ -533,8 +533,10 @@ impl Machine {
         {
             if call.written && call.cancelled.is_none() {
                 let id = id.to_string();
-                let (start, end) = (r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"#,
-                    r#","reason":"the request timed out"}}"#);
+                let (start, end) = (
+                    r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"#,
+                    r#","reason":"the request timed out"}}"#,
+                );
                 push_line(out, &[start.as_bytes(), id.as_bytes(), end.as_bytes()]);
             }
             let call = self.unregister(id)?;
@@ -583,8 +585,7 @@ impl Machine {
         if let Some(token) = token.clone() {
             self.tokens.insert(token, id);
         }
-        let timeout =
-            if id == HANDSHAKE { self.limits.init_timeout } else { self.limits.request_timeout };
+        let timeout = if id == HANDSHAKE { self.limits.init_timeout } else { self.limits.request_timeout };
         self.by_client.insert(client.clone(), id);
         let call =
             Call { client, stream, streams, deadline: now + timeout, cancelled: None, token, written: false };
@@ -669,3 +670,6 @@ fn flat(text: &str) -> Bytes {
     push_flat(&mut message, text.as_bytes());
     message.freeze()
 }
+
+#[cfg(test)]
+mod tests;

@@ -130,7 +130,10 @@ impl Message {
     pub fn parse(text: Bytes) -> Result<Self, Malformed> {
         let envelope = Envelope::peek(&text)?;
         if envelope.kind != Kind::Notification && envelope.id(&text).is_none() {
-            return Err(Malformed::Invalid(None, "\"id\" must be a string or an integer of at most 1024 bytes"));
+            return Err(Malformed::Invalid(
+                None,
+                "\"id\" must be a string or an integer of at most 1024 bytes",
+            ));
         }
         Ok(Self { text, envelope })
     }
@@ -393,8 +396,16 @@ mod tests {
     #[test]
     fn what_is_not_json_is_a_parse_error() {
         for text in [
-            "", " ", "{", "nope", "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"x\"} x", "{\"a\":\"\n\"}",
-            "\u{feff}{\"jsonrpc\":\"2.0\",\"method\":\"x\"}", "{\"a\":1,}", "{'a':1}", "{\"a\":01}",
+            "",
+            " ",
+            "{",
+            "nope",
+            "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"x\"} x",
+            "{\"a\":\"\n\"}",
+            "\u{feff}{\"jsonrpc\":\"2.0\",\"method\":\"x\"}",
+            "{\"a\":1,}",
+            "{'a':1}",
+            "{\"a\":01}",
             "{\"jsonrpc\":\"2.0\",\"method\":\"x\"}\u{0}",
         ] {
             assert_eq!(peek(text), Err(Malformed::Parse), "{text:?}");
@@ -417,7 +428,11 @@ mod tests {
                 Some("1"),
                 "a message has either a method or a result or an error",
             ),
-            (r#"{"jsonrpc":"2.0","id":1,"result":1,"error":{}}"#, Some("1"), "a response has either a result or an error"),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"result":1,"error":{}}"#,
+                Some("1"),
+                "a response has either a result or an error",
+            ),
             (r#"{"jsonrpc":"2.0","result":1}"#, None, "a result needs the id of its request"),
             ("42", None, "a message is a JSON object"),
             ("\"x\"", None, "a message is a JSON object"),
@@ -453,7 +468,10 @@ mod tests {
     #[test]
     fn the_id_of_a_cut_off_answer_is_found_where_it_stands_first() {
         assert_eq!(id_in_head(br#"{"jsonrpc":"2.0","id":17,"result":{"text":"aaaa"#), Some("17"));
-        assert_eq!(id_in_head("{\"id\":\"q\",\"result\":\"é".as_bytes().split_last().unwrap().1), Some("\"q\""));
+        assert_eq!(
+            id_in_head("{\"id\":\"q\",\"result\":\"é".as_bytes().split_last().unwrap().1),
+            Some("\"q\"")
+        );
         assert_eq!(id_in_head(br#"{"jsonrpc":"2.0","result":{"id":17"#), None);
         assert_eq!(id_in_head(br#"{"jsonrpc":"2.0","id":1,"method":"x","params":["#), None);
         assert_eq!(id_in_head(b"lots of log"), None);

@@ -1,0 +1,1 @@
+//! What the machine must do, as tables and properties.
