@@ -1,2 +1,35 @@
-//! placeholder
+//! `mcp-bridge -- COMMAND` turns a stdio MCP server into an HTTP-native, stateful MCP backend: one initialized
+//! protocol session, which is one child process, per `Mcp-Session-Id`.
+//!
+//! The house, from the door inwards. Imports run one way, and `tests/layering.rs` holds them to it:
+//!
+//! ```text
+//! main → cli, server → http → sessions → session → proto
+//!                             sessions → child → reaper
+//! ```
+//!
+//! | module | what it knows |
+//! |---|---|
+//! | [`cli`] | argv and `MCP_BRIDGE_*` become validated options |
+//! | [`server`] | listener, connections and their limits, the graceful end |
+//! | [`drain`] | one stop signal, and when everyone has stopped |
+//! | [`http`] | which request means what; [`http::reply`] is the one table of refusals |
+//! | [`sessions`] | which sessions exist; seats, the child started ahead; starts and ends them |
+//! | [`session`] | one session: a handle, and the one loop that owns machine, pipes and readers |
+//! | [`child`] | one process in its own group: pipes, environment, the way out |
+//! | [`reaper`] | the only `waitpid` |
+//! | [`proto`] | the protocol without I/O; [`proto::machine`] is a session as a state machine |
+//!
+//! A request's way: [`http::Http::handle`] finds or starts the session, [`session::Session::post`] puts the message
+//! into its mailbox, the loop gives it to the machine, which writes it for the child under the bridge's own id. The
+//! child's answer comes back through the machine, gets the client's id again, and goes to the reader of the POST.
+
+pub mod child;
+pub mod cli;
+pub mod drain;
+pub mod http;
 pub mod proto;
+pub mod reaper;
+pub mod server;
+pub mod session;
+pub mod sessions;

@@ -13,7 +13,6 @@ use bytes::{Bytes, BytesMut};
 use super::ids::{BridgeId, ChildId, ClientId, Id, ProgressToken, StreamId};
 use super::line::{push_flat, push_line};
 use super::message::{Envelope, Kind, Message, find, id_in_head, splice};
-use super::version::Revision;
 
 /// How long a cancelled call waits for an answer that crossed the cancellation, before it ends with an error.
 pub const CANCEL_GRACE: Duration = Duration::from_secs(5);
@@ -186,16 +185,9 @@ pub struct Machine {
 pub type Live<'l> = &'l dyn Fn(StreamId) -> bool;
 
 impl Machine {
-    /// Begins a session: writes the client's `initialize` for the child.
-    pub fn open(
-        limits: Limits,
-        initialize: &Message,
-        stream: StreamId,
-        streams: bool,
-        now: Duration,
-        out: &mut BytesMut,
-    ) -> Self {
-        let mut machine = Self {
+    /// A session that has not begun.
+    pub fn new(limits: Limits) -> Self {
+        Self {
             limits,
             phase: Phase::Starting { initialized: false },
             last_id: BridgeId(HANDSHAKE.0 - 1),
@@ -208,12 +200,21 @@ impl Machine {
             asked: HashMap::new(),
             forgotten: VecDeque::new(),
             negotiated: None,
-        };
-        if let Some(id) = initialize.id() {
-            let id = machine.register(ClientId(id), initialize, stream, streams, now);
-            machine.write_request(initialize, id, out);
         }
-        machine
+    }
+
+    /// Begins the session with the client's `initialize`, which must be the first message it takes.
+    pub fn open(
+        &mut self,
+        initialize: &Message,
+        stream: StreamId,
+        streams: bool,
+        now: Duration,
+        out: &mut BytesMut,
+    ) {
+        let Some(client) = initialize.id().map(ClientId) else { return };
+        let id = self.register(client, initialize, stream, streams, now);
+        self.write_request(initialize, id, out);
     }
 
     /// What the child answered as `protocolVersion`; `None` before, or where it answered none.
@@ -652,11 +653,6 @@ impl Machine {
             self.forgotten.pop_front();
         }
         self.forgotten.push_back(id);
-    }
-
-    /// The revision that was negotiated, where the bridge knows it.
-    pub fn revision(&self) -> Option<Revision> {
-        self.negotiated().and_then(Revision::parse)
     }
 }
 

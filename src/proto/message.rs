@@ -70,7 +70,7 @@ impl Envelope {
                 Ok(_) => invalid("a message is a JSON object"),
             };
         }
-        if !members.jsonrpc.is_some_and(|raw| string(raw.get()) == "2.0") {
+        if members.jsonrpc.is_none_or(|raw| string(raw.get()) != "2.0") {
             return invalid("\"jsonrpc\" must be \"2.0\"");
         }
         let kind = match (members.method, members.id, members.result, members.error) {

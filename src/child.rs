@@ -1,0 +1,306 @@
+//! One process in a process group of its own: its pipes, its environment, and how it is asked to leave.
+//!
+//! Spawning happens on the main thread and nowhere else: the kernel sends a child its parent-death signal when the
+//! *thread* that spawned it ends (prctl(2), PR_SET_PDEATHSIG), and the main thread ends with the program.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{self, Stdio};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+use tokio::net::unix::pipe::{Receiver, Sender};
+use tokio::time::timeout;
+use tracing::{debug, warn};
+
+use crate::reaper::{Exit, Reaper};
+
+/// How long after SIGTERM a process group gets SIGKILL.
+pub const TERM_GRACE: Duration = Duration::from_secs(2);
+
+/// How long after SIGKILL a process is given up on: it hangs in the kernel (state D).
+const KILL_GRACE: Duration = Duration::from_secs(1);
+
+/// Added to the child's `oom_score_adj`: when memory runs out, one session should die and not the bridge.
+const OOM_SCORE_ADJ: &[u8] = b"300";
+
+/// The command that every session runs.
+#[derive(Clone, Debug)]
+pub struct Command {
+    /// The program, resolved.
+    pub program: PathBuf,
+    /// `argv[0]` as the operator wrote it.
+    pub name: OsString,
+    /// The arguments behind it.
+    pub arguments: Vec<OsString>,
+    /// The working directory; `None`: the bridge's own.
+    pub directory: Option<PathBuf>,
+    /// Variables to set, on top of the inherited environment.
+    pub set: Vec<(OsString, OsString)>,
+    /// Variables to take away from the inherited environment.
+    pub unset: Vec<OsString>,
+}
+
+/// Why a command cannot be run.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Unrunnable {
+    /// There is no such file.
+    NotFound,
+    /// There is, but it may not be executed.
+    NotExecutable,
+}
+
+/// Finds the file that `name` stands for, as execvp(3) would: through `path` unless it has a slash.
+///
+/// # Errors
+/// [`Unrunnable`]. A file that may not be executed is passed over if a later directory has one that may.
+pub fn resolve(name: &Path, path: &str) -> Result<PathBuf, Unrunnable> {
+    let candidates: Vec<PathBuf> = if name.as_os_str().as_encoded_bytes().contains(&b'/') {
+        vec![name.to_owned()]
+    } else {
+        std::env::split_paths(path).map(|directory| directory.join(name)).collect()
+    };
+    let mut why = Unrunnable::NotFound;
+    for candidate in candidates {
+        let Ok(metadata) = std::fs::metadata(&candidate) else { continue };
+        if metadata.is_file() && metadata.permissions().mode() & 0o111 != 0 {
+            return Ok(candidate);
+        }
+        why = Unrunnable::NotExecutable;
+    }
+    Err(why)
+}
+
+/// A running process and its three pipes, less those that somebody has taken.
+#[derive(Debug)]
+pub struct Child<E = Receiver> {
+    /// Who it is.
+    pub process: Process,
+    /// Its stdin.
+    pub stdin: Sender,
+    /// Its stdout.
+    pub stdout: Receiver,
+    /// Its stderr.
+    pub stderr: E,
+}
+
+impl Command {
+    /// Starts the process. Blocks for the time of a fork and exec, about 0.3 ms.
+    ///
+    /// # Errors
+    /// What fork(2), pipe(2) or execve(2) said.
+    pub fn spawn(&self, reaper: &Reaper) -> io::Result<Child> {
+        let mut command = process::Command::new(&self.program);
+        command.arg0(&self.name).args(&self.arguments);
+        for name in &self.unset {
+            command.env_remove(name);
+        }
+        command.envs(self.set.iter().map(|(name, value)| (name, value)));
+        if let Some(directory) = &self.directory {
+            command.current_dir(directory);
+        }
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        prepare(&mut command);
+
+        let mut child = command.spawn()?;
+        // From here to adopt() nothing may be awaited, see there. std's Child has no Drop: it does not wait.
+        let pid = Pid::from_raw(child.id().cast_signed());
+        let process = Process { pid, exit: reaper.adopt(pid) };
+        let (Some(stdin), Some(stdout), Some(stderr)) =
+            (child.stdin.take(), child.stdout.take(), child.stderr.take())
+        else {
+            return Err(io::Error::other("a pipe is missing"));
+        };
+        let pipes = || {
+            Ok((
+                Sender::from_owned_fd(OwnedFd::from(stdin))?,
+                Receiver::from_owned_fd(OwnedFd::from(stdout))?,
+                Receiver::from_owned_fd(OwnedFd::from(stderr))?,
+            ))
+        };
+        match pipes() {
+            Ok((stdin, stdout, stderr)) => Ok(Child { process, stdin, stdout, stderr }),
+            Err(error) => {
+                process.kill();
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Sets up what must happen between fork and exec.
+#[allow(unsafe_code)]
+fn prepare(command: &mut process::Command) {
+    let parent = nix::unistd::getpid().as_raw();
+    let open_files = original_open_files();
+    // SAFETY: between fork and exec in a process that may have threads only async-signal-safe calls are allowed
+    // (signal-safety(7)). The closure makes direct system calls with values computed before, takes no lock and
+    // allocates nothing.
+    unsafe {
+        command.pre_exec(move || {
+            // If the bridge is killed its direct children go too. The parent may have died before this call.
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            if libc::getppid() != parent {
+                libc::_exit(127);
+            }
+            // Dispositions other than "ignore" are reset by execve(2), ignored ones and the mask are inherited.
+            for signal in [
+                libc::SIGHUP,
+                libc::SIGINT,
+                libc::SIGQUIT,
+                libc::SIGTERM,
+                libc::SIGUSR1,
+                libc::SIGUSR2,
+                libc::SIGPIPE,
+                libc::SIGCHLD,
+            ] {
+                libc::signal(signal, libc::SIG_DFL);
+            }
+            let mut none = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+            libc::sigemptyset(none.as_mut_ptr());
+            libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut());
+            if let Some((soft, hard)) = open_files {
+                let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
+                libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
+            }
+            let score = libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
+            if score >= 0 {
+                libc::write(score, OOM_SCORE_ADJ.as_ptr().cast(), OOM_SCORE_ADJ.len());
+                libc::close(score);
+            }
+            // What the bridge itself inherited without CLOEXEC is none of the child's business. Marked and not
+            // closed: std reports a failed exec through a pipe of its own.
+            libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC.cast_signed());
+            Ok(())
+        });
+    }
+}
+
+/// The limit of open files, soft and hard, that the bridge was started with.
+static OPEN_FILES: std::sync::OnceLock<(u64, u64)> = std::sync::OnceLock::new();
+
+fn original_open_files() -> Option<(u64, u64)> {
+    OPEN_FILES.get().copied()
+}
+
+/// Raises the soft limit of open files to the hard one. Each session takes three pipes and each client a socket, but
+/// children must see the limit as it was: programs that use select(2) break on descriptors beyond 1023.
+pub fn raise_open_files() {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
+    let _ = OPEN_FILES.set((soft, hard));
+    if soft < hard
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    {
+        debug!(event = "limits.open_files", %error, soft, hard);
+    }
+}
+
+/// A process that leads its own group.
+#[derive(Clone, Debug)]
+pub struct Process {
+    pid: Pid,
+    /// Its end.
+    pub exit: Exit,
+}
+
+/// How a process was made to leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Farewell {
+    /// By itself, when its stdin ended.
+    Eof,
+    /// By SIGTERM.
+    Term,
+    /// By SIGKILL.
+    Kill,
+    /// Not at all: it hangs in the kernel.
+    Unkillable,
+}
+
+impl fmt::Display for Farewell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Eof => "eof",
+            Self::Term => "term",
+            Self::Kill => "kill",
+            Self::Unkillable => "unkillable",
+        })
+    }
+}
+
+impl Process {
+    /// The process id.
+    pub fn pid(&self) -> i32 {
+        self.pid.as_raw()
+    }
+
+    /// Sees the process out: its stdin has been closed, which is the one sign that every server understands; after
+    /// `grace` its group gets SIGTERM, and [`TERM_GRACE`] (or `grace`, if that is shorter) later SIGKILL.
+    pub async fn see_out(&mut self, grace: Duration) -> Farewell {
+        let steps = [
+            (None, grace, Farewell::Eof),
+            (Some(Signal::SIGTERM), TERM_GRACE.min(grace), Farewell::Term),
+            (Some(Signal::SIGKILL), KILL_GRACE, Farewell::Kill),
+        ];
+        for (signal, patience, farewell) in steps {
+            if let Some(signal) = signal {
+                if self.exit.status().is_some() {
+                    return farewell;
+                }
+                warn!(event = "child.kill", pid = self.pid(), %signal);
+                self.signal(signal);
+            }
+            if timeout(patience, self.exit.wait()).await.is_ok() {
+                return farewell;
+            }
+        }
+        warn!(
+            event = "child.unkillable",
+            pid = self.pid(),
+            "it hangs in the kernel; the bridge goes on without it"
+        );
+        Farewell::Unkillable
+    }
+
+    /// Kills the whole group at once.
+    pub fn kill(&self) {
+        self.signal(Signal::SIGKILL);
+    }
+
+    /// Sends a signal to the group, or to the process where it has left its group. Nothing after it was reaped: its
+    /// number may be somebody else's by then.
+    fn signal(&self, signal: Signal) {
+        if self.exit.status().is_some() {
+            return;
+        }
+        if killpg(self.pid, signal) == Err(Errno::ESRCH) {
+            let _ = kill(self.pid, signal);
+        }
+        if signal == Signal::SIGTERM {
+            let _ = killpg(self.pid, Signal::SIGCONT); // a stopped process does not see SIGTERM
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_found_as_execvp_finds_it() {
+        assert_eq!(resolve(Path::new("sh"), "/nonexistent:/bin"), Ok(PathBuf::from("/bin/sh")));
+        assert_eq!(resolve(Path::new("/bin/sh"), ""), Ok(PathBuf::from("/bin/sh")));
+        assert_eq!(resolve(Path::new("no-such-program"), "/bin"), Err(Unrunnable::NotFound));
+        assert_eq!(resolve(Path::new("/etc/passwd"), ""), Err(Unrunnable::NotExecutable));
+        assert_eq!(resolve(Path::new("/etc"), ""), Err(Unrunnable::NotExecutable));
+        assert_eq!(resolve(Path::new("passwd"), "/etc:/nonexistent"), Err(Unrunnable::NotExecutable));
+    }
+}

@@ -1,0 +1,123 @@
+//! The only `waitpid` of the program.
+//!
+//! Two waiters steal each other's exit statuses: a `waitpid(-1)` loop beside tokio's own process support loses a
+//! third of them, and std panics when the status of a failed exec is taken from it. So tokio's `process` feature is
+//! not compiled in, and this module alone reaps: the children it was told of, whose status it delivers, and, as PID 1
+//! or subreaper, the orphans they leave behind (wait(2), prctl(2) PR_SET_CHILD_SUBREAPER).
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, killpg};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+use nix::unistd::Pid;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing::{debug, warn};
+
+/// SIGCHLD can be lost between two signal handlers of a busy process; this is the belt to that pair of braces.
+const SAFETY_NET: Duration = Duration::from_secs(1);
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// It exited with this code.
+    Exited(i32),
+    /// This signal ended it.
+    Signaled(Signal),
+}
+
+/// Who waits for whom.
+#[derive(Clone, Debug, Default)]
+pub struct Reaper {
+    waiting: Arc<Mutex<HashMap<Pid, watch::Sender<Option<Status>>>>>,
+}
+
+/// The end of one process, when it has come. Clones all hear of it.
+#[derive(Clone, Debug)]
+pub struct Exit(watch::Receiver<Option<Status>>);
+
+impl Exit {
+    /// Waits for the process; `None` if its status can no longer be learnt. Losing the future loses nothing.
+    pub async fn wait(&mut self) -> Option<Status> {
+        match self.0.wait_for(Option::is_some).await {
+            Ok(status) => *status,
+            Err(_) => None,
+        }
+    }
+
+    /// The status, if the process has been reaped.
+    pub fn status(&self) -> Option<Status> {
+        *self.0.borrow()
+    }
+}
+
+impl Reaper {
+    /// Makes orphans ours and starts reaping. Must be called on the runtime that also spawns the children, before the
+    /// first of them.
+    ///
+    /// # Errors
+    /// Where SIGCHLD cannot be listened to.
+    pub fn start() -> io::Result<Self> {
+        // No-op for PID 1; elsewhere it makes a grandchild whose parent died our child instead of init's.
+        if let Err(error) = nix::sys::prctl::set_child_subreaper(true) {
+            warn!(event = "reaper.no_subreaper", %error, "orphans of children are left to init");
+        }
+        let reaper = Self::default();
+        let mut child_ended = signal(SignalKind::child())?;
+        let task = reaper.clone();
+        tokio::spawn(async move {
+            loop {
+                let _ = tokio::time::timeout(SAFETY_NET, child_ended.recv()).await;
+                task.reap();
+            }
+        });
+        Ok(reaper)
+    }
+
+    /// Takes charge of a process just spawned. There must be no await between spawn and this call, so that the
+    /// reaper cannot run in between and take it for an orphan.
+    pub fn adopt(&self, pid: Pid) -> Exit {
+        let (sender, receiver) = watch::channel(None);
+        self.lock().insert(pid, sender);
+        Exit(receiver)
+    }
+
+    /// Reaps everything that has ended. Signals coalesce, so one of them may stand for many ends.
+    pub fn reap(&self) {
+        loop {
+            // Looked at first and taken afterwards: while the process is a zombie its pid, and with it the number of
+            // its process group, cannot be given to another.
+            let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+            let pid = match waitid(Id::All, flags) {
+                Ok(status) => status.pid(),
+                Err(Errno::EINTR) => continue,
+                Err(_) => None, // ECHILD: there is no child at all
+            };
+            let Some(pid) = pid else { return };
+            let waiting = self.lock().remove(&pid);
+            if waiting.is_some() {
+                // Whatever the child left running in its own group goes with it.
+                let _ = killpg(pid, Signal::SIGKILL);
+            }
+            let status = match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(_, code)) => Some(Status::Exited(code)),
+                Ok(WaitStatus::Signaled(_, signal, _)) => Some(Status::Signaled(signal)),
+                _ => None,
+            };
+            match waiting {
+                Some(waiting) => {
+                    let _ = waiting.send(status); // the session may be over already
+                }
+                None => debug!(event = "reaper.orphan", pid = pid.as_raw(), ?status),
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Pid, watch::Sender<Option<Status>>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

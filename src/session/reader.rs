@@ -1,0 +1,347 @@
+//! What a session hands to one HTTP exchange: an ordered queue, bounded in bytes, from the session's [`Feed`] to the
+//! exchange's [`Reader`].
+//!
+//! Not a channel of the runtime, because three questions must have exact answers: how many bytes wait (a reader that
+//! stops is cut off, never waited for), which event was taken last (what a successor has to be given again), and
+//! whether the reader left before the end (an answer that nobody hears is logged).
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use super::{End, Fault};
+use crate::proto::ids::{ClientId, EventId};
+use crate::proto::machine::Refusal;
+
+/// How many bytes may wait for a reader before a further event that is no answer cuts it off. With one stuck reader
+/// a session costs this much more memory, and the reader can resume from the session's log.
+pub const MAX_UNSENT: usize = 1024 * 1024;
+
+/// One thing the session has to say.
+#[derive(Debug)]
+pub enum Delivery {
+    /// What was posted is on its way to the child, or the stream is attached.
+    Accepted,
+    /// What was posted is not for the child.
+    Refused(Refusal),
+    /// The stream cannot be resumed there: the event is unknown, or what followed it has left the log.
+    NoReplay,
+    /// The session ended before it took what was posted: the child has not seen it.
+    Gone(End),
+    /// An event of the stream.
+    Event(Event),
+    /// The reader took too little for too long: it has been cut off.
+    Lagged,
+}
+
+/// One event of a stream.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// Its place, which is its SSE id.
+    pub id: EventId,
+    /// What it carries.
+    pub what: What,
+    /// Whether the stream ends with it.
+    pub last: bool,
+}
+
+/// What an event carries.
+#[derive(Clone, Debug)]
+pub enum What {
+    /// A notification or request of the child.
+    Message(Bytes),
+    /// The child's answer to a request, with the client's id.
+    Answer {
+        /// The message.
+        message: Bytes,
+        /// Whether it is a result and not an error.
+        success: bool,
+    },
+    /// The bridge's answer in place of the child's.
+    Fault {
+        /// The client's id.
+        id: ClientId,
+        /// What happened.
+        fault: Fault,
+    },
+}
+
+impl What {
+    /// Whether it ends a request.
+    pub fn is_answer(&self) -> bool {
+        !matches!(self, Self::Message(_))
+    }
+
+    /// Its size in bytes, near enough for a bound.
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Message(message) | Self::Answer { message, .. } => message.len(),
+            Self::Fault { id, .. } => id.0.as_json().len() + 256,
+        }
+    }
+}
+
+/// Why an event was not queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unsent {
+    /// The reader has left.
+    Gone,
+    /// More than [`MAX_UNSENT`] bytes wait already; the reader has been cut off.
+    Lagging,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: VecDeque<Delivery>,
+    unsent: usize,
+    waker: Option<Waker>,
+    /// No more will be queued.
+    closed: bool,
+    /// The reader is no more.
+    left: bool,
+    /// Where the reader stands: the event before the first it gets, then the last it took.
+    position: Option<EventId>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    queue: Mutex<Queue>,
+    /// Told when a reader leaves before the end.
+    left: Arc<Notify>,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The session's end of the queue. Dropping it ends the stream behind what is queued.
+#[derive(Debug)]
+pub struct Feed(Arc<Shared>);
+
+/// The HTTP exchange's end of the queue.
+#[derive(Debug)]
+pub struct Reader(Arc<Shared>);
+
+/// A new queue. `left` is told when the reader goes before the end.
+pub fn queue(left: Arc<Notify>) -> (Feed, Reader) {
+    let shared = Arc::new(Shared { queue: Mutex::default(), left });
+    (Feed(Arc::clone(&shared)), Reader(shared))
+}
+
+impl Feed {
+    /// Says at which event the stream begins or continues.
+    pub fn begin(&self, position: EventId) {
+        let mut queue = self.0.lock();
+        queue.position = Some(position);
+        queue.wake(); // who waits to be attached is
+    }
+
+    /// Queues an event, unless the reader left or lags.
+    ///
+    /// # Errors
+    /// [`Unsent`]; the reader gets nothing more then.
+    pub fn offer(&self, event: Event) -> Result<(), Unsent> {
+        let mut queue = self.0.lock();
+        if queue.left || queue.closed {
+            return Err(Unsent::Gone);
+        }
+        let size = event.what.size();
+        if !event.what.is_answer() && queue.unsent > 0 && queue.unsent + size > MAX_UNSENT {
+            queue.waiting.clear();
+            queue.waiting.push_back(Delivery::Lagged);
+            queue.close();
+            return Err(Unsent::Lagging);
+        }
+        queue.push(Delivery::Event(event), size);
+        Ok(())
+    }
+
+    /// Queues what must be said, however much is waiting: the first word, or events from the log, which is bounded.
+    pub fn push(&self, delivery: Delivery) {
+        let size = if let Delivery::Event(event) = &delivery { event.what.size() } else { 0 };
+        self.0.lock().push(delivery, size);
+    }
+
+    /// Ends the stream at once; what waits is taken back, because another reader will be given it.
+    pub fn supersede(&self) {
+        let mut queue = self.0.lock();
+        queue.waiting.clear();
+        queue.close();
+    }
+
+    /// Whether somebody still reads.
+    pub fn is_live(&self) -> bool {
+        let queue = self.0.lock();
+        !queue.left && !queue.closed
+    }
+
+    /// The place of the last event that the reader took.
+    pub fn taken(&self) -> u64 {
+        self.0.lock().position.map_or(0, |event| event.place)
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        self.0.lock().close();
+    }
+}
+
+impl Queue {
+    fn push(&mut self, delivery: Delivery, size: usize) {
+        self.unsent += size;
+        self.waiting.push_back(delivery);
+        self.wake();
+    }
+
+    fn close(&mut self) {
+        self.closed = true;
+        self.wake();
+    }
+
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+impl Reader {
+    /// The next delivery; `None` at the end of the stream.
+    pub fn poll_next(&self, context: &Context<'_>) -> Poll<Option<Delivery>> {
+        let mut queue = self.0.lock();
+        match queue.waiting.pop_front() {
+            Some(delivery) => {
+                if let Delivery::Event(event) = &delivery {
+                    queue.unsent -= event.what.size();
+                    queue.position = Some(event.id);
+                }
+                Poll::Ready(Some(delivery))
+            }
+            None if queue.closed => Poll::Ready(None),
+            None => {
+                queue.waker = Some(context.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    /// The next delivery; `None` at the end of the stream. Losing the future loses nothing.
+    pub async fn next(&self) -> Option<Delivery> {
+        poll_fn(|context| self.poll_next(context)).await
+    }
+
+    /// Like [`next`](Self::next), but once the session has attached the stream and nothing is there yet: `None`.
+    pub async fn next_or_attached(&self) -> Option<Option<Delivery>> {
+        poll_fn(|context| match self.poll_next(context) {
+            Poll::Ready(delivery) => Poll::Ready(Some(delivery)),
+            Poll::Pending if self.position().is_some() => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        })
+        .await
+    }
+
+    /// Where the reader stands: before the first event, the one before it. `None` while the session has not
+    /// attached the stream.
+    pub fn position(&self) -> Option<EventId> {
+        self.0.lock().position
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let mut queue = self.0.lock();
+        queue.left = true;
+        queue.waiting.clear();
+        if !queue.closed {
+            self.0.left.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::ids::StreamId;
+
+    fn event(place: u64, size: usize) -> Event {
+        let what = What::Message(vec![b'x'; size].into());
+        Event { id: EventId { stream: StreamId(1), place }, what, last: false }
+    }
+
+    fn pair() -> (Feed, Reader) {
+        queue(Arc::new(Notify::new()))
+    }
+
+    async fn places(reader: &Reader) -> Vec<u64> {
+        let mut places = Vec::new();
+        while let Some(delivery) = reader.next().await {
+            match delivery {
+                Delivery::Event(event) => places.push(event.id.place),
+                other => panic!("unexpected {other:?}"),
+            }
+        }
+        places
+    }
+
+    #[tokio::test]
+    async fn what_was_queued_before_the_end_is_still_read() {
+        let (feed, reader) = pair();
+        assert_eq!(feed.offer(event(1, 10)), Ok(()));
+        assert_eq!(feed.offer(event(2, 10)), Ok(()));
+        drop(feed);
+        assert_eq!(places(&reader).await, [1, 2]);
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_lags_is_cut_off_but_one_event_of_any_size_passes() {
+        let (feed, reader) = pair();
+        assert_eq!(feed.offer(event(1, 3 * MAX_UNSENT)), Ok(()), "a big message alone is no lag");
+        assert_eq!(feed.offer(event(2, 1)), Err(Unsent::Lagging));
+        assert!(matches!(reader.next().await, Some(Delivery::Lagged)));
+        assert!(reader.next().await.is_none());
+        assert!(!feed.is_live());
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_never_refused_for_lag() {
+        let (feed, _reader) = pair();
+        assert_eq!(feed.offer(event(1, MAX_UNSENT)), Ok(()));
+        let answer = What::Answer { message: vec![b'x'; 100].into(), success: true };
+        let last = Event { id: EventId { stream: StreamId(1), place: 2 }, what: answer, last: true };
+        assert_eq!(feed.offer(last), Ok(()), "a lost answer is a call that never ends");
+    }
+
+    #[tokio::test]
+    async fn a_superseded_reader_gives_back_what_it_has_not_taken() {
+        let (feed, reader) = pair();
+        for place in 1..=3 {
+            feed.push(Delivery::Event(event(place, 1)));
+        }
+        assert!(matches!(reader.next().await, Some(Delivery::Event(event)) if event.id.place == 1));
+        feed.supersede();
+        assert_eq!(feed.taken(), 1, "2 and 3 are for the successor");
+        assert!(reader.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn leaving_early_is_told_and_leaving_at_the_end_is_not() {
+        let left = Arc::new(Notify::new());
+        let (feed, reader) = queue(Arc::clone(&left));
+        drop(reader);
+        left.notified().await;
+        assert_eq!(feed.offer(event(1, 1)), Err(Unsent::Gone));
+
+        let (feed, reader) = queue(Arc::clone(&left));
+        drop(feed);
+        drop(reader);
+        let told = tokio::time::timeout(std::time::Duration::from_millis(10), left.notified()).await;
+        assert!(told.is_err(), "a finished exchange wakes nobody");
+    }
+}
