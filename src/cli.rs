@@ -7,6 +7,10 @@ use std::time::Duration;
 
 use argh::FromArgs;
 
+mod values;
+
+use values::{MAX_COUNT, address, duration, origin, path, size, some_time};
+
 /// The endpoint when nobody says otherwise.
 const LOCAL: &str = "127.0.0.1:8080";
 
@@ -387,91 +391,6 @@ fn validate(
         command,
         unknown_variables: unknown_variables(source.environment),
     })
-}
-
-/// The most that a count may be.
-const MAX_COUNT: usize = 100_000;
-
-/// A year: longer is a slip of the pen.
-const MAX_DURATION: Duration = Duration::from_secs(366 * 24 * 3600);
-
-fn address(text: &str) -> Result<Address, String> {
-    if let Some(path) = text.strip_prefix("unix:") {
-        // sun_path of unix(7) holds 108 bytes with the closing NUL.
-        return match path.len() {
-            1..=107 => Ok(Address::Unix(path.into())),
-            _ => Err("a socket's path has 1 to 107 bytes".to_owned()),
-        };
-    }
-    text.parse::<SocketAddr>().map(Address::Tcp).map_err(|_| {
-        "write IP:PORT, as in 127.0.0.1:8080 or [::]:8080, or unix:PATH; names are not resolved".to_owned()
-    })
-}
-
-fn path(text: &str) -> Result<String, String> {
-    let path = text.strip_suffix('/').unwrap_or(text);
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
-    if path.starts_with('/') && path.bytes().all(plain) && !matches!(path, "/healthz" | "/readyz") {
-        Ok(path.to_owned())
-    } else {
-        Err("write a path such as /mcp, of letters, digits and /-._~, other than /healthz and /readyz"
-            .to_owned())
-    }
-}
-
-fn origin(text: &str) -> Result<String, String> {
-    let text = text.to_ascii_lowercase();
-    let bare = text.split_once("://").is_some_and(|(scheme, host)| {
-        !scheme.is_empty() && !host.is_empty() && !host.contains(['/', '*', '@', '?', '#', ' '])
-    });
-    if bare {
-        Ok(text)
-    } else {
-        Err("write scheme://host or scheme://host:port, without a path and without *".to_owned())
-    }
-}
-
-/// A duration above zero.
-fn some_time(text: &str) -> Result<Duration, String> {
-    match duration(text)? {
-        Duration::ZERO => Err("must be longer than zero".to_owned()),
-        duration => Ok(duration),
-    }
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let cure = || "write a number with ms, s, m or h, as in 250ms, 15s, 30m, 1h".to_owned();
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| cure())?;
-    let milliseconds = match unit {
-        "ms" => Some(number),
-        "s" => number.checked_mul(1000),
-        "m" => number.checked_mul(60_000),
-        "h" => number.checked_mul(3_600_000),
-        "" if number == 0 => Some(0),
-        _ => return Err(cure()),
-    };
-    let duration = milliseconds.map(Duration::from_millis).filter(|duration| *duration <= MAX_DURATION);
-    duration.ok_or_else(|| "must not be longer than a year".to_owned())
-}
-
-fn size(text: &str) -> Result<usize, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let shift = match unit {
-        "" | "B" => 0,
-        "KiB" | "K" => 10,
-        "MiB" | "M" => 20,
-        "GiB" | "G" => 30,
-        _ => 64,
-    };
-    let bytes =
-        number.parse::<u64>().ok().filter(|_| shift < 64).and_then(|number| number.checked_mul(1 << shift));
-    match bytes.and_then(|bytes| usize::try_from(bytes).ok()) {
-        Some(bytes) if (1..=4 << 30).contains(&bytes) => Ok(bytes),
-        _ => Err("write a size from 1 to 4GiB, as in 512KiB or 10MiB".to_owned()),
-    }
 }
 
 /// Variables that look meant for us and are not. What Kubernetes sets for a Service of our name is not meant.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, ORIGIN};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
@@ -20,7 +20,7 @@ use crate::proto::machine::Refusal;
 use crate::proto::message::{Kind, Malformed, Message, elements, find, is_array};
 use crate::proto::version::Revision;
 use crate::session::reader::{Delivery, Event, Reader, What};
-use crate::session::{End, Posted, Session};
+use crate::session::{End, Posted, Room, Session};
 use crate::sessions::{Found, NoSession, Sessions};
 
 pub mod admin;
@@ -32,7 +32,11 @@ use body::{Body, EventStream};
 use guard::{Accepts, MCP_PROTOCOL_VERSION, MCP_SESSION_ID, Trust};
 use reply::{Problem, empty, json, refuse};
 
+/// What the endpoint offers within a session.
 const METHODS: &str = "GET, POST, DELETE, OPTIONS";
+
+/// What it offers to a request that names none: there is nothing to listen to and nothing to end.
+const METHODS_ALONE: &str = "POST, OPTIONS";
 
 /// What an operator sets.
 #[derive(Clone, Debug)]
@@ -125,10 +129,18 @@ impl Http {
             None => None,
             Some(id) => Some(self.find(id).map_err(|problem| (problem, None))?),
         };
-        let body = body::read(body, self.config.max_body).await.map_err(|problem| (problem, None))?;
+        // A session whose child does not read makes its clients wait with their bodies, and not our memory.
+        let max = self.config.max_body;
+        let announced =
+            body.size_hint().exact().and_then(|length| usize::try_from(length).ok()).unwrap_or(max);
+        let room = match &session {
+            Some(session) => session.room(announced).await,
+            None => None,
+        };
+        let body = body::read(body, max).await.map_err(|problem| (problem, None))?;
         let posted = parse(&body, session.as_ref())?;
         match session {
-            Some(session) => self.post_to(&session, headers, posted, accepts).await,
+            Some(session) => self.post_to(&session, headers, posted, room, accepts).await,
             None => self.post_alone(headers, posted, accepts).await,
         }
     }
@@ -139,6 +151,7 @@ impl Http {
         session: &Session,
         headers: &HeaderMap,
         posted: Posted,
+        room: Option<Room>,
         accepts: Accepts,
     ) -> Result<Response<Body>, Refused> {
         let id = request_id(&posted);
@@ -150,7 +163,7 @@ impl Http {
             let refusal = message.id().map(|id| Refusal::AlreadyInitialized(crate::proto::ids::ClientId(id)));
             return Err((refusal.map_or(Problem::SessionRequired, Problem::Refused), id));
         }
-        let reader = session.post(posted, accepts.stream).await.map_err(gone)?;
+        let reader = session.post(posted, room, accepts.stream).await.map_err(gone)?;
         let first = self.first(&reader, accepts).await;
         self.answer(session, reader, first, accepts, id)
     }
@@ -262,7 +275,7 @@ impl Http {
     }
 
     async fn get(&self, headers: &HeaderMap) -> Result<Response<Body>, Problem> {
-        let Some(named) = guard::session_id(headers)? else { return Err(Problem::Method("POST, OPTIONS")) };
+        let named = guard::session_id(headers)?.ok_or(Problem::Method(METHODS_ALONE))?;
         if !guard::accepts(headers).stream {
             return Err(Problem::NotAcceptableForGet);
         }
@@ -281,7 +294,7 @@ impl Http {
     }
 
     fn delete(&self, headers: &HeaderMap) -> Result<Response<Body>, Problem> {
-        let named = guard::session_id(headers)?.ok_or(Problem::SessionRequired)?;
+        let named = guard::session_id(headers)?.ok_or(Problem::Method(METHODS_ALONE))?;
         let session = self.find(named)?;
         self.sessions.end(&session, End::Deleted);
         Ok(empty(StatusCode::NO_CONTENT))

@@ -13,7 +13,8 @@ use mcp_bridge::http::guard::Trust;
 use mcp_bridge::http::{self, Http};
 use mcp_bridge::proto::machine::Limits;
 use mcp_bridge::reaper::Reaper;
-use mcp_bridge::server::{self, Listener};
+use mcp_bridge::server;
+use mcp_bridge::server::listener::{self, Listener};
 use mcp_bridge::session;
 use mcp_bridge::sessions::{self, Sessions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -39,7 +40,7 @@ const NOT_FOUND: u8 = 127;
 
 fn main() -> ExitCode {
     let arguments = std::env::args_os().skip(1).collect();
-    match cli::parse(arguments, &Environment, server::container_evidence()) {
+    match cli::parse(arguments, &Environment, listener::container_evidence()) {
         Ok(Task::Serve(options)) => serve(&options).into(),
         Ok(Task::Check(options)) => match command(&options) {
             Ok(command) => {
@@ -51,7 +52,7 @@ fn main() -> ExitCode {
                 code.into()
             }
         },
-        Ok(Task::HealthCheck(address)) => u8::from(!server::is_ready(&address)).into(),
+        Ok(Task::HealthCheck(address)) => u8::from(!listener::is_ready(&address)).into(),
         Ok(Task::Print(text)) => {
             // Asked for, so it is an answer and not a log line: the one thing that goes to stdout.
             let _ = io::stdout().write_all(text.as_bytes());
@@ -96,7 +97,7 @@ async fn run(options: &Options, command: Command) -> u8 {
             return CANNOT_LISTEN;
         }
     };
-    let sessions = Sessions::new(sessions_config(options), command, reaper);
+    let sessions = Sessions::new(sessions_config(options), command, reaper.clone());
     if let Err(error) = sessions.start_ahead() {
         error!(event = "child.spawn_failed", %error);
         return NOT_EXECUTABLE;
@@ -128,6 +129,7 @@ async fn run(options: &Options, command: Command) -> u8 {
         else => 128 + first.number,
     };
     sessions.kill_all();
+    reaper.kill_orphans();
     server.abort();
     let left = sessions.count();
     info!(event = "bridge.exit", code, left);
@@ -195,6 +197,7 @@ fn sessions_config(options: &Options) -> sessions::Config {
                 max_in_flight: options.max_in_flight,
             },
             idle_timeout: options.idle_timeout,
+            max_body: options.max_body,
             max_message: options.max_message,
             replay_buffer: options.replay_buffer,
             prime: options.prime,

@@ -11,15 +11,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
-/// SIGCHLD can be lost between two signal handlers of a busy process; this is the belt to that pair of braces.
+/// Looked for even without SIGCHLD: an end that was missed would keep its session for ever.
 const SAFETY_NET: Duration = Duration::from_secs(1);
+
+/// How often, and how far apart, what is left is killed at the end.
+const ORPHAN_ROUNDS: u32 = 20;
+const ORPHAN_PAUSE: Duration = Duration::from_millis(10);
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,7 +121,31 @@ impl Reaper {
         }
     }
 
+    /// Kills whatever is left: children, and orphans of theirs that left their group and became ours. As process 1 the
+    /// kernel does it when we exit, elsewhere nobody would.
+    pub fn kill_orphans(&self) {
+        // Killing a parent makes its children ours, so one look is not enough; the bound is for what will not die.
+        for _ in 0..ORPHAN_ROUNDS {
+            self.reap();
+            let children = children();
+            if children.is_empty() {
+                return;
+            }
+            for pid in children {
+                debug!(event = "reaper.kill", pid = pid.as_raw());
+                let _ = kill(pid, Signal::SIGKILL);
+            }
+            std::thread::sleep(ORPHAN_PAUSE); // the last thing the program does; nothing else runs any more
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<Pid, watch::Sender<Option<Status>>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Our children, orphans that became ours included (proc(5), /proc/pid/task/tid/children).
+fn children() -> Vec<Pid> {
+    let list = std::fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
+    list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).map(Pid::from_raw).collect()
 }

@@ -16,6 +16,7 @@ use crate::proto::line::{Frame, LineDecoder};
 use crate::proto::message::Message;
 use crate::reaper::{Exit as ProcessEnd, Reaper, Status};
 use crate::session::reader::Reader;
+use crate::session::worker::{Ended, Worker};
 use crate::session::{self, End, Exit, Session};
 
 /// How many ended sessions are remembered, so that a late client is told why its session is gone.
@@ -190,8 +191,13 @@ impl Sessions {
         match spare {
             Some(spare) if spare.child.process.exit.status().is_none() => Ok(spare),
             Some(spare) => {
-                let status = describe(spare.child.process.exit.status());
-                warn!(event = "child.exit", phase = "before_session", pid = spare.child.process.pid(), %status);
+                let status = &*describe(spare.child.process.exit.status()).to_string();
+                warn!(
+                    event = "child.exit",
+                    phase = "before_session",
+                    pid = spare.child.process.pid(),
+                    status
+                );
                 self.spawn()
             }
             None => self.spawn(),
@@ -208,7 +214,7 @@ impl Sessions {
     async fn run(
         self: Arc<Self>,
         session: Session,
-        worker: session::Worker,
+        worker: Worker,
         child: Child<()>,
         seat: OwnedSemaphorePermit,
     ) {
@@ -216,7 +222,7 @@ impl Sessions {
         let Child { mut process, stdin, stdout, stderr: () } = child;
         let mut exit = process.exit.clone();
         let exit = async move { describe(exit.wait().await) };
-        let session::Ended { why, mut stdout } = worker.run(stdin, stdout, exit).await;
+        let Ended { why, mut stdout } = worker.run(stdin, stdout, exit).await;
         self.bury(session.id(), why);
 
         let sid = session.id().short();
@@ -231,12 +237,13 @@ impl Sessions {
             farewell = process.see_out(grace) => farewell,
             () = read_on => return, // it never ends
         };
-        let status = describe(process.exit.status());
+        let status = &*describe(process.exit.status()).to_string();
+        let farewell = &*farewell.to_string();
         let seconds = began.elapsed().as_secs();
         if why.is_trouble() {
-            warn!(event = "session.end", sid, reason = why.cause(), %status, %farewell, seconds);
+            warn!(event = "session.end", sid, reason = why.cause(), status, farewell, seconds);
         } else {
-            info!(event = "session.end", sid, reason = why.cause(), %status, %farewell, seconds);
+            info!(event = "session.end", sid, reason = why.cause(), status, farewell, seconds);
         }
         self.lock().processes.remove(session.id());
         drop(seat);

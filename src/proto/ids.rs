@@ -5,7 +5,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 
 /// The longest JSON-RPC id or progress token taken from a client, in bytes. Each call in flight keeps its own.
-pub const MAX_ID: usize = 1024;
+pub const MAX_ID: usize = 8 * 1024;
 
 /// A JSON-RPC id or progress token, exactly as its sender spelt it.
 ///

@@ -132,7 +132,7 @@ impl Message {
         if envelope.kind != Kind::Notification && envelope.id(&text).is_none() {
             return Err(Malformed::Invalid(
                 None,
-                "\"id\" must be a string or an integer of at most 1024 bytes",
+                "\"id\" must be a string or an integer of at most 8192 bytes",
             ));
         }
         Ok(Self { text, envelope })

@@ -1,0 +1,188 @@
+//! A connection guarded in time: which protocol it speaks, and whether a request head is taking too long.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep};
+use tracing::debug;
+
+use crate::http::body::Body;
+
+/// What an HTTP/2 client says first (RFC 9113 §3.4).
+const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Reads until it is clear whether the peer speaks HTTP/2, and returns what was read.
+pub(super) async fn sniff<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<(bool, Bytes)> {
+    let mut first = BytesMut::with_capacity(H2_PREFACE.len());
+    loop {
+        if stream.read_buf(&mut first).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if first.len() >= H2_PREFACE.len() {
+            return Ok((first.starts_with(H2_PREFACE), first.freeze()));
+        }
+        if !H2_PREFACE.starts_with(&first) {
+            return Ok((false, first.freeze()));
+        }
+    }
+}
+
+/// Counts the exchanges of a connection: odd while one is going on, as far as HTTP/1 is concerned.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Exchanges(Arc<AtomicUsize>);
+
+impl Exchanges {
+    /// Begins an exchange.
+    pub(super) fn begin(&self) -> Exchange {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Exchange(self.clone())
+    }
+
+    fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// One exchange, from the request's head to the end of the response's body.
+#[derive(Debug)]
+pub(super) struct Exchange(Exchanges);
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.0.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A body that ends its exchange when it is dropped.
+#[derive(Debug)]
+pub(super) struct Tracked {
+    body: Body,
+    _exchange: Exchange,
+}
+
+impl Tracked {
+    pub(super) fn new(body: Body, exchange: Exchange) -> Self {
+        Self { body, _exchange: exchange }
+    }
+}
+
+impl HttpBody for Tracked {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        Pin::new(&mut self.get_mut().body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A connection that gives back what was sniffed, and ends when a request head takes too long.
+#[derive(Debug)]
+pub(super) struct Guarded<S> {
+    stream: S,
+    sniffed: Bytes,
+    exchanges: Exchanges,
+    head_timeout: Option<Duration>,
+    /// Runs from the first byte of a head, together with the count of exchanges at that time.
+    head: Option<(usize, Pin<Box<Sleep>>)>,
+}
+
+impl<S> Guarded<S> {
+    pub(super) fn new(
+        stream: S,
+        sniffed: Bytes,
+        exchanges: Exchanges,
+        head_timeout: Option<Duration>,
+    ) -> Self {
+        Self { stream, sniffed, exchanges, head_timeout, head: None }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let count = this.exchanges.count();
+        if this.head.as_ref().is_some_and(|(since, _)| *since != count) {
+            this.head = None; // the head was complete: an exchange has begun
+        }
+        let before = buffer.filled().len();
+        let read = if this.sniffed.is_empty() {
+            Pin::new(&mut this.stream).poll_read(context, buffer)
+        } else {
+            let length = this.sniffed.len().min(buffer.remaining());
+            buffer.put_slice(this.sniffed.get(..length).unwrap_or_default());
+            this.sniffed.advance(length);
+            Poll::Ready(Ok(()))
+        };
+        if let Some(limit) = this.head_timeout
+            && this.head.is_none()
+            && count.is_multiple_of(2)
+            && buffer.filled().len() > before
+        {
+            this.head = Some((count, Box::pin(sleep(limit))));
+        }
+        if let Some((_, timer)) = &mut this.head
+            && read.is_pending()
+            && timer.as_mut().poll(context).is_ready()
+        {
+            debug!(event = "conn.timeout", phase = "head");
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        // A peer that always has one more byte is ready each time; the deadline counts all the same.
+        if let Some((_, timer)) = &this.head
+            && timer.deadline() <= Instant::now()
+        {
+            debug!(event = "conn.timeout", phase = "head");
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write_vectored(context, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}

@@ -1,0 +1,410 @@
+//! A session without its pipes: every step is synchronous. It turns what comes from either side into what the machine
+//! is asked, and gives what the machine says to the streams.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use super::reader::{Delivery, Event, Feed, Unsent, What};
+use super::{Command, Config, End, Fault, MAX_STDIN_QUEUE, Posted, Shared};
+use crate::proto::ids::{ClientId, EventId, StreamId};
+use crate::proto::line::{Frame, LineDecoder};
+use crate::proto::log::EventLog;
+use crate::proto::machine::{Drop as Dropped, Expired, Fate, Machine, Refusal, Told};
+use crate::proto::message::{Kind, Message, elements, is_array};
+
+/// A buffer for stdin that grew beyond this many bytes is given back once it is empty.
+const KEEP: usize = 64 * 1024;
+
+/// How many noisy lines of the child are logged one by one; from then on once per [`NOISE_PAUSE`].
+const NOISE_LINES: u64 = 10;
+
+/// See [`NOISE_LINES`].
+const NOISE_PAUSE: Duration = Duration::from_secs(60);
+
+/// How much of a noisy line is logged, in characters.
+const NOISE_WIDTH: usize = 256;
+
+/// One stream of the session: the answer to a POST, or what a GET listens to.
+#[derive(Debug)]
+struct Stream {
+    feed: Option<Feed>,
+    /// The place of its newest event.
+    place: u64,
+    /// How many of its requests have no answer.
+    unanswered: usize,
+}
+
+/// The session without its pipes: every step is synchronous.
+pub(super) struct Core<'s> {
+    config: Config,
+    shared: &'s Shared,
+    machine: Machine,
+    log: EventLog<Event>,
+    streams: HashMap<StreamId, Stream>,
+    last_stream: StreamId,
+    /// The place of the newest event of the listening stream that some reader took.
+    heard: u64,
+    /// What is on its way to the child.
+    pub(super) stdin: BytesMut,
+    began: Instant,
+    active: Instant,
+    /// The length of an answer that was too long and could not be told whose it was.
+    lost: bool,
+    noise: u64,
+    noise_logged: Instant,
+}
+
+impl<'s> Core<'s> {
+    pub(super) fn new(config: Config, shared: &'s Shared) -> Self {
+        let began = Instant::now();
+        let mut log = EventLog::new(config.replay_buffer);
+        log.skip(EventId { stream: StreamId::LISTENING, place: 0 });
+        let listening = Stream { feed: None, place: 0, unanswered: 0 };
+        Self {
+            config,
+            shared,
+            machine: Machine::new(config.limits),
+            log,
+            streams: HashMap::from([(StreamId::LISTENING, listening)]),
+            last_stream: StreamId::LISTENING,
+            heard: 0,
+            stdin: BytesMut::new(),
+            began,
+            active: began,
+            lost: false,
+            noise: 0,
+            noise_logged: began,
+        }
+    }
+
+    fn sid(&self) -> &str {
+        self.shared.id.short()
+    }
+
+    /// Why the session must end by itself.
+    pub(super) fn over(&self) -> Option<End> {
+        if self.machine.refused() {
+            return Some(End::Refused);
+        }
+        if self.lost {
+            return Some(End::TooLong(self.config.max_message));
+        }
+        let now = Instant::now();
+        if !self.machine.started() && now >= self.began + self.config.limits.init_timeout {
+            return Some(End::InitTimeout(self.config.limits.init_timeout));
+        }
+        self.idle_deadline().filter(|deadline| *deadline <= now).map(|_| End::Idle(self.config.idle_timeout))
+    }
+
+    fn idle_deadline(&self) -> Option<Instant> {
+        let idle = self.machine.in_flight() == 0 && !is_live(&self.streams, StreamId::LISTENING);
+        idle.then(|| self.active + self.config.idle_timeout)
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let protocol = self.machine.next_deadline().map(|deadline| self.began + deadline);
+        protocol.into_iter().chain(self.idle_deadline()).min()
+    }
+
+    /// How many requests have no answer.
+    pub(super) fn in_flight(&self) -> usize {
+        self.machine.in_flight()
+    }
+
+    /// Whether there is room for a further message.
+    pub(super) fn accepting(&self) -> bool {
+        self.machine.accepting() && self.stdin.len() < MAX_STDIN_QUEUE
+    }
+
+    pub(super) fn written(&mut self, count: usize) {
+        self.stdin.advance(count);
+        if self.stdin.is_empty() && self.stdin.capacity() > KEEP {
+            self.stdin = BytesMut::new(); // an idle session keeps no big buffer
+        }
+    }
+
+    pub(super) fn open(&mut self, initialize: &Message, streams: bool, feed: Feed) {
+        let stream = self.add_stream(feed, 1);
+        self.machine.open(initialize, stream, streams, self.began.elapsed(), &mut self.stdin);
+    }
+
+    fn add_stream(&mut self, feed: Feed, unanswered: usize) -> StreamId {
+        self.last_stream.0 += 1;
+        let stream = self.last_stream;
+        let start = EventId { stream, place: 0 };
+        feed.begin(start);
+        if self.config.prime {
+            self.log.skip(start);
+        }
+        self.streams.insert(stream, Stream { feed: Some(feed), place: 0, unanswered });
+        stream
+    }
+
+    pub(super) fn command(&mut self, command: Command) {
+        self.active = Instant::now();
+        match command {
+            Command::Post { posted, room, streams, feed } => {
+                self.post(posted, streams, feed);
+                drop(room); // the message is in a bounded queue now
+            }
+            Command::Listen { after, feed } => self.listen(after, feed),
+        }
+    }
+
+    fn post(&mut self, posted: Posted, streams: bool, feed: Feed) {
+        let alone = matches!(posted, Posted::One(_));
+        let messages = posted.into_messages();
+        let requests = messages.iter().filter(|message| message.kind() == Kind::Request).count();
+        if requests == 0 {
+            let mut first = Delivery::Accepted;
+            for message in messages {
+                if let Err(refusal) = self.pass_on(message, StreamId::LISTENING, false)
+                    && alone
+                {
+                    first = Delivery::Refused(refusal);
+                }
+            }
+            feed.push(first);
+            return;
+        }
+        let stream = self.add_stream(feed, requests);
+        for message in messages {
+            let id = message.id().map(ClientId);
+            let request = message.kind() == Kind::Request;
+            let Err(refusal) = self.pass_on(message, stream, streams) else { continue };
+            if alone {
+                if let Some(Stream { feed: Some(feed), .. }) = self.streams.remove(&stream) {
+                    self.log.end(stream);
+                    feed.push(Delivery::Refused(refusal));
+                }
+            } else if let (true, Some(id)) = (request, id) {
+                self.deliver(stream, What::Fault { id, fault: Fault::Refused(refusal) });
+            }
+        }
+    }
+
+    fn pass_on(&mut self, message: Message, stream: StreamId, streams: bool) -> Result<(), Refusal> {
+        let now = self.began.elapsed();
+        match self.machine.client(message, stream, streams, now, &mut self.stdin)? {
+            Fate::Taken => {}
+            Fate::Swallowed(why) => debug!(event = "client.swallowed", sid = self.sid(), why),
+            Fate::Overload(id) => {
+                let fault = Fault::Overload(self.config.limits.max_in_flight);
+                self.deliver(stream, What::Fault { id, fault });
+            }
+            Fate::Withdrawn(stream, id) => self.deliver(stream, What::Fault { id, fault: Fault::Cancelled }),
+        }
+        Ok(())
+    }
+
+    fn listen(&mut self, after: Option<EventId>, feed: Feed) {
+        let (stream, missed) = match after {
+            None => {
+                self.settle_heard();
+                let heard = EventId { stream: StreamId::LISTENING, place: self.heard };
+                feed.begin(heard);
+                (StreamId::LISTENING, self.log.rest(heard))
+            }
+            Some(after) => match self.log.replay(after) {
+                Ok(missed) => {
+                    feed.begin(after);
+                    (after.stream, missed)
+                }
+                Err(why) => {
+                    debug!(event = "stream.no_replay", sid = self.sid(), id = %after, ?why);
+                    feed.push(Delivery::NoReplay);
+                    return;
+                }
+            },
+        };
+        feed.push(Delivery::Accepted);
+        for (_, event) in missed {
+            feed.push(Delivery::Event(event));
+        }
+        // A stream whose last answer is given ends behind it.
+        let Some(stream) = self.streams.get_mut(&stream) else { return };
+        if let Some(older) = stream.feed.replace(feed) {
+            older.supersede();
+        }
+    }
+
+    /// Remembers how far the listening stream has been heard, before its reader is replaced or forgotten.
+    fn settle_heard(&mut self) {
+        if let Some(Stream { feed: Some(feed), .. }) = self.streams.get(&StreamId::LISTENING) {
+            self.heard = self.heard.max(feed.taken());
+        }
+    }
+
+    /// Forgets readers that have left.
+    pub(super) fn sweep(&mut self) {
+        self.active = Instant::now();
+        self.settle_heard();
+        for stream in self.streams.values_mut() {
+            if stream.feed.as_ref().is_some_and(|feed| !feed.is_live()) {
+                stream.feed = None;
+            }
+        }
+    }
+
+    pub(super) fn frame(&mut self, frame: Frame<'_>) {
+        match frame {
+            Frame::Line(line) => self.line(line.bytes()),
+            Frame::TooLong { head, length } => {
+                let max = self.config.max_message;
+                let call = self.machine.too_long(head);
+                warn!(
+                    event = "child.message_too_long",
+                    sid = self.sid(),
+                    length,
+                    max,
+                    whose = call.is_some(),
+                    "raise --max-message if the server is right to send this much"
+                );
+                match call {
+                    Some((stream, id)) => {
+                        self.deliver(stream, What::Fault { id, fault: Fault::TooLong(max) })
+                    }
+                    None => self.lost = true,
+                }
+            }
+        }
+    }
+
+    /// The child's stdout has ended: what is there without a line end counts if it is a whole message.
+    pub(super) fn last_line(&mut self, decoder: &mut LineDecoder) {
+        if let Some(line) = decoder.finish() {
+            info!(event = "child.partial_line", sid = self.sid(), bytes = line.bytes().len());
+            self.line(line.bytes());
+        }
+    }
+
+    fn line(&mut self, line: &[u8]) {
+        let repaired;
+        let text = match std::str::from_utf8(line) {
+            Ok(text) => text,
+            Err(_) => {
+                warn!(event = "child.invalid_utf8", sid = self.sid(), bytes = line.len());
+                repaired = String::from_utf8_lossy(line);
+                &*repaired
+            }
+        };
+        if !is_array(line) {
+            return self.message(text);
+        }
+        match elements(text) {
+            Ok(messages) if !messages.is_empty() => messages.into_iter().for_each(|text| self.message(text)),
+            _ => self.noisy(text),
+        }
+    }
+
+    fn message(&mut self, text: &str) {
+        let now = self.began.elapsed();
+        let streams = &self.streams;
+        let told = self.machine.child(text, now, &|stream| is_live(streams, stream), &mut self.stdin);
+        match told {
+            Told::Answer { stream, message, success } => {
+                self.active = Instant::now();
+                if let (None, Some(version)) = (self.shared.negotiated.get(), self.machine.negotiated()) {
+                    let _ = self.shared.negotiated.set(version.into());
+                }
+                self.deliver(stream, What::Answer { message, success });
+            }
+            Told::Event { stream, message } => self.deliver(stream, What::Message(message)),
+            Told::Replied(to) => debug!(event = "child.replied", sid = self.sid(), to),
+            Told::Dropped(Dropped::Noise) => self.noisy(text),
+            Told::Dropped(why) => info!(event = "child.dropped", sid = self.sid(), why = why.as_str()),
+        }
+        while self.machine.release(&mut self.stdin) {}
+    }
+
+    /// stdout carries messages only, but many servers print a banner or a log line there.
+    fn noisy(&mut self, text: &str) {
+        self.noise += 1;
+        if self.noise > NOISE_LINES && self.noise_logged.elapsed() < NOISE_PAUSE {
+            return;
+        }
+        self.noise_logged = Instant::now();
+        let line: String = text.chars().take(NOISE_WIDTH).collect();
+        let hint = if text.starts_with('{') {
+            "looks like JSON: a message must stand on one line"
+        } else {
+            "not a message: a server logs to stderr, not to stdout"
+        };
+        warn!(event = "child.stdout_noise", sid = self.sid(), count = self.noise, line = ?line, hint);
+    }
+
+    /// Gives an event to its stream.
+    fn deliver(&mut self, id: StreamId, what: What) {
+        let sid = self.shared.id.short();
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        stream.place += 1;
+        let answer = what.is_answer();
+        let last = answer && stream.unanswered <= 1;
+        let event = Event { id: EventId { stream: id, place: stream.place }, what, last };
+        // Nobody can ask for the first event of a POST again: only an id that was seen can be resumed behind.
+        let keep = id == StreamId::LISTENING || stream.place > 1 || self.config.prime;
+        if keep {
+            self.log.push(event.id, event.clone(), event.what.size(), answer);
+        } else if !last {
+            self.log.skip(event.id);
+        }
+        match stream.feed.as_ref().map(|feed| feed.offer(event)) {
+            Some(Ok(())) => {}
+            Some(Err(Unsent::Lagging)) => {
+                warn!(event = "stream.cut", sid, stream = id.0, "the client does not read; it can resume");
+                stream.feed = None;
+            }
+            None | Some(Err(Unsent::Gone)) if !keep => {
+                debug!(event = "response.undeliverable", sid, stream = id.0);
+            }
+            None | Some(Err(Unsent::Gone)) => {}
+        }
+        if answer {
+            stream.unanswered = stream.unanswered.saturating_sub(1);
+        }
+        if last {
+            self.log.end(id);
+            self.streams.remove(&id);
+        }
+    }
+
+    pub(super) fn expire(&mut self) {
+        let now = self.began.elapsed();
+        loop {
+            let streams = &self.streams;
+            let expired = self.machine.expire(now, &|stream| is_live(streams, stream), &mut self.stdin);
+            match expired {
+                None | Some(Expired::Initialize) => return, // over() ends the session
+                Some(Expired::Request(stream, id)) => {
+                    let after = self.config.limits.request_timeout;
+                    warn!(event = "request.timeout", sid = self.sid(), ?after, "see --request-timeout");
+                    self.deliver(stream, What::Fault { id, fault: Fault::Timeout(after) });
+                }
+                Some(Expired::Cancelled(stream, id)) => {
+                    self.deliver(stream, What::Fault { id, fault: Fault::Cancelled });
+                }
+                Some(Expired::Unheard) => warn!(
+                    event = "child.request_unheard",
+                    sid = self.sid(),
+                    "the server asked its client something, and no client listened"
+                ),
+            }
+        }
+    }
+
+    /// Ends everything that is in flight, and every stream.
+    pub(super) fn fail(&mut self, why: End) {
+        for (stream, id) in self.machine.abandon() {
+            self.deliver(stream, What::Fault { id, fault: Fault::Ended(why) });
+        }
+        self.streams.clear();
+    }
+}
+
+fn is_live(streams: &HashMap<StreamId, Stream>, stream: StreamId) -> bool {
+    streams.get(&stream).and_then(|stream| stream.feed.as_ref()).is_some_and(Feed::is_live)
+}
