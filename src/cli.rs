@@ -53,6 +53,9 @@ struct Arguments {
     /// begin event streams with an event that carries only an id, for clients of 2025-11-25 and later
     #[argh(switch)]
     prime: bool,
+    /// offer the HTTP+SSE transport of 2024-11-05 too, at /sse and /message
+    #[argh(switch)]
+    sse_compat: bool,
     /// start no server before the first session wants one
     #[argh(switch)]
     lazy: bool,
@@ -154,6 +157,8 @@ pub struct Options {
     pub keep_alive: Duration,
     /// See `--prime`.
     pub prime: bool,
+    /// See `--sse-compat`.
+    pub sse_compat: bool,
     /// See `--lazy`.
     pub lazy: bool,
     /// See `--cwd`.
@@ -372,6 +377,7 @@ fn validate(
         sse_after: source.value("sse-after", given.sse_after, Duration::from_millis(250), duration)?,
         keep_alive: source.value("keep-alive", given.keep_alive, Duration::from_secs(15), some_time)?,
         prime: source.switch("prime", given.prime)?,
+        sse_compat: source.switch("sse-compat", given.sse_compat)?,
         lazy: source.switch("lazy", given.lazy)?,
         cwd: source.text("cwd", given.cwd).map(|(text, _)| PathBuf::from(text)),
         env,
@@ -395,7 +401,7 @@ fn validate(
 
 /// Variables that look meant for us and are not. What Kubernetes sets for a Service of our name is not meant.
 fn unknown_variables(environment: &dyn Environment) -> Vec<String> {
-    const OPTIONS: [&str; 23] = [
+    const OPTIONS: [&str; 24] = [
         "listen",
         "path",
         "max-sessions",
@@ -405,6 +411,7 @@ fn unknown_variables(environment: &dyn Environment) -> Vec<String> {
         "sse-after",
         "keep-alive",
         "prime",
+        "sse-compat",
         "lazy",
         "cwd",
         "env",

@@ -25,10 +25,12 @@ use crate::sessions::{Found, NoSession, Sessions};
 
 pub mod admin;
 pub mod body;
+mod compat;
 pub mod guard;
 pub mod reply;
 
 use body::{Body, EventStream};
+use compat::Compat;
 use guard::{Accepts, MCP_PROTOCOL_VERSION, MCP_SESSION_ID, Trust};
 use reply::{Problem, empty, json, refuse};
 
@@ -53,6 +55,8 @@ pub struct Config {
     pub keep_alive: Duration,
     /// Whether event streams begin with an event that carries only an id.
     pub prime: bool,
+    /// Whether the transport of 2024-11-05 is offered beside the endpoint.
+    pub sse_compat: bool,
 }
 
 /// The HTTP face of the bridge.
@@ -60,6 +64,8 @@ pub struct Config {
 pub struct Http {
     config: Config,
     sessions: Arc<Sessions>,
+    /// Open streams of the old transport; `None` where it is not offered.
+    compat: Option<Compat>,
 }
 
 /// A refusal and the id of the request it is about.
@@ -68,7 +74,8 @@ type Refused = (Problem, Option<Id>);
 impl Http {
     /// The face of these sessions.
     pub fn new(config: Config, sessions: Arc<Sessions>) -> Self {
-        Self { config, sessions }
+        let compat = config.sse_compat.then(Compat::default);
+        Self { config, sessions, compat }
     }
 
     /// Answers one request.
@@ -82,6 +89,7 @@ impl Http {
         let allowed = checked.is_ok();
         let answered = match checked {
             Err(problem) => Err((problem, None)),
+            Ok(()) if self.is_compat(&parts) => self.compat(&parts, body).await,
             Ok(()) => match parts.method {
                 Method::POST => self.post(&parts.headers, body).await,
                 Method::GET => self.get(&parts.headers).await.map_err(|problem| (problem, None)),
@@ -105,7 +113,8 @@ impl Http {
         let path = parts.uri.path();
         let ours = path == self.config.path
             || path.strip_suffix('/').is_some_and(|path| path == self.config.path)
-            || (path == "/" && parts.method == Method::POST);
+            || (path == "/" && parts.method == Method::POST)
+            || self.is_compat(parts);
         if !ours {
             return Err(Problem::Path(self.config.path.clone()));
         }
@@ -115,6 +124,27 @@ impl Http {
             warn!(event = "http.forbidden", reason = problem.row().reason, hint = %problem.row().message);
         }
         checked
+    }
+
+    fn is_compat(&self, parts: &Parts) -> bool {
+        self.compat.is_some() && matches!(parts.uri.path(), compat::SSE | compat::MESSAGE)
+    }
+
+    async fn compat(&self, parts: &Parts, body: Incoming) -> Result<Response<Body>, Refused> {
+        let alone = |problem| (problem, None);
+        let Some(compat) = &self.compat else { return Err(alone(Problem::Path(self.config.path.clone()))) };
+        if parts.method == Method::OPTIONS {
+            return Ok(options(&parts.headers));
+        }
+        if parts.uri.path() == compat::SSE {
+            return compat.open(parts, &self.sessions, self.config.keep_alive).map_err(alone);
+        }
+        if parts.method != Method::POST {
+            return Err(alone(Problem::Method("POST, OPTIONS")));
+        }
+        guard::check_body_head(&parts.headers, self.config.max_body).map_err(alone)?;
+        let body = body::read(body, self.config.max_body).await.map_err(alone)?;
+        compat.post(parts, body, &self.sessions).await
     }
 
     async fn post(&self, headers: &HeaderMap, body: Incoming) -> Result<Response<Body>, Refused> {
@@ -211,6 +241,9 @@ impl Http {
     /// something else comes before it.
     async fn first(&self, reader: &Reader, accepts: Accepts) -> First {
         let soon = Instant::now() + self.config.sse_after;
+        // Timers round up to a millisecond, which is long enough for an answer: zero must be said, not timed.
+        let at_once = accepts.stream && self.config.sse_after.is_zero();
+        let accepts = Accepts { json: accepts.json && !at_once, ..accepts };
         let mut events = Vec::new();
         loop {
             let next = if accepts.stream {
@@ -265,7 +298,8 @@ impl Http {
                 debug_assert!(accepts.stream, "a client that takes JSON only gets JSON");
                 let prime = if self.primes(session) { reader.position() } else { None };
                 let prime = prime.filter(|position| events.is_empty() && position.place == 0);
-                Ok(stream(EventStream::new(events, reader, self.config.keep_alive, prime, id)))
+                let stream = EventStream::new(events, reader, self.config.keep_alive, prime, id);
+                Ok(event_stream(Body::Stream(Box::new(stream))))
             }
         }
     }
@@ -290,7 +324,8 @@ impl Http {
             _ => return Err(Problem::SessionNotFound(None)),
         }
         let prime = if after.is_none() && self.primes(&session) { reader.position() } else { None };
-        Ok(stream(EventStream::new(Vec::new(), reader, self.config.keep_alive, prime, None)))
+        let stream = EventStream::new(Vec::new(), reader, self.config.keep_alive, prime, None);
+        Ok(event_stream(Body::Stream(Box::new(stream))))
     }
 
     fn delete(&self, headers: &HeaderMap) -> Result<Response<Body>, Problem> {
@@ -343,7 +378,7 @@ impl Drop for Unclaimed<'_> {
 /// Reads what was posted: one message, or a batch where the session's revision has them.
 fn parse(body: &Bytes, session: Option<&Session>) -> Result<Posted, Refused> {
     if !is_array(body) {
-        return message(body.clone()).map(Posted::One);
+        return parse_one(body.clone()).map(Posted::One);
     }
     let text = std::str::from_utf8(body).map_err(|_| (Problem::Parse, None))?;
     let elements = elements(text).map_err(|_| (Problem::Parse, None))?;
@@ -356,7 +391,7 @@ fn parse(body: &Bytes, session: Option<&Session>) -> Result<Posted, Refused> {
     }
     let messages = elements
         .into_iter()
-        .map(|element| message(body.slice_ref(element.as_bytes())))
+        .map(|element| parse_one(body.slice_ref(element.as_bytes())))
         .collect::<Result<Vec<_>, _>>()?;
     if messages.iter().any(|message| message.method() == "initialize") {
         return Err((Problem::Invalid("initialize must not be part of a batch"), None)); // 2025-03-26 `basic/lifecycle`
@@ -364,7 +399,7 @@ fn parse(body: &Bytes, session: Option<&Session>) -> Result<Posted, Refused> {
     Ok(Posted::Batch(messages))
 }
 
-fn message(text: Bytes) -> Result<Message, Refused> {
+fn parse_one(text: Bytes) -> Result<Message, Refused> {
     Message::parse(text).map_err(|malformed| match malformed {
         Malformed::Parse => (Problem::Parse, None),
         Malformed::Invalid(id, why) => (Problem::Invalid(why), id),
@@ -440,12 +475,12 @@ fn whole(events: Vec<Event>) -> Response<Body> {
 }
 
 /// An answer that is a stream of events. Nothing in between may hold it back or change it.
-fn stream(events: EventStream) -> Response<Body> {
+fn event_stream(events: Body) -> Response<Body> {
     let mut response = empty(StatusCode::OK);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
     headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
-    *response.body_mut() = Body::Stream(Box::new(events));
+    *response.body_mut() = events;
     response
 }

@@ -217,6 +217,7 @@ fn http_config(options: &Options, listener: &Listener) -> http::Config {
         sse_after: options.sse_after,
         keep_alive: options.keep_alive,
         prime: options.prime,
+        sse_compat: options.sse_compat,
     }
 }
 

@@ -73,6 +73,8 @@ impl fmt::Display for Exit {
 pub enum End {
     /// A client sent DELETE.
     Deleted,
+    /// The stream of a client of the 2024-11-05 transport closed, which is the only sign such a client gives.
+    Disconnected,
     /// The client left before it was told the session's id: nobody can ever use it.
     Unclaimed,
     /// Nothing in flight and nobody listening for this long.
@@ -98,6 +100,7 @@ impl End {
     pub fn cause(self) -> &'static str {
         match self {
             Self::Deleted => "deleted",
+            Self::Disconnected => "disconnected",
             Self::Unclaimed => "unclaimed",
             Self::Idle(_) => "idle",
             Self::Shutdown => "shutdown",
@@ -112,7 +115,10 @@ impl End {
 
     /// Whether an operator should look at it.
     pub fn is_trouble(self) -> bool {
-        !matches!(self, Self::Deleted | Self::Idle(_) | Self::Shutdown | Self::Exited(Exit::Code(0)))
+        !matches!(
+            self,
+            Self::Deleted | Self::Disconnected | Self::Idle(_) | Self::Shutdown | Self::Exited(Exit::Code(0))
+        )
     }
 }
 
@@ -236,8 +242,8 @@ impl Session {
 
     /// Passes messages on, and gives the room of their body back once they are. `streams`: whether the client takes an event stream. Waits while the session is full.
     ///
-    /// For requests the reader gets their events; otherwise it gets [`Delivery::Accepted`] or
-    /// [`Delivery::Refused`].
+    /// For requests the reader gets their events; otherwise it gets [`reader::Delivery::Accepted`]
+    /// or [`reader::Delivery::Refused`].
     ///
     /// # Errors
     /// Why the session ended, where it has.

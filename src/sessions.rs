@@ -144,9 +144,7 @@ impl Sessions {
         streams: bool,
     ) -> Result<(Session, Reader), NoSession> {
         let seat = self.take_seat().await?;
-        let mut random = [0; 24];
-        getrandom::fill(&mut random).map_err(|error| NoSession::spawn(error.into()))?;
-        let id = SessionId::from_random(random);
+        let id = Self::new_id()?;
         let Started { child, sid } = self.take_child().map_err(NoSession::spawn)?;
         let _ = sid.set(id.short().to_owned());
         info!(event = "session.start", sid = id.short(), pid = child.process.pid());
@@ -158,6 +156,16 @@ impl Sessions {
         }
         tokio::spawn(Arc::clone(self).run(session.clone(), worker, child, seat));
         Ok((session, reader))
+    }
+
+    /// An id that nobody can guess.
+    ///
+    /// # Errors
+    /// [`NoSession::Spawn`], where the system has no random numbers.
+    pub fn new_id() -> Result<SessionId, NoSession> {
+        let mut random = [0; 24];
+        getrandom::fill(&mut random).map_err(|error| NoSession::spawn(error.into()))?;
+        Ok(SessionId::from_random(random))
     }
 
     /// A place among [`Config::max_sessions`]. If one is about to be free because a child is leaving, waits for it:

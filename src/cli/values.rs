@@ -24,10 +24,13 @@ pub(super) fn address(text: &str) -> Result<Address, String> {
     })
 }
 
+/// Paths that mean something else.
+const RESERVED: [&str; 4] = ["/healthz", "/readyz", "/sse", "/message"];
+
 pub(super) fn path(text: &str) -> Result<String, String> {
     let path = text.strip_suffix('/').unwrap_or(text);
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
-    if path.starts_with('/') && path.bytes().all(plain) && !matches!(path, "/healthz" | "/readyz") {
+    if path.starts_with('/') && path.bytes().all(plain) && !RESERVED.contains(&path) {
         Ok(path.to_owned())
     } else {
         Err("write a path such as /mcp, of letters, digits and /-._~, other than /healthz and /readyz"

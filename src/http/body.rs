@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep, timeout};
 
 use super::reply::Problem;
@@ -42,8 +43,10 @@ pub enum Body {
     Empty,
     /// A whole one; `None` once it has been sent.
     Full(Option<Bytes>),
-    /// Server-sent events.
+    /// Server-sent events of one stream.
     Stream(Box<EventStream>),
+    /// Server-sent events of all streams of a client of the old transport.
+    Merged(Box<MergedStream>),
 }
 
 impl Body {
@@ -67,6 +70,9 @@ impl HttpBody for Body {
             Self::Stream(stream) => {
                 stream.poll_chunk(context).map(|chunk| chunk.map(|chunk| chunk.map(Frame::data)))
             }
+            Self::Merged(stream) => {
+                stream.poll_chunk(context).map(|chunk| chunk.map(|chunk| chunk.map(Frame::data)))
+            }
         }
     }
 
@@ -74,7 +80,7 @@ impl HttpBody for Body {
         match self {
             Self::Empty => true,
             Self::Full(bytes) => bytes.is_none(),
-            Self::Stream(_) => false,
+            Self::Stream(_) | Self::Merged(_) => false,
         }
     }
 
@@ -82,8 +88,38 @@ impl HttpBody for Body {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Self::Stream(_) => SizeHint::default(),
+            Self::Stream(_) | Self::Merged(_) => SizeHint::default(),
         }
+    }
+}
+
+/// Says when a stream has been silent for so long that a comment is due.
+#[derive(Debug)]
+struct KeepAlive {
+    pause: Duration,
+    /// Made at the first wait: most streams that begin with an answer never wait.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl KeepAlive {
+    fn new(pause: Duration) -> Self {
+        Self { pause, timer: None }
+    }
+
+    /// Something was sent.
+    fn restart(&mut self) {
+        if let Some(timer) = &mut self.timer {
+            timer.as_mut().reset(Instant::now() + self.pause);
+        }
+    }
+
+    /// The comment, when it is due.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Bytes> {
+        let pause = self.pause;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(pause)));
+        std::task::ready!(timer.as_mut().poll(context));
+        self.restart();
+        Poll::Ready(Bytes::from_static(b": keep-alive\n\n"))
     }
 }
 
@@ -96,9 +132,7 @@ pub struct EventStream {
     /// The request that is answered, for an error the session makes of it before it counts as an event.
     id: Option<Id>,
     prime: Option<EventId>,
-    pause: Duration,
-    /// Made at the first wait: most streams that begin with an answer never wait.
-    timer: Option<Pin<Box<Sleep>>>,
+    keep_alive: KeepAlive,
     ended: bool,
 }
 
@@ -113,75 +147,147 @@ impl EventStream {
         prime: Option<EventId>,
         id: Option<Id>,
     ) -> Self {
-        Self { first: first.into(), reader, id, prime, pause, timer: None, ended: false }
+        Self { first: first.into(), reader, id, prime, keep_alive: KeepAlive::new(pause), ended: false }
     }
 
     fn poll_chunk(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, io::Error>>> {
-        if self.ended {
-            return Poll::Ready(None);
-        }
         let mut chunk = BytesMut::new();
         if let Some(id) = self.prime.take() {
             // A data line must be there: without one no event is dispatched and the id is not remembered.
             push(&mut chunk, &["id: ", &id.to_string(), "\nretry: ", RETRY, "\ndata: \n\n"]);
         }
         // Whatever is there goes out in one chunk.
-        loop {
+        while !self.ended {
             let next = match self.first.pop_front() {
                 Some(event) => Poll::Ready(Some(Delivery::Event(event))),
                 None => self.reader.poll_next(context),
             };
+            let Poll::Ready(next) = next else { break };
             match next {
-                Poll::Ready(Some(Delivery::Event(event))) => {
+                Some(Delivery::Event(event)) => {
                     self.ended = event.last;
-                    encode(&mut chunk, event.id, &event.what);
+                    encode(&mut chunk, Some(event.id), &event.what);
                 }
-                Poll::Ready(Some(Delivery::Refused(refusal))) => {
-                    self.ended = true;
-                    let message = Problem::Refused(refusal).row().json(self.id.as_ref());
-                    push(&mut chunk, &["event: message\ndata: ", &String::from_utf8_lossy(&message), "\n\n"]);
-                }
-                Poll::Ready(Some(Delivery::Gone(end))) => {
-                    self.ended = true;
-                    let message = Problem::SessionNotFound(Some(end)).row().json(self.id.as_ref());
-                    push(&mut chunk, &["event: message\ndata: ", &String::from_utf8_lossy(&message), "\n\n"]);
-                }
-                Poll::Ready(Some(Delivery::Accepted | Delivery::NoReplay)) => {}
                 // Not a proper end: the client must know that there is more, and where to resume.
-                Poll::Ready(Some(Delivery::Lagged)) => {
+                Some(Delivery::Lagged) => {
                     self.ended = true;
-                    return Poll::Ready(Some(Err(io::Error::other("the client reads too slowly"))));
+                    return Poll::Ready(Some(Err(lagged())));
                 }
-                Poll::Ready(None) => self.ended = true,
-                Poll::Pending => break,
-            }
-            if self.ended {
-                break;
+                Some(other) => self.ended = encode_refusal(&mut chunk, other, self.id.as_ref()),
+                None => self.ended = true,
             }
         }
         if !chunk.is_empty() {
-            if let Some(timer) = &mut self.timer {
-                timer.as_mut().reset(Instant::now() + self.pause);
-            }
+            self.keep_alive.restart();
             return Poll::Ready(Some(Ok(chunk.freeze())));
         }
         if self.ended {
             return Poll::Ready(None);
         }
-        let pause = self.pause;
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(pause)));
-        match timer.as_mut().poll(context) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(()) => {
-                timer.as_mut().reset(Instant::now() + pause);
-                Poll::Ready(Some(Ok(Bytes::from_static(b": keep-alive\n\n"))))
-            }
-        }
+        self.keep_alive.poll(context).map(|comment| Some(Ok(comment)))
     }
 }
 
+/// One reader on a shared stream.
+#[derive(Debug)]
+pub struct Joined {
+    /// The reader.
+    pub reader: Reader,
+    /// The request that it answers.
+    pub id: Option<Id>,
+    /// Whether the shared stream ends with it.
+    pub main: bool,
+}
+
+/// Everything a client of the 2024-11-05 transport gets: one stream for all answers and notifications.
+pub struct MergedStream {
+    /// The event that names where to post.
+    endpoint: Option<Bytes>,
+    /// Readers that will come.
+    coming: mpsc::UnboundedReceiver<Joined>,
+    readers: Vec<Joined>,
+    /// The main reader has ended.
+    over: bool,
+    keep_alive: KeepAlive,
+    /// Dropped with the stream, which is how its owner learns of the end.
+    _owner: Box<dyn std::any::Any + Send + Sync>,
+}
+
+impl std::fmt::Debug for MergedStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MergedStream").field("readers", &self.readers.len()).finish_non_exhaustive()
+    }
+}
+
+impl MergedStream {
+    /// A stream that begins by saying where to post and goes on with what all the readers get that come in. It ends with
+    /// the main one of them, or when no further reader can come and all have ended.
+    pub fn new(
+        endpoint: &str,
+        coming: mpsc::UnboundedReceiver<Joined>,
+        pause: Duration,
+        owner: Box<dyn std::any::Any + Send + Sync>,
+    ) -> Self {
+        let endpoint = Some(format!("event: endpoint\ndata: {endpoint}\n\n").into());
+        Self {
+            endpoint,
+            coming,
+            readers: Vec::new(),
+            over: false,
+            keep_alive: KeepAlive::new(pause),
+            _owner: owner,
+        }
+    }
+
+    fn poll_chunk(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, io::Error>>> {
+        if let Some(endpoint) = self.endpoint.take() {
+            return Poll::Ready(Some(Ok(endpoint)));
+        }
+        let mut open = true;
+        while let Poll::Ready(coming) = self.coming.poll_recv(context) {
+            let Some(reader) = coming else {
+                open = false;
+                break;
+            };
+            self.readers.push(reader);
+        }
+        let (mut chunk, mut lags) = (BytesMut::new(), false);
+        self.readers.retain(|Joined { reader, id, main }| {
+            while let Poll::Ready(next) = reader.poll_next(context) {
+                match next {
+                    Some(Delivery::Event(event)) => encode(&mut chunk, None, &event.what),
+                    Some(Delivery::Lagged) => lags = true,
+                    Some(other) => {
+                        encode_refusal(&mut chunk, other, id.as_ref());
+                    }
+                    None => {
+                        self.over |= main;
+                        return false;
+                    }
+                }
+            }
+            true
+        });
+        if lags {
+            return Poll::Ready(Some(Err(lagged())));
+        }
+        if !chunk.is_empty() {
+            self.keep_alive.restart();
+            return Poll::Ready(Some(Ok(chunk.freeze())));
+        }
+        if self.over || (!open && self.readers.is_empty()) {
+            return Poll::Ready(None);
+        }
+        self.keep_alive.poll(context).map(|comment| Some(Ok(comment)))
+    }
+}
+
+fn lagged() -> io::Error {
+    io::Error::other("the client reads too slowly")
+}
+
 /// Writes one event (HTML, "Server-sent events"): LF only, one `data:` line. A message holds no raw CR or LF here.
-fn encode(out: &mut BytesMut, id: EventId, what: &What) {
+fn encode(out: &mut BytesMut, id: Option<EventId>, what: &What) {
     let fault;
     let message = match what {
         What::Message(message) | What::Answer { message, .. } => message,
@@ -191,9 +297,26 @@ fn encode(out: &mut BytesMut, id: EventId, what: &What) {
         }
     };
     out.reserve(message.len() + 64);
-    push(out, &["event: message\nid: ", &id.to_string(), "\ndata: "]);
+    push(out, &["event: message\n"]);
+    if let Some(id) = id {
+        push(out, &["id: ", &id.to_string(), "\n"]);
+    }
+    push(out, &["data: "]);
     out.extend_from_slice(message);
-    out.extend_from_slice(b"\n\n");
+    push(out, &["\n\n"]);
+}
+
+/// Writes what the session said in place of events, once the head of the answer is out. Whether the stream ends so.
+fn encode_refusal(out: &mut BytesMut, delivery: Delivery, id: Option<&Id>) -> bool {
+    let problem = match delivery {
+        Delivery::Refused(refusal) => Problem::Refused(refusal),
+        Delivery::Gone(end) => Problem::SessionNotFound(Some(end)),
+        _ => return false,
+    };
+    push(out, &["event: message\ndata: "]);
+    out.extend_from_slice(&problem.row().json(id));
+    push(out, &["\n\n"]);
+    true
 }
 
 fn push(out: &mut BytesMut, parts: &[&str]) {

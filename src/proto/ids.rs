@@ -87,6 +87,9 @@ impl BridgeId {
     /// The id that a child echoed. Children that keep numbers as floats write `7.0` or `7e0`, others quote them.
     pub fn echoed(token: &str) -> Option<Self> {
         let token = token.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(token);
+        if !token.starts_with(|first: char| first.is_ascii_digit()) {
+            return None;
+        }
         if let Ok(number) = token.parse() {
             return Some(Self(number));
         }
@@ -213,7 +216,7 @@ mod tests {
         for token in ["7", "7.0", "7e0", "70e-1", "\"7\""] {
             assert_eq!(BridgeId::echoed(token), Some(BridgeId(7)), "{token}");
         }
-        for token in ["null", "-7", "7.5", "\"x\"", "{}", "1e300", "NaN", "inf"] {
+        for token in ["null", "-7", "\"+7\"", "7.5", "\"x\"", "{}", "1e300", "NaN", "inf"] {
             assert_eq!(BridgeId::echoed(token), None, "{token}");
         }
     }

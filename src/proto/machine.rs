@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::ids::{BridgeId, ChildId, ClientId, Id, ProgressToken, StreamId};
 use super::line::{push_flat, push_line};
-use super::message::{Envelope, Kind, Message, find, id_in_head, splice};
+use super::message::{Envelope, Head, Kind, Message, find, peek_head, splice};
 
 /// How long a cancelled call waits for an answer that crossed the cancellation, before it ends with an error.
 pub const CANCEL_GRACE: Duration = Duration::from_secs(5);
@@ -60,7 +60,7 @@ pub enum Fate {
 pub enum Refusal {
     /// A request with this id is in flight in this session.
     DuplicateId(ClientId),
-    /// The handshake of this session is done: the request with this id repeats it.
+    /// The session has had its `initialize`: the request with this id repeats it.
     AlreadyInitialized(ClientId),
     /// A response to a request that the child never made.
     UnknownResponse,
@@ -85,15 +85,15 @@ pub enum Told {
         /// The message.
         message: Bytes,
     },
-    /// The bridge has answered the child itself.
+    /// The bridge has answered the child itself; to what.
     Replied(&'static str),
     /// It reaches nobody.
-    Dropped(Drop),
+    Dropped(Dropped),
 }
 
 /// Why a line of the child reaches nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Drop {
+pub enum Dropped {
     /// It is no JSON-RPC message: a banner, a log line.
     Noise,
     /// It answers a request that has ended: cancelled, timed out, or answered before.
@@ -104,7 +104,7 @@ pub enum Drop {
     NotStreamable,
 }
 
-impl Drop {
+impl Dropped {
     /// As it stands in the log.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -116,10 +116,21 @@ impl Drop {
     }
 }
 
+/// Whose message it was that was too long to take.
+#[derive(Debug, PartialEq, Eq)]
+pub enum TooLong {
+    /// The answer to this request, which has ended.
+    Call(StreamId, ClientId),
+    /// Nobody waits for it.
+    Nobody,
+    /// It may be the answer to any of several requests.
+    Unclear,
+}
+
 /// What a deadline that passed has ended.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Expired {
-    /// The child has not answered `initialize`: [`Limits::init_timeout`].
+    /// The child has not answered `initialize`: [`Limits::init_timeout`]. Said again until the session is abandoned.
     Initialize,
     /// The child has not answered a request: [`Limits::request_timeout`].
     Request(StreamId, ClientId),
@@ -278,7 +289,9 @@ impl Machine {
         if self.by_client.contains_key(&client) {
             return Err(Refusal::DuplicateId(client));
         }
-        if self.calls.len() >= self.limits.max_in_flight {
+        // The handshake is the bridge's need and not one of the client's calls.
+        let handshake = usize::from(self.calls.contains_key(&HANDSHAKE));
+        if self.calls.len() - handshake >= self.limits.max_in_flight {
             return Ok(Fate::Overload(client));
         }
         let id = self.register(client, &message, stream, streams, now);
@@ -364,7 +377,7 @@ impl Machine {
 
     /// Takes a line of the child. What the bridge answers the child itself goes to `out`.
     pub fn child(&mut self, text: &str, now: Duration, live: Live<'_>, out: &mut BytesMut) -> Told {
-        let Ok(envelope) = Envelope::peek(text.as_bytes()) else { return Told::Dropped(Drop::Noise) };
+        let Ok(envelope) = Envelope::peek(text.as_bytes()) else { return Told::Dropped(Dropped::Noise) };
         match envelope.kind {
             Kind::Success | Kind::Failure => self.child_answer(text, &envelope, out),
             Kind::Request => self.child_request(text, &envelope, now, live, out),
@@ -379,12 +392,12 @@ impl Machine {
             "null" if envelope.kind == Kind::Failure => self.only_call(),
             _ => BridgeId::echoed(token),
         };
-        let Some(id) = id else { return Told::Dropped(Drop::UnknownId) };
+        let Some(id) = id else { return Told::Dropped(Dropped::UnknownId) };
         if !self.calls.get(&id).is_some_and(|call| call.written) {
-            let seen = id <= self.last_id && !self.calls.contains_key(&id);
-            return Told::Dropped(if seen { Drop::Late } else { Drop::UnknownId });
+            let seen = (HANDSHAKE..=self.last_id).contains(&id) && !self.calls.contains_key(&id);
+            return Told::Dropped(if seen { Dropped::Late } else { Dropped::UnknownId });
         }
-        let Some(call) = self.unregister(id) else { return Told::Dropped(Drop::Late) };
+        let Some(call) = self.unregister(id) else { return Told::Dropped(Dropped::Late) };
         let success = envelope.kind == Kind::Success;
         if id == HANDSHAKE {
             self.handshake_answered(text, success, out);
@@ -448,7 +461,7 @@ impl Machine {
     fn child_notification(&mut self, text: &str, envelope: &Envelope, live: Live<'_>) -> Told {
         let stream = match &*envelope.method(text.as_bytes()) {
             "notifications/progress" => match self.progress_of(text, envelope) {
-                Some(call) if !call.streams => return Told::Dropped(Drop::NotStreamable),
+                Some(call) if !call.streams => return Told::Dropped(Dropped::NotStreamable),
                 Some(call) => call.stream,
                 None => StreamId::LISTENING,
             },
@@ -461,7 +474,9 @@ impl Machine {
 
     fn progress_of(&self, text: &str, envelope: &Envelope) -> Option<&Call> {
         let params = envelope.params(text.as_bytes());
-        let token = find(params, &["progressToken"]).and_then(|span| Id::parse(params.get(span)?))?;
+        let token = find(params, &["progressToken"]).and_then(|span| params.get(span))?;
+        // Children that keep numbers as floats echo 7 as 7.0.
+        let token = Id::parse(token).or_else(|| Id::parse(&BridgeId::echoed(token)?.to_string()))?;
         self.calls.get(self.tokens.get(&ProgressToken(token))?)
     }
 
@@ -500,12 +515,35 @@ impl Machine {
         true
     }
 
-    /// The request whose answer began with `head` and was too long to take; it has ended.
-    pub fn too_long(&mut self, head: &[u8]) -> Option<(StreamId, ClientId)> {
-        let id = id_in_head(head).and_then(BridgeId::echoed).or_else(|| self.only_call())?;
-        self.calls.get(&id).filter(|call| call.written)?;
-        let call = self.unregister(id)?;
-        Some((call.stream, call.client))
+    /// Takes note of a message that began with `head` and was too long to take. What the bridge answers the child goes
+    /// to `out`.
+    pub fn too_long(&mut self, head: &[u8], out: &mut BytesMut) -> TooLong {
+        let id = match peek_head(head) {
+            Head::NoMessage | Head::Call(None) => return TooLong::Nobody,
+            Head::Call(Some(token)) => {
+                reply(out, token, r#""error":{"code":-32603,"message":"the request is too long"}"#);
+                return TooLong::Nobody;
+            }
+            Head::Answer(token) => match BridgeId::echoed(token) {
+                Some(id) => id,
+                None => return TooLong::Nobody,
+            },
+            Head::Unclear if !self.calls.values().any(|call| call.written) => return TooLong::Nobody,
+            Head::Unclear => match self.only_call() {
+                Some(id) => id,
+                None => return TooLong::Unclear,
+            },
+        };
+        if !self.calls.get(&id).is_some_and(|call| call.written) {
+            return TooLong::Nobody;
+        }
+        if id == HANDSHAKE {
+            self.phase = Phase::Refused;
+        }
+        match self.unregister(id) {
+            Some(call) => TooLong::Call(call.stream, call.client),
+            None => TooLong::Nobody,
+        }
     }
 
     /// When the next deadline passes.
@@ -618,15 +656,14 @@ impl Machine {
     }
 
     fn write_or_hold(&mut self, message: Message, id: Option<BridgeId>, out: &mut BytesMut) {
-        match self.phase {
-            Phase::Starting { .. } => {
-                self.held_bytes += message.text().len();
-                self.held.push_back((message, id));
-                return;
-            }
+        if !self.started() || !self.held.is_empty() {
+            self.held_bytes += message.text().len();
+            self.held.push_back((message, id));
+            return;
+        }
+        if self.phase == Phase::Answered {
             // Servers refuse what comes before `initialized`, and some clients never send it.
-            Phase::Answered => self.say_initialized(out),
-            Phase::Open | Phase::Refused => {}
+            self.say_initialized(out);
         }
         match id {
             Some(id) => self.write_request(&message, id, out),

@@ -73,7 +73,14 @@ impl Envelope {
         if members.jsonrpc.is_none_or(|raw| string(raw.get()) != "2.0") {
             return invalid("\"jsonrpc\" must be \"2.0\"");
         }
-        let kind = match (members.method, members.id, members.result, members.error) {
+        // Servers that come from JSON-RPC 1.0 send both, one of them null.
+        let null = |raw: &&RawValue| raw.get() == "null";
+        let (result, error) = match (members.result, members.error) {
+            (Some(result), Some(error)) if null(&error) => (Some(result), None),
+            (Some(result), Some(error)) if null(&result) => (None, Some(error)),
+            both => both,
+        };
+        let kind = match (members.method, members.id, result, error) {
             (Some(_), Some(_), None, None) => Kind::Request,
             (Some(_), None, None, None) => Kind::Notification,
             (None, Some(_), Some(_), None) => Kind::Success,
@@ -199,16 +206,41 @@ pub fn elements(text: &str) -> Result<Vec<&str>, Malformed> {
     Ok(elements)
 }
 
-/// The id in the beginning of a message that was cut off, where it stands there.
-pub fn id_in_head(head: &[u8]) -> Option<&str> {
+/// What the beginning of a message that was cut off tells.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Head<'t> {
+    /// It does not begin as a JSON object.
+    NoMessage,
+    /// It is a request with this id, or a notification.
+    Call(Option<&'t str>),
+    /// It answers the request with this id.
+    Answer(&'t str),
+    /// It may be anything.
+    Unclear,
+}
+
+/// Reads the beginning of a message that was cut off.
+pub fn peek_head(head: &[u8]) -> Head<'_> {
     // The cut may have gone through a character.
     let text = match std::str::from_utf8(head) {
         Ok(text) => text,
-        Err(error) => std::str::from_utf8(head.get(..error.valid_up_to())?).ok()?,
+        Err(error) => {
+            head.get(..error.valid_up_to()).and_then(|head| std::str::from_utf8(head).ok()).unwrap_or("")
+        }
     };
+    if !text.trim_start().starts_with('{') {
+        return Head::NoMessage;
+    }
     let mut members = Members::default();
     let _ = read_object(text, &mut members); // it cannot be complete
-    members.id.filter(|_| members.method.is_none()).map(RawValue::get)
+    // A number that touches the cut may go on behind it.
+    let whole = |raw: &&RawValue| !text.ends_with(raw.get()) || raw.get().ends_with('"');
+    match (members.method, members.id.filter(whole).map(RawValue::get)) {
+        (Some(_), id) => Head::Call(id),
+        // An id is followed by a method, a result or an error, and the last two are what grows so long.
+        (None, Some(id)) => Head::Answer(id),
+        (None, None) => Head::Unclear,
+    }
 }
 
 /// The value at `path` inside a JSON object, as a range of its text. Of a member that occurs twice, the last.
@@ -444,6 +476,23 @@ mod tests {
     }
 
     #[test]
+    fn a_null_beside_a_result_or_an_error_is_as_good_as_absent() {
+        let kind = |text| peek(text).map(|envelope| envelope.kind);
+        assert_eq!(kind(r#"{"jsonrpc":"2.0","id":1,"result":{},"error":null}"#), Ok(Kind::Success));
+        assert_eq!(kind(r#"{"jsonrpc":"2.0","id":1,"result":null,"error":{}}"#), Ok(Kind::Failure));
+    }
+
+    #[test]
+    fn nothing_but_the_handshake_may_look_like_it() {
+        for text in [
+            r#"{"jsonrpc":"2.0","method":"initialize"}"#,
+            r#"{"jsonrpc":"2.0","id":5,"method":"notifications/initialized"}"#,
+        ] {
+            assert!(matches!(Message::parse(text.into()), Err(Malformed::Invalid(..))), "{text}");
+        }
+    }
+
+    #[test]
     fn five_million_brackets_neither_overflow_the_stack_nor_fail() {
         let depth = 5_000_000;
         let text = format!(
@@ -466,15 +515,21 @@ mod tests {
     }
 
     #[test]
-    fn the_id_of_a_cut_off_answer_is_found_where_it_stands_first() {
-        assert_eq!(id_in_head(br#"{"jsonrpc":"2.0","id":17,"result":{"text":"aaaa"#), Some("17"));
-        assert_eq!(
-            id_in_head("{\"id\":\"q\",\"result\":\"é".as_bytes().split_last().unwrap().1),
-            Some("\"q\"")
-        );
-        assert_eq!(id_in_head(br#"{"jsonrpc":"2.0","result":{"id":17"#), None);
-        assert_eq!(id_in_head(br#"{"jsonrpc":"2.0","id":1,"method":"x","params":["#), None);
-        assert_eq!(id_in_head(b"lots of log"), None);
+    fn the_beginning_of_a_message_tells_whose_it_is() {
+        let cut = "{\"id\":\"q\",\"result\":\"é".as_bytes().split_last().unwrap().1;
+        let table = [
+            (&br#"{"jsonrpc":"2.0","id":17,"result":{"text":"aaaa"#[..], Head::Answer("17")),
+            (cut, Head::Answer("\"q\"")),
+            (br#"{"jsonrpc":"2.0","result":{"id":17"#, Head::Unclear),
+            (br#"{"jsonrpc":"2.0","result":1,"id":12"#, Head::Unclear), // it may have been 123
+            (br#"{"jsonrpc":"2.0","id":1,"method":"x","params":["#, Head::Call(Some("1"))),
+            (br#"{"method":"x","params":["#, Head::Call(None)),
+            (b"lots of log", Head::NoMessage),
+            (b"[1,2,", Head::NoMessage),
+        ];
+        for (head, want) in table {
+            assert_eq!(peek_head(head), want, "{}", String::from_utf8_lossy(head));
+        }
     }
 
     #[test]
@@ -547,7 +602,7 @@ mod tests {
         #[test]
         fn no_bytes_make_it_panic(text in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = Envelope::peek(&text);
-            let _ = id_in_head(&text);
+            let _ = peek_head(&text);
             let _ = find(&String::from_utf8_lossy(&text), &["a", "b"]);
         }
 
@@ -555,7 +610,7 @@ mod tests {
         fn no_cut_of_a_message_makes_it_panic(value in any_json(), cut in 0usize..200) {
             let text = serde_json::to_vec(&json!({"jsonrpc": "2.0", "id": 3, "result": value})).unwrap();
             let head = &text[..cut.min(text.len())];
-            let _ = id_in_head(head);
+            let _ = peek_head(head);
             let _ = Envelope::peek(head);
         }
     }

@@ -42,7 +42,9 @@ impl Listener {
                     if error.raw_os_error() == Some(nix::libc::EAFNOSUPPORT)
                         && address.ip().is_unspecified() =>
                 {
-                    TcpListener::bind(("0.0.0.0", address.port())).await.map(Self::Tcp)
+                    TcpListener::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port())))
+                        .await
+                        .map(Self::Tcp)
                 }
                 bound => bound.map(Self::Tcp),
             },

@@ -13,7 +13,7 @@ use super::{Command, Config, End, Fault, MAX_STDIN_QUEUE, Posted, Shared};
 use crate::proto::ids::{ClientId, EventId, StreamId};
 use crate::proto::line::{Frame, LineDecoder};
 use crate::proto::log::EventLog;
-use crate::proto::machine::{Drop as Dropped, Expired, Fate, Machine, Refusal, Told};
+use crate::proto::machine::{Dropped, Expired, Fate, Machine, Refusal, Told, TooLong};
 use crate::proto::message::{Kind, Message, elements, is_array};
 
 /// A buffer for stdin that grew beyond this many bytes is given back once it is empty.
@@ -255,20 +255,21 @@ impl<'s> Core<'s> {
             Frame::Line(line) => self.line(line.bytes()),
             Frame::TooLong { head, length } => {
                 let max = self.config.max_message;
-                let call = self.machine.too_long(head);
+                let whose = self.machine.too_long(head, &mut self.stdin);
                 warn!(
                     event = "child.message_too_long",
                     sid = self.sid(),
                     length,
                     max,
-                    whose = call.is_some(),
+                    in_flight = self.machine.in_flight(),
                     "raise --max-message if the server is right to send this much"
                 );
-                match call {
-                    Some((stream, id)) => {
-                        self.deliver(stream, What::Fault { id, fault: Fault::TooLong(max) })
+                match whose {
+                    TooLong::Call(stream, id) => {
+                        self.deliver(stream, What::Fault { id, fault: Fault::TooLong(max) });
                     }
-                    None => self.lost = true,
+                    TooLong::Nobody => {}
+                    TooLong::Unclear => self.lost = true,
                 }
             }
         }
