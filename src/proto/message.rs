@@ -139,8 +139,19 @@ impl Message {
         if envelope.kind != Kind::Notification && envelope.id(&text).is_none() {
             return Err(Malformed::Invalid(
                 None,
-                "\"id\" must be a string or an integer of at most 8192 bytes",
+                "\"id\" must be a string or an integer, not longer than 8 KiB",
             ));
+        }
+        // A child that looks at the method alone would take either for the handshake, which it must see once.
+        match (envelope.kind, &*envelope.method(&text)) {
+            (Kind::Notification, "initialize") => {
+                return Err(Malformed::Invalid(None, "\"initialize\" needs an id"));
+            }
+            (Kind::Request, "notifications/initialized") => {
+                let id = envelope.id(&text);
+                return Err(Malformed::Invalid(id, "\"notifications/initialized\" must have no id"));
+            }
+            _ => {}
         }
         Ok(Self { text, envelope })
     }
