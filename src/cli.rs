@@ -9,7 +9,7 @@ use argh::FromArgs;
 
 mod values;
 
-use values::{MAX_COUNT, address, duration, origin, path, size, some_time};
+use values::{MAX_COUNT, address, duration, origin, path, replica, size, some_time};
 
 /// The endpoint when nobody says otherwise.
 const LOCAL: &str = "127.0.0.1:8080";
@@ -38,6 +38,12 @@ struct Arguments {
     /// end a session with nothing in flight and nobody listening after this time (30m)
     #[argh(option)]
     idle_timeout: Option<String>,
+    /// end a session after this time, used or not (off)
+    #[argh(option)]
+    max_lifetime: Option<String>,
+    /// when all sessions are taken, end the longest idle one to make room instead of answering 503
+    #[argh(switch)]
+    evict: bool,
     /// how long the server may take to answer initialize (120s)
     #[argh(option)]
     init_timeout: Option<String>,
@@ -59,6 +65,9 @@ struct Arguments {
     /// start no server before the first session wants one
     #[argh(switch)]
     lazy: bool,
+    /// keep this many servers started for sessions to come (0; without --lazy one waits for the first session)
+    #[argh(option)]
+    warm: Option<String>,
     /// the server's working directory (the bridge's own)
     #[argh(option)]
     cwd: Option<String>,
@@ -92,6 +101,12 @@ struct Arguments {
     /// text or json (text); RUST_LOG sets the level, info by default
     #[argh(option)]
     log: Option<String>,
+    /// put this label in front of session ids, so that a balancer can route by it
+    #[argh(option)]
+    replica: Option<String>,
+    /// copy this program into a directory, then exit
+    #[argh(option)]
+    install: Option<String>,
     /// check the options and the command, then exit
     #[argh(switch)]
     check: bool,
@@ -128,6 +143,8 @@ pub enum Task {
     Serve(Box<Options>),
     /// Say whether the options and the command are good.
     Check(Box<Options>),
+    /// Copy the program into this directory.
+    Install(PathBuf),
     /// Say whether the bridge on this address is ready.
     HealthCheck(Address),
     /// Print a text for whoever asked for it.
@@ -147,6 +164,10 @@ pub struct Options {
     pub max_sessions: usize,
     /// See `--idle-timeout`.
     pub idle_timeout: Duration,
+    /// See `--max-lifetime`.
+    pub max_lifetime: Option<Duration>,
+    /// See `--evict`.
+    pub evict: bool,
     /// See `--init-timeout`.
     pub init_timeout: Duration,
     /// See `--request-timeout`.
@@ -161,6 +182,10 @@ pub struct Options {
     pub sse_compat: bool,
     /// See `--lazy`.
     pub lazy: bool,
+    /// See `--warm`.
+    pub warm: usize,
+    /// See `--replica`.
+    pub replica: Option<String>,
     /// See `--cwd`.
     pub cwd: Option<PathBuf>,
     /// See `--env`.
@@ -240,6 +265,9 @@ pub fn parse(
     };
     if given.version {
         return Ok(Task::Print(format!("mcp-bridge {}\n", env!("CARGO_PKG_VERSION"))));
+    }
+    if let Some(directory) = given.install {
+        return Ok(Task::Install(directory.into()));
     }
     let source = Source { environment };
     let (healthcheck, check) =
@@ -362,6 +390,9 @@ fn validate(
             Duration::from_secs(30 * 60),
             some_time,
         )?,
+        max_lifetime: source
+            .value("max-lifetime", given.max_lifetime, None, |text| some_time(text).map(Some))?,
+        evict: source.switch("evict", given.evict)?,
         init_timeout: source.value(
             "init-timeout",
             given.init_timeout,
@@ -379,6 +410,11 @@ fn validate(
         prime: source.switch("prime", given.prime)?,
         sse_compat: source.switch("sse-compat", given.sse_compat)?,
         lazy: source.switch("lazy", given.lazy)?,
+        warm: source.value("warm", given.warm, 0, |text| match text {
+            "0" => Ok(0),
+            _ => positive(text),
+        })?,
+        replica: source.value("replica", given.replica, None, |text| replica(text).map(Some))?,
         cwd: source.text("cwd", given.cwd).map(|(text, _)| PathBuf::from(text)),
         env,
         allow_origin,
@@ -401,7 +437,7 @@ fn validate(
 
 /// Variables that look meant for us and are not. What Kubernetes sets for a Service of our name is not meant.
 fn unknown_variables(environment: &dyn Environment) -> Vec<String> {
-    const OPTIONS: [&str; 24] = [
+    const OPTIONS: [&str; 28] = [
         "listen",
         "path",
         "max-sessions",
@@ -413,6 +449,10 @@ fn unknown_variables(environment: &dyn Environment) -> Vec<String> {
         "prime",
         "sse-compat",
         "lazy",
+        "max-lifetime",
+        "evict",
+        "warm",
+        "replica",
         "cwd",
         "env",
         "allow-origin",

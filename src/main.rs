@@ -52,6 +52,13 @@ fn main() -> ExitCode {
                 code.into()
             }
         },
+        Ok(Task::Install(directory)) => match install(&directory) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                say(&format!("--install is {directory:?}: {error}"));
+                USAGE.into()
+            }
+        },
         Ok(Task::HealthCheck(address)) => u8::from(!listener::is_ready(&address)).into(),
         Ok(Task::Print(text)) => {
             // Asked for, so it is an answer and not a log line: the one thing that goes to stdout.
@@ -176,9 +183,14 @@ fn command(options: &Options) -> Result<Command, (String, u8)> {
     {
         return Err((format!("--cwd is {directory:?}: not a directory"), USAGE));
     }
-    // The bridge's own settings are none of the server's business, and a token among them is not either.
-    let unset = std::env::vars_os().map(|(name, _)| name);
-    let unset = unset.filter(|name| name.as_encoded_bytes().starts_with(b"MCP_BRIDGE_")).collect();
+    // The bridge's own settings are none of the server's business, nor is what a service manager says to the bridge:
+    // sd_notify(3) and sd_listen_fds(3) are for the process they were given to.
+    let ours = |name: &OsString| {
+        let name = name.as_encoded_bytes();
+        name.starts_with(b"MCP_BRIDGE_")
+            || [&b"NOTIFY_SOCKET"[..], b"LISTEN_FDS", b"LISTEN_PID", b"LISTEN_FDNAMES"].contains(&name)
+    };
+    let unset = std::env::vars_os().map(|(name, _)| name).filter(ours).collect();
     let (name, arguments) = (name.clone(), arguments.to_vec());
     Ok(Command { program, name, arguments, directory: options.cwd.clone(), set, unset })
 }
@@ -186,7 +198,11 @@ fn command(options: &Options) -> Result<Command, (String, u8)> {
 fn sessions_config(options: &Options) -> sessions::Config {
     sessions::Config {
         max_sessions: options.max_sessions,
-        lazy: options.lazy,
+        replica: options.replica.clone(),
+        // One child ahead of the first session by default: its client does not wait for the process to start.
+        ahead: options.warm.max(usize::from(!options.lazy)),
+        warm: options.warm,
+        evict: options.evict,
         stop_grace: options.stop_grace,
         // Half of the time is for calls in flight; EOF and SIGTERM get a fifth each, SIGKILL and reaping the rest.
         shutdown_grace: options.shutdown_timeout / 5,
@@ -197,6 +213,7 @@ fn sessions_config(options: &Options) -> sessions::Config {
                 max_in_flight: options.max_in_flight,
             },
             idle_timeout: options.idle_timeout,
+            max_lifetime: options.max_lifetime,
             max_body: options.max_body,
             max_message: options.max_message,
             replay_buffer: options.replay_buffer,
@@ -280,6 +297,11 @@ fn start_log(format: LogFormat) {
         LogFormat::Json => layer.json().flatten_event(true).boxed(),
     };
     registry().with(layer.with_filter(level)).init();
+}
+
+/// Copies this program into a directory: an init container fills a shared volume with it, without a shell.
+fn install(directory: &Path) -> io::Result<()> {
+    std::fs::copy("/proc/self/exe", directory.join("mcp-bridge")).map(|_| ())
 }
 
 /// One sentence for the person at the terminal, in one write(2).

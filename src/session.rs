@@ -2,10 +2,11 @@
 //! the child's pipes and the readers.
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::time::Instant;
 
 use crate::proto::ids::{EventId, SessionId};
 use crate::proto::machine::{Limits, Refusal};
@@ -37,6 +38,8 @@ pub struct Config {
     pub limits: Limits,
     /// How long a session may have nothing in flight and nobody listening.
     pub idle_timeout: Duration,
+    /// How long a session may last at all.
+    pub max_lifetime: Option<Duration>,
     /// The longest request body, in bytes.
     pub max_body: usize,
     /// The longest message taken from a child, in bytes.
@@ -79,6 +82,10 @@ pub enum End {
     Unclaimed,
     /// Nothing in flight and nobody listening for this long.
     Idle(Duration),
+    /// It lasted as long as a session may.
+    Lifetime(Duration),
+    /// It was the longest idle one when another needed its place.
+    Evicted,
     /// The bridge is stopping.
     Shutdown,
     /// The child answered `initialize` with an error.
@@ -103,6 +110,8 @@ impl End {
             Self::Disconnected => "disconnected",
             Self::Unclaimed => "unclaimed",
             Self::Idle(_) => "idle",
+            Self::Lifetime(_) => "lifetime",
+            Self::Evicted => "evicted",
             Self::Shutdown => "shutdown",
             Self::Refused => "initialize_refused",
             Self::InitTimeout(_) => "init_timeout",
@@ -117,7 +126,13 @@ impl End {
     pub fn is_trouble(self) -> bool {
         !matches!(
             self,
-            Self::Deleted | Self::Disconnected | Self::Idle(_) | Self::Shutdown | Self::Exited(Exit::Code(0))
+            Self::Deleted
+                | Self::Disconnected
+                | Self::Idle(_)
+                | Self::Lifetime(_)
+                | Self::Evicted
+                | Self::Shutdown
+                | Self::Exited(Exit::Code(0))
         )
     }
 }
@@ -190,6 +205,8 @@ struct Shared {
     room_units: u32,
     stop: watch::Sender<Stop>,
     left: Arc<Notify>,
+    /// Since when nothing is in flight and nobody listens; `None` while that is not so.
+    idle_since: Mutex<Option<Instant>>,
     negotiated: OnceLock<Box<str>>,
     ended: OnceLock<End>,
 }
@@ -210,6 +227,7 @@ impl Session {
             room_units,
             stop: watch::Sender::new(Stop::No),
             left,
+            idle_since: Mutex::new(None),
             negotiated: OnceLock::new(),
             ended: OnceLock::new(),
         });
@@ -230,6 +248,11 @@ impl Session {
     /// The negotiated revision, where the bridge knows it.
     pub fn revision(&self) -> Option<Revision> {
         self.negotiated().and_then(Revision::parse)
+    }
+
+    /// Since when nothing is in flight and nobody listens; `None` while that is not so.
+    pub fn idle_since(&self) -> Option<Instant> {
+        *self.0.idle_since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until `bytes` of a body may be read for this session. `None`: the session is over, and whoever posts to it

@@ -2,42 +2,43 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, copy, sink};
+use tokio::io::{copy, sink};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
-use crate::child::{Child, Command, Process};
+use crate::child::{Child, Command, Process, TERM_GRACE};
 use crate::proto::ids::SessionId;
-use crate::proto::line::{Frame, LineDecoder};
 use crate::proto::message::Message;
-use crate::reaper::{Exit as ProcessEnd, Reaper, Status};
+use crate::reaper::{Reaper, Status};
 use crate::session::reader::Reader;
 use crate::session::worker::{Ended, Worker};
 use crate::session::{self, End, Exit, Session};
 
+mod ahead;
+mod stderr;
+
+use ahead::{Ahead, Started};
+
 /// How many ended sessions are remembered, so that a late client is told why its session is gone.
 const REMEMBERED: usize = 1024;
 
-/// The longest line of a child's stderr that is logged, in bytes; the rest of it is cut off.
-const STDERR_LINE: usize = 8 * 1024;
-
-/// Lines of one child's stderr that are logged per second; what is more is read, counted and dropped.
-const STDERR_RATE: u32 = 1000;
-
-/// How long stderr is read after the child's end: a grandchild may hold it open for ever.
-const STDERR_LAST_WORDS: Duration = Duration::from_millis(250);
-
 /// What an operator sets.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Config {
     /// How many sessions, and so children, there may be. A child that is on its way out still counts.
     pub max_sessions: usize,
-    /// Whether no child is started before the first session wants one.
-    pub lazy: bool,
+    /// What session ids begin with.
+    pub replica: Option<String>,
+    /// How many children are started ahead of the first session.
+    pub ahead: usize,
+    /// How many are kept started for sessions to come, then.
+    pub warm: usize,
+    /// Whether the longest idle session is ended when all are taken and one more is wanted.
+    pub evict: bool,
     /// How long a child may take to leave after its stdin ended, before it gets SIGTERM.
     pub stop_grace: Duration,
     /// The same while the bridge itself is stopping.
@@ -99,17 +100,8 @@ struct Registry {
     processes: HashMap<SessionId, Process>,
     ended: HashMap<SessionId, End>,
     ended_order: VecDeque<SessionId>,
-    /// The child started ahead of the first session.
-    spare: Option<Started>,
+    ahead: Ahead,
     draining: bool,
-}
-
-/// A child whose stderr is being logged.
-#[derive(Debug)]
-struct Started {
-    child: Child<()>,
-    /// Set when a session takes the child, so that its log lines carry the session's name.
-    sid: Arc<OnceLock<String>>,
 }
 
 impl Sessions {
@@ -119,18 +111,32 @@ impl Sessions {
         Arc::new(Self { config, command, reaper, seats, registry: Mutex::default() })
     }
 
-    /// Starts one child ahead of the first session, unless the operator wants none: the first client does not wait
-    /// for the process, and a command that cannot run is noticed at once.
+    /// Starts children ahead of the first session: its client does not wait for a process, and a command that cannot
+    /// run is noticed at once.
     ///
     /// # Errors
-    /// What the attempt to start the child said.
-    pub fn start_ahead(&self) -> io::Result<()> {
-        if !self.config.lazy {
-            let started = self.spawn()?;
+    /// What the attempt to start a child said.
+    pub fn start_ahead(self: &Arc<Self>) -> io::Result<()> {
+        self.fill(self.config.ahead)
+    }
+
+    /// Starts children until so many wait for a session, as far as there are seats.
+    fn fill(self: &Arc<Self>, target: usize) -> io::Result<()> {
+        while self.is_ready() && self.lock().ahead.len() < target {
+            let Ok(seat) = Arc::clone(&self.seats).try_acquire_owned() else { break };
+            let started = self.spawn(seat)?;
             info!(event = "child.ahead", pid = started.child.process.pid());
-            self.lock().spare = Some(started);
+            tokio::spawn(watch_unused(Arc::downgrade(self), started.child.process.clone()));
+            self.lock().ahead.push(started);
         }
         Ok(())
+    }
+
+    /// Replaces children that sessions have taken.
+    fn refill(self: &Arc<Self>) {
+        if let Err(error) = self.fill(self.config.warm) {
+            warn!(event = "child.spawn_failed", %error);
+        }
     }
 
     /// Starts a session. `initialize` opens it, and its answer comes to the reader; `streams`: whether the client
@@ -143,9 +149,8 @@ impl Sessions {
         initialize: Message,
         streams: bool,
     ) -> Result<(Session, Reader), NoSession> {
-        let seat = self.take_seat().await?;
-        let id = Self::new_id()?;
-        let Started { child, sid } = self.take_child().map_err(NoSession::spawn)?;
+        let id = self.new_id()?;
+        let Started { child, sid, seat } = self.take_child().await?;
         let _ = sid.set(id.short().to_owned());
         info!(event = "session.start", sid = id.short(), pid = child.process.pid());
         let (session, worker, reader) = Session::new(self.config.session, id.clone(), initialize, streams);
@@ -155,6 +160,10 @@ impl Sessions {
             registry.processes.insert(id, child.process.clone());
         }
         tokio::spawn(Arc::clone(self).run(session.clone(), worker, child, seat));
+        if self.config.warm > 0 {
+            let this = Arc::clone(self);
+            tokio::spawn(async move { this.refill() }); // this client need not wait for the next one's process
+        }
         Ok((session, reader))
     }
 
@@ -162,61 +171,68 @@ impl Sessions {
     ///
     /// # Errors
     /// [`NoSession::Spawn`], where the system has no random numbers.
-    pub fn new_id() -> Result<SessionId, NoSession> {
+    pub fn new_id(&self) -> Result<SessionId, NoSession> {
         let mut random = [0; 24];
         getrandom::fill(&mut random).map_err(|error| NoSession::spawn(error.into()))?;
-        Ok(SessionId::from_random(random))
+        Ok(SessionId::from_random(self.config.replica.as_deref(), random))
+    }
+
+    /// A child: one that waits, or a new one.
+    async fn take_child(&self) -> Result<Started, NoSession> {
+        if !self.is_ready() {
+            return Err(NoSession::Draining);
+        }
+        if let Some(started) = self.lock().ahead.take() {
+            return Ok(started);
+        }
+        let seat = self.take_seat().await?;
+        self.spawn(seat).map_err(NoSession::spawn)
     }
 
     /// A place among [`Config::max_sessions`]. If one is about to be free because a child is leaving, waits for it:
     /// a client that closes a session and opens the next should not be turned away.
     async fn take_seat(&self) -> Result<OwnedSemaphorePermit, NoSession> {
-        if self.lock().draining {
-            return Err(NoSession::Draining);
-        }
         if let Ok(seat) = Arc::clone(&self.seats).try_acquire_owned() {
             return Ok(seat);
         }
-        let leaving = {
+        let full = || NoSession::Full(self.config.max_sessions);
+        if !self.is_one_leaving() && !self.evict() {
+            return Err(full());
+        }
+        let patience = self.config.stop_grace + TERM_GRACE;
+        let seat = timeout(patience, Arc::clone(&self.seats).acquire_owned()).await;
+        if !self.is_ready() {
+            return Err(NoSession::Draining);
+        }
+        seat.ok().and_then(Result::ok).ok_or_else(full)
+    }
+
+    fn is_one_leaving(&self) -> bool {
+        let registry = self.lock();
+        registry.processes.len() > registry.live.len()
+    }
+
+    /// Ends the session that has been idle for the longest time, if there is one and the operator wants it.
+    fn evict(&self) -> bool {
+        if !self.config.evict {
+            return false;
+        }
+        let longest = {
             let registry = self.lock();
-            registry.processes.len() > registry.live.len()
+            let idle = registry.live.values().filter_map(|session| Some((session.idle_since()?, session)));
+            idle.min_by_key(|(since, _)| *since).map(|(_, session)| session.clone())
         };
-        if leaving {
-            let patience = self.config.stop_grace;
-            let seat = timeout(patience, Arc::clone(&self.seats).acquire_owned()).await;
-            if self.lock().draining {
-                return Err(NoSession::Draining);
-            }
-            if let Ok(Ok(seat)) = seat {
-                return Ok(seat);
-            }
-        }
-        Err(NoSession::Full(self.config.max_sessions))
+        longest.is_some_and(|session| {
+            self.end(&session, End::Evicted);
+            true
+        })
     }
 
-    fn take_child(&self) -> io::Result<Started> {
-        let spare = self.lock().spare.take();
-        match spare {
-            Some(spare) if spare.child.process.exit.status().is_none() => Ok(spare),
-            Some(spare) => {
-                let status = &*describe(spare.child.process.exit.status()).to_string();
-                warn!(
-                    event = "child.exit",
-                    phase = "before_session",
-                    pid = spare.child.process.pid(),
-                    status
-                );
-                self.spawn()
-            }
-            None => self.spawn(),
-        }
-    }
-
-    fn spawn(&self) -> io::Result<Started> {
+    fn spawn(&self, seat: OwnedSemaphorePermit) -> io::Result<Started> {
         let Child { process, stdin, stdout, stderr } = self.command.spawn(&self.reaper)?;
         let sid = Arc::new(OnceLock::new());
-        tokio::spawn(log_stderr(stderr, Arc::clone(&sid), process.exit.clone()));
-        Ok(Started { child: Child { process, stdin, stdout, stderr: () }, sid })
+        tokio::spawn(stderr::log(stderr, Arc::clone(&sid), process.exit.clone()));
+        Ok(Started { child: Child { process, stdin, stdout, stderr: () }, sid, seat })
     }
 
     async fn run(
@@ -295,21 +311,21 @@ impl Sessions {
 
     /// Takes no new sessions, ends those with nothing in flight at once and the others when their calls are done.
     pub fn drain(&self) {
-        let (sessions, spare) = {
+        let (sessions, waiting) = {
             let mut registry = self.lock();
             registry.draining = true;
-            (registry.live.values().cloned().collect::<Vec<_>>(), registry.spare.take())
+            (registry.live.values().cloned().collect::<Vec<_>>(), registry.ahead.take_all())
         };
         for session in sessions {
             session.end_when_idle();
         }
-        if let Some(Started { child: Child { mut process, .. }, .. }) = spare {
-            // Its stdin is closed here. It counts as a seat so that drained() waits for it too.
-            let seat = Arc::clone(&self.seats).try_acquire_owned();
+        for Started { child, seat, .. } in waiting {
             let grace = self.config.shutdown_grace;
             tokio::spawn(async move {
+                let Child { mut process, stdin, .. } = child;
+                drop(stdin);
                 process.see_out(grace).await;
-                drop(seat);
+                drop(seat); // drained() waits for it too
             });
         }
     }
@@ -346,60 +362,24 @@ impl Sessions {
     }
 }
 
+/// Removes a child that ended before a session took it, and replaces it after a pause if children are kept warm.
+async fn watch_unused(sessions: Weak<Sessions>, mut process: Process) {
+    let status = process.exit.wait().await;
+    let Some(sessions) = sessions.upgrade() else { return };
+    let random = getrandom::u32().unwrap_or(u32::MAX);
+    let Some(pause) = sessions.lock().ahead.bury(process.pid(), random) else { return };
+    let status = &*describe(status).to_string();
+    warn!(event = "child.exit", phase = "before_session", pid = process.pid(), status);
+    if sessions.config.warm > 0 {
+        sleep(pause).await;
+        sessions.refill();
+    }
+}
+
 fn describe(status: Option<Status>) -> Exit {
     match status {
         Some(Status::Exited(code)) => Exit::Code(code),
         Some(Status::Signaled(signal)) => Exit::Signal(signal.as_str()),
         None => Exit::Unknown,
-    }
-}
-
-/// Logs what the child says on stderr, line by line. It is always read: a child whose stderr is full stands still.
-async fn log_stderr(
-    mut stderr: tokio::net::unix::pipe::Receiver,
-    sid: Arc<OnceLock<String>>,
-    mut exit: ProcessEnd,
-) {
-    let mut decoder = LineDecoder::new(STDERR_LINE);
-    let mut until: Option<Instant> = None;
-    let (mut second, mut lines, mut suppressed) = (Instant::now(), 0, 0_u64);
-    let sid = || sid.get().map_or("-", String::as_str);
-    let mut log = |line: &[u8]| {
-        if second.elapsed() >= Duration::from_secs(1) {
-            if suppressed > 0 {
-                warn!(event = "child.stderr_suppressed", sid = sid(), lines = suppressed);
-            }
-            (second, lines, suppressed) = (Instant::now(), 0, 0);
-        }
-        if lines == STDERR_RATE {
-            suppressed += 1;
-            return;
-        }
-        lines += 1;
-        info!(event = "child.stderr", sid = sid(), line = &*String::from_utf8_lossy(line));
-    };
-    loop {
-        let deadline = until.unwrap_or_else(Instant::now);
-        tokio::select! {
-            read = stderr.read_buf(decoder.buffer()) => {
-                while let Some(frame) = decoder.next() {
-                    match frame {
-                        Frame::Line(line) => log(line.bytes()),
-                        Frame::TooLong { head, .. } => log(head.get(..STDERR_LINE).unwrap_or(head)),
-                    }
-                }
-                if matches!(read, Ok(0) | Err(_)) {
-                    break;
-                }
-            }
-            _ = exit.wait(), if until.is_none() => until = Some(Instant::now() + STDERR_LAST_WORDS),
-            () = sleep_until(deadline), if until.is_some() => break,
-        }
-    }
-    if let Some(line) = decoder.finish() {
-        log(line.bytes());
-    }
-    if suppressed > 0 {
-        warn!(event = "child.stderr_suppressed", sid = sid(), lines = suppressed);
     }
 }

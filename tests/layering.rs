@@ -72,7 +72,6 @@ const WALLS: &[(&str, &[&str])] = &[
         &[
             "nix::",
             "Pid",
-            "signal",
             "pipe",
             "crate::child",
             "crate::reaper",

@@ -38,6 +38,18 @@ pub(super) fn path(text: &str) -> Result<String, String> {
     }
 }
 
+/// The longest label that fits into a session id, in characters.
+const MAX_REPLICA: usize = 79;
+
+pub(super) fn replica(text: &str) -> Result<String, String> {
+    let plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    if plain && (1..=MAX_REPLICA).contains(&text.len()) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("write 1 to {MAX_REPLICA} letters, digits and dashes"))
+    }
+}
+
 pub(super) fn origin(text: &str) -> Result<String, String> {
     let text = text.to_ascii_lowercase();
     let bare = text.split_once("://").is_some_and(|(scheme, host)| {

@@ -74,7 +74,7 @@ impl Compat {
         if !sessions.is_ready() {
             return Err(Problem::Draining);
         }
-        let id = Sessions::new_id().map_err(|error| no_session(&error))?;
+        let id = sessions.new_id().map_err(|error| no_session(&error))?;
         let (readers, coming) = mpsc::unbounded_channel();
         let connection = Arc::new(Connection { readers, state: Mutex::new(State::Fresh) });
         lock(&self.0).insert(id.clone(), connection);

@@ -350,7 +350,12 @@ fn fault_row(fault: &Fault) -> (i32, &'static str, Cow<'static, str>) {
                 ("response_too_large", message.into())
             }
             End::Shutdown => ("shutting_down", "The bridge is stopping".into()),
-            End::Deleted | End::Disconnected | End::Idle(_) | End::Unclaimed => {
+            End::Deleted
+            | End::Disconnected
+            | End::Idle(_)
+            | End::Lifetime(_)
+            | End::Evicted
+            | End::Unclaimed => {
                 ("session_terminated", "The session was ended while the request was in flight".into())
             }
             End::Refused => ("session_terminated", "The server refused initialize".into()),

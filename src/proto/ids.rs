@@ -141,6 +141,9 @@ impl fmt::Display for EventId {
     }
 }
 
+/// The length of the random part of a session id, in characters.
+const RANDOM: usize = 48;
+
 /// The longest session id, in bytes. Routers in front accept no other shape than 1 to 128 of `[A-Za-z0-9-]`.
 pub const MAX_SESSION_ID: usize = 128;
 
@@ -149,10 +152,10 @@ pub const MAX_SESSION_ID: usize = 128;
 pub struct SessionId(Box<str>);
 
 impl SessionId {
-    /// The id made of random bytes.
-    pub fn from_random(bytes: [u8; 24]) -> Self {
+    /// The id made of random bytes, behind the label of the replica by which a balancer can route.
+    pub fn from_random(replica: Option<&str>, bytes: [u8; 24]) -> Self {
         use fmt::Write;
-        let mut text = String::with_capacity(48);
+        let mut text = replica.map_or_else(String::new, |label| format!("{label}-"));
         for byte in bytes {
             let _ = write!(text, "{byte:02x}"); // writing to a String cannot fail
         }
@@ -171,9 +174,11 @@ impl SessionId {
         &self.0
     }
 
-    /// The first eight characters, which is what logs call the session by; 160 bits stay secret.
+    /// The first eight characters behind the replica's label, which is what logs call the session by; 160 bits stay
+    /// secret.
     pub fn short(&self) -> &str {
-        self.0.get(..8).unwrap_or(&self.0)
+        let random = self.0.len().saturating_sub(RANDOM);
+        self.0.get(random..random + 8).unwrap_or(&self.0)
     }
 }
 
@@ -246,7 +251,10 @@ mod tests {
 
     #[test]
     fn session_ids_fit_what_routers_accept_and_hide_in_debug_output() {
-        let session = SessionId::from_random([0xab; 24]);
+        let labelled = SessionId::from_random(Some("pod-1"), [0xab; 24]);
+        assert!(labelled.as_str().starts_with("pod-1-ab"));
+        assert_eq!(labelled.short(), "abababab");
+        let session = SessionId::from_random(None, [0xab; 24]);
         assert_eq!(session.as_str().len(), 48);
         assert_eq!(SessionId::parse(session.as_str()), Some(session.clone()));
         assert_eq!(format!("{session:?}"), "SessionId(abababab…)");

@@ -388,8 +388,9 @@ impl Machine {
     fn child_answer(&mut self, text: &str, envelope: &Envelope, out: &mut BytesMut) -> Told {
         let token = envelope.id.clone().and_then(|span| text.get(span)).unwrap_or("null");
         let id = match token {
-            // An error about a request whose id the child could not read (JSON-RPC 2.0 §5).
-            "null" if envelope.kind == Kind::Failure => self.only_call(),
+            // An error about a request whose id the child could not read (JSON-RPC 2.0 §5), or a child that loses ids:
+            // with one call in flight there is no doubt whose answer it is.
+            "null" => self.only_call(),
             _ => BridgeId::echoed(token),
         };
         let Some(id) = id else { return Told::Dropped(Dropped::UnknownId) };

@@ -43,7 +43,8 @@ pub enum Malformed {
 pub struct Envelope {
     /// What kind of message it is.
     pub kind: Kind,
-    /// The id's token; absent in a notification, and in an error about an id that could not be read.
+    /// The id's token; absent in a notification, in an error about an id that could not be read, and in the answers of
+    /// servers that lose it.
     pub id: Option<Span>,
     /// The method's token, in its quotes.
     pub method: Option<Span>,
@@ -83,10 +84,9 @@ impl Envelope {
         let kind = match (members.method, members.id, result, error) {
             (Some(_), Some(_), None, None) => Kind::Request,
             (Some(_), None, None, None) => Kind::Notification,
-            (None, Some(_), Some(_), None) => Kind::Success,
+            (None, _, Some(_), None) => Kind::Success,
             (None, _, None, Some(_)) => Kind::Failure,
             (Some(_), ..) => return invalid("a message has either a method or a result or an error"),
-            (None, None, Some(_), None) => return invalid("a result needs the id of its request"),
             (None, _, Some(_), Some(_)) => return invalid("a response has either a result or an error"),
             (None, _, None, None) => return invalid("a message needs a method, a result or an error"),
         };
@@ -406,6 +406,7 @@ mod tests {
             (r#"{"jsonrpc":"2.0","id":"a","result":null}"#, Kind::Success),
             (r#"{"jsonrpc":"2.0","id":null,"error":{"code":1}}"#, Kind::Failure),
             (r#"{"jsonrpc":"2.0","error":{"code":1}}"#, Kind::Failure),
+            (r#"{"jsonrpc":"2.0","result":1}"#, Kind::Success),
             (r#"{"\u006asonrpc":"2.0","\u0069d":1,"method":"ping"}"#, Kind::Request),
             (r#"{"jsonrpc":"2.0","id":1,"method":"ping","id2":2,"future":{}}"#, Kind::Request),
         ];
@@ -476,7 +477,6 @@ mod tests {
                 Some("1"),
                 "a response has either a result or an error",
             ),
-            (r#"{"jsonrpc":"2.0","result":1}"#, None, "a result needs the id of its request"),
             ("42", None, "a message is a JSON object"),
             ("\"x\"", None, "a message is a JSON object"),
             ("null", None, "a message is a JSON object"),
@@ -603,7 +603,6 @@ mod tests {
             let want = match (&method, &id) {
                 (Value::String(_), Value::Null) => Some(Kind::Notification),
                 (Value::String(_), _) => Some(Kind::Request),
-                (Value::Null, Value::Null) => None,
                 (Value::Null, _) => Some(Kind::Success),
                 _ => None,
             };

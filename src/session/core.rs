@@ -2,6 +2,7 @@
 //! is asked, and gives what the machine says to the streams.
 
 use std::collections::HashMap;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
@@ -97,17 +98,32 @@ impl<'s> Core<'s> {
         if !self.machine.started() && now >= self.began + self.config.limits.init_timeout {
             return Some(End::InitTimeout(self.config.limits.init_timeout));
         }
+        if let Some(limit) = self.config.max_lifetime
+            && now >= self.began + limit
+        {
+            return Some(End::Lifetime(limit));
+        }
         self.idle_deadline().filter(|deadline| *deadline <= now).map(|_| End::Idle(self.config.idle_timeout))
     }
 
+    /// Lets others know since when the session is idle.
+    pub(super) fn publish_idle(&self) {
+        let since = self.is_idle().then_some(self.active);
+        *self.shared.idle_since.lock().unwrap_or_else(PoisonError::into_inner) = since;
+    }
+
+    fn is_idle(&self) -> bool {
+        self.machine.in_flight() == 0 && !is_live(&self.streams, StreamId::LISTENING)
+    }
+
     fn idle_deadline(&self) -> Option<Instant> {
-        let idle = self.machine.in_flight() == 0 && !is_live(&self.streams, StreamId::LISTENING);
-        idle.then(|| self.active + self.config.idle_timeout)
+        self.is_idle().then(|| self.active + self.config.idle_timeout)
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
         let protocol = self.machine.next_deadline().map(|deadline| self.began + deadline);
-        protocol.into_iter().chain(self.idle_deadline()).min()
+        let lifetime = self.config.max_lifetime.map(|limit| self.began + limit);
+        protocol.into_iter().chain(lifetime).chain(self.idle_deadline()).min()
     }
 
     /// How many requests have no answer.

@@ -161,6 +161,7 @@ impl Worker {
                 () = &mut timer, if deadline.is_some() => {}
             }
             core.expire();
+            core.publish_idle();
         };
 
         let _ = self.shared.ended.set(why);

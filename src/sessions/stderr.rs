@@ -1,0 +1,67 @@
+//! What a child says on stderr becomes log lines.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe::Receiver;
+use tokio::time::{Instant, sleep_until};
+use tracing::{info, warn};
+
+use crate::proto::line::{Frame, LineDecoder};
+use crate::reaper::Exit;
+
+/// The longest line of a child's stderr that is logged, in bytes; the rest of it is cut off.
+const STDERR_LINE: usize = 8 * 1024;
+
+/// Lines of one child's stderr that are logged per second; what is more is read, counted and dropped.
+const STDERR_RATE: u32 = 1000;
+
+/// How long stderr is read after the child's end: a grandchild may hold it open for ever.
+const STDERR_LAST_WORDS: Duration = Duration::from_millis(250);
+
+/// Logs what the child says on stderr, line by line. It is always read: a child whose stderr is full stands still.
+pub(super) async fn log(mut stderr: Receiver, sid: Arc<OnceLock<String>>, mut exit: Exit) {
+    let mut decoder = LineDecoder::new(STDERR_LINE);
+    let mut until: Option<Instant> = None;
+    let (mut second, mut lines, mut suppressed) = (Instant::now(), 0, 0_u64);
+    let sid = || sid.get().map_or("-", String::as_str);
+    let mut log = |line: &[u8]| {
+        if second.elapsed() >= Duration::from_secs(1) {
+            if suppressed > 0 {
+                warn!(event = "child.stderr_suppressed", sid = sid(), lines = suppressed);
+            }
+            (second, lines, suppressed) = (Instant::now(), 0, 0);
+        }
+        if lines == STDERR_RATE {
+            suppressed += 1;
+            return;
+        }
+        lines += 1;
+        info!(event = "child.stderr", sid = sid(), line = &*String::from_utf8_lossy(line));
+    };
+    loop {
+        let deadline = until.unwrap_or_else(Instant::now);
+        tokio::select! {
+            read = stderr.read_buf(decoder.buffer()) => {
+                while let Some(frame) = decoder.next() {
+                    match frame {
+                        Frame::Line(line) => log(line.bytes()),
+                        Frame::TooLong { head, .. } => log(head.get(..STDERR_LINE).unwrap_or(head)),
+                    }
+                }
+                if matches!(read, Ok(0) | Err(_)) {
+                    break;
+                }
+            }
+            _ = exit.wait(), if until.is_none() => until = Some(Instant::now() + STDERR_LAST_WORDS),
+            () = sleep_until(deadline), if until.is_some() => break,
+        }
+    }
+    if let Some(line) = decoder.finish() {
+        log(line.bytes());
+    }
+    if suppressed > 0 {
+        warn!(event = "child.stderr_suppressed", sid = sid(), lines = suppressed);
+    }
+}
