@@ -1,0 +1,412 @@
+//! The official Rust SDK: `rmcp-client URL NAME auto|initialize`
+//!
+//! The claims are those of `../claims.py`, under the same names.
+
+#![allow(deprecated, reason = "rmcp deprecates what 2026-07-28 removed: sampling, roots, logging, subscribe")]
+
+use std::collections::HashMap;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use futures_core::stream::BoxStream;
+use reqwest::header::{HeaderName, HeaderValue};
+use rmcp::model::*;
+use rmcp::service::{NotificationContext, RequestContext, RoleClient, RunningService};
+use rmcp::transport::StreamableHttpClientTransport;
+use rmcp::transport::streamable_http_client::{
+    SseError, StreamableHttpClient, StreamableHttpClientTransportConfig, StreamableHttpError,
+    StreamableHttpPostResponse,
+};
+use rmcp::{ClientHandler, ClientLifecycleMode, ClientServiceExt, ErrorData};
+use serde_json::{Value, json};
+use sse_stream::Sse;
+use tokio::time::{sleep, timeout};
+
+/// In flight at once; rmcp itself sends 16 at a time.
+const CALLS: usize = 50;
+/// Progress notifications of one call.
+const STEPS: u32 = 20;
+/// For what arrives unasked.
+const ARRIVAL: Duration = Duration::from_secs(5);
+/// For one claim: a hang is a failure with a name.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+type Claim = Result<(), String>;
+
+// ------------------------------------------------------------------------------------- what the client notes
+
+#[derive(Default)]
+struct Seen {
+    logs: Vec<String>,
+    updated: Vec<String>,
+    list_changed: usize,
+    steps: Vec<f64>,
+    /// Method and outcome of each HTTP exchange.
+    answers: Vec<(&'static str, String)>,
+    session: Option<String>,
+}
+
+#[derive(Clone)]
+struct Notes(Arc<Mutex<Seen>>);
+
+impl Notes {
+    fn with<T>(&self, look: impl FnOnce(&mut Seen) -> T) -> T {
+        look(&mut self.0.lock().expect("nothing panics with the lock held"))
+    }
+
+    fn answer(&self, method: &str) -> String {
+        let last = self.with(|seen| seen.answers.iter().rev().find(|answer| answer.0 == method).cloned());
+        last.map_or_else(|| format!("no {method} was sent"), |answer| answer.1)
+    }
+
+    async fn eventually(&self, arrived: impl Fn(&Seen) -> bool, what: &str) -> Claim {
+        let waiting = async {
+            while !self.with(|seen| arrived(seen)) {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(ARRIVAL, waiting).await.map_err(|_| format!("not within {ARRIVAL:?}: {what}"))
+    }
+}
+
+struct Handler {
+    name: String,
+    notes: Notes,
+}
+
+impl ClientHandler for Handler {
+    fn get_info(&self) -> ClientConfig {
+        let mut capabilities = ClientCapabilities::default();
+        capabilities.sampling = Some(SamplingCapability::default());
+        capabilities.elicitation = Some(ElicitationCapability::default());
+        capabilities.roots = Some(RootsCapabilities::default());
+        ClientConfig::new(capabilities, Implementation::new(self.name.clone(), "1"))
+    }
+
+    async fn create_message(
+        &self,
+        _: CreateMessageRequestParams,
+        _: RequestContext<RoleClient>,
+    ) -> Result<CreateMessageResult, ErrorData> {
+        let text = format!("{} read it", self.name);
+        Ok(CreateMessageResult::new(SamplingMessage::assistant_text(text), "none".into()))
+    }
+
+    async fn create_elicitation(
+        &self,
+        _: ElicitRequestParams,
+        _: RequestContext<RoleClient>,
+    ) -> Result<ElicitResult, ErrorData> {
+        Ok(ElicitResult::new(ElicitationAction::Accept).with_content(json!({ "confirm": true })))
+    }
+
+    async fn list_roots(&self, _: RequestContext<RoleClient>) -> Result<ListRootsResult, ErrorData> {
+        Ok(ListRootsResult::new(vec![Root::new(format!("file:///srv/{}", self.name))]))
+    }
+
+    async fn on_progress(&self, params: ProgressNotificationParam, _: NotificationContext<RoleClient>) {
+        self.notes.with(|seen| seen.steps.push(params.progress));
+    }
+
+    async fn on_logging_message(
+        &self,
+        params: LoggingMessageNotificationParam,
+        _: NotificationContext<RoleClient>,
+    ) {
+        let line = format!("{:?} {}", params.level, params.data.as_str().unwrap_or_default());
+        self.notes.with(|seen| seen.logs.push(line));
+    }
+
+    async fn on_resource_updated(
+        &self,
+        params: ResourceUpdatedNotificationParam,
+        _: NotificationContext<RoleClient>,
+    ) {
+        self.notes.with(|seen| seen.updated.push(params.uri));
+    }
+
+    async fn on_resource_list_changed(&self, _: NotificationContext<RoleClient>) {
+        self.notes.with(|seen| seen.list_changed += 1);
+    }
+}
+
+/// rmcp's own HTTP client; it only notes what came back.
+#[derive(Clone)]
+struct Recorded {
+    http: reqwest::Client,
+    notes: Notes,
+}
+
+impl Recorded {
+    fn note<T, E: std::fmt::Display>(
+        &self,
+        method: &'static str,
+        answer: Result<T, E>,
+        kind: impl FnOnce(&T) -> &'static str,
+    ) -> Result<T, E> {
+        let outcome = match &answer {
+            Ok(answer) => kind(answer).to_owned(),
+            Err(error) => error.to_string(),
+        };
+        self.notes.with(|seen| seen.answers.push((method, outcome)));
+        answer
+    }
+}
+
+type Headers = HashMap<HeaderName, HeaderValue>;
+type HttpResult<T> = Result<T, StreamableHttpError<reqwest::Error>>;
+
+impl StreamableHttpClient for Recorded {
+    type Error = reqwest::Error;
+
+    async fn post_message(
+        &self,
+        uri: Arc<str>,
+        message: ClientJsonRpcMessage,
+        session: Option<Arc<str>>,
+        auth: Option<String>,
+        headers: Headers,
+    ) -> HttpResult<StreamableHttpPostResponse> {
+        let answer = self.http.post_message(uri, message, session, auth, headers).await;
+        if let Ok(
+            StreamableHttpPostResponse::Json(_, Some(id)) | StreamableHttpPostResponse::Sse(_, Some(id)),
+        ) = &answer
+        {
+            self.notes.with(|seen| seen.session = Some(id.clone()));
+        }
+        self.note("POST", answer, |answer| match answer {
+            StreamableHttpPostResponse::Sse(..) => "event-stream",
+            StreamableHttpPostResponse::Json(..) => "json",
+            _ => "accepted",
+        })
+    }
+
+    async fn delete_session(
+        &self,
+        uri: Arc<str>,
+        session: Arc<str>,
+        auth: Option<String>,
+        headers: Headers,
+    ) -> HttpResult<()> {
+        let answer = self.http.delete_session(uri, session, auth, headers).await;
+        self.note("DELETE", answer, |()| "done")
+    }
+
+    async fn get_stream(
+        &self,
+        uri: Arc<str>,
+        session: Option<Arc<str>>,
+        last_event_id: Option<String>,
+        auth: Option<String>,
+        headers: Headers,
+    ) -> HttpResult<BoxStream<'static, Result<Sse, SseError>>> {
+        let answer = self.http.get_stream(uri, session, last_event_id, auth, headers).await;
+        self.note("GET", answer, |_| "event-stream")
+    }
+}
+
+// ------------------------------------------------------------------------------------- the claims
+
+fn same<T: PartialEq + std::fmt::Debug>(seen: T, expected: T, what: &str) -> Claim {
+    if seen == expected { Ok(()) } else { Err(format!("{what}: {seen:?}, expected {expected:?}")) }
+}
+
+fn holds(condition: bool, seen: impl std::fmt::Debug) -> Claim {
+    if condition { Ok(()) } else { Err(format!("{seen:?}")) }
+}
+
+struct Run {
+    name: String,
+    failed: usize,
+}
+
+impl Run {
+    async fn claim(&mut self, claim: &str, body: impl Future<Output = Claim>) {
+        let outcome = timeout(DEADLINE, body).await;
+        match outcome.unwrap_or_else(|_| Err(format!("not done within {DEADLINE:?}"))) {
+            Ok(()) => println!("ok {} {claim}", self.name),
+            Err(seen) => {
+                self.failed += 1;
+                println!(
+                    "FAIL {} {claim}: {}",
+                    self.name,
+                    seen.split_whitespace().collect::<Vec<_>>().join(" ")
+                );
+            }
+        }
+    }
+}
+
+struct Session(RunningService<RoleClient, Handler>);
+
+impl Session {
+    async fn text(&self, tool: &'static str, arguments: Value) -> Result<String, String> {
+        let mut call = CallToolRequestParams::new(tool);
+        if let Value::Object(arguments) = arguments {
+            call = call.with_arguments(arguments);
+        }
+        let result = self.0.call_tool(call).await.map_err(|error| format!("{tool}: {error}"))?;
+        let text = result.content.first().and_then(|content| content.as_text());
+        match text {
+            Some(text) if result.is_error != Some(true) => Ok(text.text.clone()),
+            _ => Err(format!("{tool} answered {result:?}")),
+        }
+    }
+}
+
+async fn check(url: &str, name: &str, lifecycle: ClientLifecycleMode) -> usize {
+    let notes = Notes(Arc::default());
+    let mut run = Run { name: name.to_owned(), failed: 0 };
+    let own = format!("{name}-{}", std::process::id());
+    let mut session = None;
+
+    run.claim("initialize", async {
+        let http = Recorded { http: reqwest::Client::new(), notes: notes.clone() };
+        let transport = StreamableHttpClientTransport::with_client(
+            http,
+            StreamableHttpClientTransportConfig::with_uri(url),
+        );
+        let handler = Handler { name: name.to_owned(), notes: notes.clone() };
+        let service =
+            handler.serve_with_lifecycle(transport, lifecycle).await.map_err(|error| error.to_string())?;
+        let server = service.peer_info().ok_or("no initialize result")?;
+        session = Some(Session(service));
+        same(server.server_info.as_ref().map(|info| info.name.as_str()), Some("notebook"), "server name")?;
+        same(server.protocol_version.as_str(), "2025-11-25", "version")
+    })
+    .await;
+    let Some(mut session) = session else { return run.failed };
+
+    run.claim("tools", async {
+        let tools = session.0.list_all_tools().await.map_err(|error| error.to_string())?;
+        let names: Vec<&str> = tools.iter().map(|tool| &*tool.name).collect();
+        holds(names.contains(&"add_note") && names.contains(&"confirm_clear"), names)
+    })
+    .await;
+    run.claim("state", async {
+        let text = format!("kept by {own}");
+        session.text("add_note", json!({ "title": own, "text": text })).await?;
+        same(
+            session.text("list_notes", json!({})).await?,
+            format!("1. {own}"),
+            "every note of this session",
+        )?;
+        same(session.text("read_note", json!({ "title": own })).await?, text, "the note")
+    })
+    .await;
+    run.claim("concurrent", async {
+        let sent: Vec<String> = (0..CALLS).map(|i| format!("{own} {i} {}", "x".repeat(i * 10))).collect();
+        let peer = &Arc::new(session.0.peer().clone());
+        let mut calls = Vec::new();
+        for text in &sent {
+            let arguments = json!({ "text": text }).as_object().cloned().unwrap_or_default();
+            let call = CallToolRequestParams::new("echo").with_arguments(arguments);
+            let peer = Arc::clone(peer);
+            calls.push(tokio::spawn(async move { peer.call_tool(call).await }));
+        }
+        for (call, sent) in calls.into_iter().zip(sent) {
+            let result = call.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+            let text = result.content.first().and_then(|content| content.as_text()).map(|text| &*text.text);
+            same(text, Some(&*sent), "answer")?;
+        }
+        Ok(())
+    })
+    .await;
+    run.claim("sampling", async {
+        same(session.text("summarize", json!({})).await?, format!("summary: {name} read it"), "answer")
+    })
+    .await;
+    run.claim("elicitation", async {
+        same(&*session.text("confirm_clear", json!({})).await?, "cleared 1 notes", "answer")
+    })
+    .await;
+    run.claim("roots", async {
+        let roots = session.text("list_roots", json!({})).await?;
+        holds(roots.contains(&format!("file:///srv/{name}")), roots)
+    })
+    .await;
+    run.claim("progress", async {
+        session.text("count", json!({ "to": STEPS, "delay_ms": 5 })).await?;
+        notes.eventually(|seen| seen.steps.len() >= STEPS as usize, "every step").await?;
+        same(notes.with(|seen| seen.steps.clone()), (1..=STEPS).map(f64::from).collect(), "steps")
+    })
+    .await;
+    run.claim("log", async {
+        let debug = SetLevelRequestParams::new(LoggingLevel::Debug);
+        session.0.set_level(debug).await.map_err(|error| error.to_string())?;
+        session.text("log", json!({ "level": "warning", "message": format!("{own} warns") })).await?;
+        notes.eventually(|seen| seen.logs.contains(&format!("Warning {own} warns")), "the log line").await
+    })
+    .await;
+    run.claim("updates", async {
+        same(&*notes.answer("GET"), "event-stream", "GET")?;
+        let watched = SubscribeRequestParams::new("note:///watched");
+        session.0.subscribe(watched).await.map_err(|error| error.to_string())?;
+        session.text("add_note", json!({ "title": "watched", "text": own })).await?;
+        let arrived =
+            |seen: &Seen| seen.list_changed > 0 && seen.updated.iter().any(|uri| uri == "note:///watched");
+        notes.eventually(arrived, "updated and list_changed").await
+    })
+    .await;
+    run.claim("cancel", async {
+        let start = Instant::now();
+        // Dropping the call makes rmcp send the cancellation.
+        let call = session.text("slow", json!({ "seconds": 30, "text": "never" }));
+        if let Ok(answer) = timeout(Duration::from_millis(300), call).await {
+            return Err(format!("the cancelled call answered {answer:?}"));
+        }
+        holds(start.elapsed() < Duration::from_secs(5), start.elapsed())?;
+        same(&*session.text("echo", json!({ "text": "after" })).await?, "after", "the next call")
+    })
+    .await;
+    run.claim("slow", async {
+        let start = Instant::now();
+        notes.with(|seen| seen.answers.clear());
+        let answer = session.text("slow", json!({ "seconds": 3, "text": own })).await?;
+        same(answer, format!("waited 3 s: {own}"), "answer")?;
+        holds(start.elapsed() > Duration::from_millis(2_900), start.elapsed())?;
+        let answers = notes.with(|seen| seen.answers.clone());
+        holds(answers.contains(&("POST", "event-stream".into())), answers)
+    })
+    .await;
+    run.claim("terminate", async {
+        session.0.close().await.map_err(|error| error.to_string())?;
+        same(&*notes.answer("DELETE"), "done", "DELETE")
+    })
+    .await;
+    run.claim("gone", async {
+        let old = notes.with(|seen| seen.session.clone()).unwrap_or_default();
+        let request = reqwest::Client::new()
+            .post(url)
+            .header("content-type", "application/json")
+            .header("accept", "application/json, text/event-stream")
+            .header("mcp-protocol-version", "2025-11-25")
+            .header("mcp-session-id", old)
+            .body(r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#);
+        let answer = request.send().await.map_err(|error| error.to_string())?;
+        let status = answer.status();
+        let body = answer.text().await.map_err(|error| error.to_string())?;
+        let code = serde_json::from_str::<Value>(&body).map(|body| body["error"]["code"].clone());
+        holds(status == 404 && code.is_ok_and(|code| code == -32001), (status, body))
+    })
+    .await;
+    run.failed
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [url, name, mode] = arguments.as_slice() else {
+        eprintln!("usage: rmcp-client URL NAME auto|initialize");
+        return ExitCode::from(64);
+    };
+    let lifecycle = match mode.as_str() {
+        "auto" => ClientLifecycleMode::Auto {
+            preferred_versions: vec![ProtocolVersion::V_2026_07_28],
+            legacy_version: None,
+        },
+        _ => ClientLifecycleMode::Initialize,
+    };
+    if check(url, name, lifecycle).await == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

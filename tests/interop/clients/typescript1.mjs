@@ -1,0 +1,49 @@
+// The official TypeScript SDK, 1.x: node typescript1.mjs URL NAME
+import { Client } from '@modelcontextprotocol/sdk/client/index.js';
+import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
+import * as types from '@modelcontextprotocol/sdk/types.js';
+import { check, exit, recorded } from './claims.mjs';
+
+const [url, name] = process.argv.slice(2);
+const answers = [];
+const seen = { logs: [], updated: [], listChanged: 0 };
+
+const client = new Client(
+  { name, version: '1' },
+  { capabilities: { sampling: {}, elicitation: { form: {} }, roots: {} } },
+);
+client.setRequestHandler(types.CreateMessageRequestSchema, () => ({
+  model: 'none',
+  role: 'assistant',
+  content: { type: 'text', text: `${name} read it` },
+}));
+client.setRequestHandler(types.ElicitRequestSchema, () => ({ action: 'accept', content: { confirm: true } }));
+client.setRequestHandler(types.ListRootsRequestSchema, () => ({ roots: [{ uri: `file:///srv/${name}`, name }] }));
+client.setNotificationHandler(types.LoggingMessageNotificationSchema, ({ params }) => {
+  seen.logs.push(`${params.level} ${params.data}`);
+});
+client.setNotificationHandler(types.ResourceUpdatedNotificationSchema, ({ params }) => {
+  seen.updated.push(params.uri);
+});
+client.setNotificationHandler(types.ResourceListChangedNotificationSchema, () => {
+  seen.listChanged += 1;
+});
+const transport = new StreamableHTTPClientTransport(new URL(url), { fetch: recorded(answers) });
+
+await check(name, url, {
+  answers,
+  seen,
+  connect: () => client.connect(transport),
+  server: () => client.getServerVersion().name,
+  version: () => transport.protocolVersion,
+  tools: async () => (await client.listTools()).tools.map((tool) => tool.name),
+  call: (tool, args, options) => client.callTool({ name: tool, arguments: args }, undefined, options),
+  setLevel: (level) => client.setLoggingLevel(level),
+  subscribe: (uri) => client.subscribeResource({ uri }),
+  sessionId: () => transport.sessionId,
+  end: async () => {
+    await transport.terminateSession();
+    await client.close();
+  },
+});
+exit();

@@ -1,0 +1,47 @@
+// The official TypeScript SDK, 2.x: node typescript2.mjs URL NAME auto|legacy
+import { Client, StreamableHTTPClientTransport } from '@modelcontextprotocol/client';
+import { check, exit, recorded } from './claims.mjs';
+
+const [url, name, mode] = process.argv.slice(2);
+const answers = [];
+const seen = { logs: [], updated: [], listChanged: 0 };
+
+const client = new Client(
+  { name, version: '1' },
+  { capabilities: { sampling: {}, elicitation: { form: {} }, roots: {} }, versionNegotiation: { mode } },
+);
+client.setRequestHandler('sampling/createMessage', () => ({
+  model: 'none',
+  role: 'assistant',
+  content: { type: 'text', text: `${name} read it` },
+}));
+client.setRequestHandler('elicitation/create', () => ({ action: 'accept', content: { confirm: true } }));
+client.setRequestHandler('roots/list', () => ({ roots: [{ uri: `file:///srv/${name}`, name }] }));
+client.setNotificationHandler('notifications/message', ({ params }) => {
+  seen.logs.push(`${params.level} ${params.data}`);
+});
+client.setNotificationHandler('notifications/resources/updated', ({ params }) => {
+  seen.updated.push(params.uri);
+});
+client.setNotificationHandler('notifications/resources/list_changed', () => {
+  seen.listChanged += 1;
+});
+const transport = new StreamableHTTPClientTransport(new URL(url), { fetch: recorded(answers) });
+
+await check(name, url, {
+  answers,
+  seen,
+  connect: () => client.connect(transport),
+  server: () => client.getServerVersion().name,
+  version: () => client.getNegotiatedProtocolVersion(),
+  tools: async () => (await client.listTools()).tools.map((tool) => tool.name),
+  call: (tool, args, options) => client.callTool({ name: tool, arguments: args }, options),
+  setLevel: (level) => client.setLoggingLevel(level),
+  subscribe: (uri) => client.subscribeResource({ uri }),
+  sessionId: () => transport.sessionId,
+  end: async () => {
+    await transport.terminateSession();
+    await client.close();
+  },
+});
+exit();

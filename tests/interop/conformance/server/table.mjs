@@ -1,0 +1,113 @@
+// table.mjs RESULTS REPORT: what passes natively against what passes through the bridge, check by check.
+// Writes REPORT (markdown) and prints it, lists what was lost, closes with `N passed, N failed`; exit code 1 if any failed.
+import { existsSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { createRequire } from 'node:module';
+import { parse } from 'yaml';
+
+const [results, report] = process.argv.slice(2);
+
+// The releases are pinned, so the control's totals are known: fewer means that the suite did not run to its end.
+const LINES = [
+  { line: '0.1', native: 47, scored: () => true },
+  { line: '0.2', native: 84, scored: required('conformance-0.2/requirements/2025-11-25.yaml') },
+];
+
+function required(path) {
+  const { server } = parse(readFileSync(join(import.meta.dirname, 'node_modules', path), 'utf8'));
+  return scenario => server.includes(scenario);
+}
+
+const version = line =>
+  createRequire(import.meta.url)(`./node_modules/conformance-${line}/package.json`).version;
+
+/** Scenario -> checks, in the order in which they ran. */
+function read(...path) {
+  const dir = join(results, ...path);
+  if (!existsSync(dir)) return new Map();
+  return new Map(
+    readdirSync(dir)
+      .map(name => /^server-(.+)-(\d{4}-\d\d-\d\dT.+)$/.exec(name))
+      .filter(Boolean)
+      .sort((a, b) => a[2].localeCompare(b[2]))
+      .map(([name, scenario]) => [scenario, JSON.parse(readFileSync(join(dir, name, 'checks.json'), 'utf8'))]),
+  );
+}
+
+const passes = (checks, id) => checks.filter(check => check.id === id && check.status === 'SUCCESS').length;
+const explain = check => [check.status, check.errorMessage ?? check.details?.message].filter(Boolean).join(': ');
+
+/** How many of the natively passed checks pass here, and why the others do not. */
+function compare(native, here) {
+  const lost = [];
+  let passed = 0;
+  const won = native.filter(check => check.status === 'SUCCESS');
+  for (const id of new Set(won.map(check => check.id))) {
+    const want = passes(native, id);
+    const got = Math.min(want, passes(here, id));
+    passed += got;
+    if (got === want) continue;
+    const instead = here.filter(check => check.id === id && check.status !== 'SUCCESS').map(explain);
+    lost.push(...Array(want - got).fill(`${id}: ${instead.join('; ') || 'not reached'}`));
+  }
+  const fresh = here.filter(check => check.status === 'FAILURE' && passes(native, check.id) === 0);
+  lost.push(...fresh.map(check => `${check.id}: ${explain(check)}`));
+  return { passed, of: won.length, lost };
+}
+
+const sections = [];
+const complaints = [];
+let passed = 0;
+let failed = 0;
+
+for (const { line, native: expected, scored } of LINES) {
+  const native = read(line, 'native');
+  const byDefault = read(line, 'bridge');
+  const rows = [];
+  const sum = { native: 0, bridge: 0, scoredNative: 0, scoredBridge: 0 };
+  for (const [scenario, checks] of native) {
+    const optionsFile = join(results, line, 'options', scenario, 'options');
+    const options = existsSync(optionsFile) ? readFileSync(optionsFile, 'utf8').trim() : '';
+    const plain = compare(checks, byDefault.get(scenario) ?? []);
+    const best = options ? compare(checks, read(line, 'options', scenario).get(scenario) ?? []) : plain;
+    passed += best.passed;
+    failed += best.lost.length;
+    complaints.push(...best.lost.map(loss => `${line} ${scenario} ${loss}`));
+    sum.native += best.of;
+    sum.bridge += best.passed;
+    if (scored(scenario)) {
+      sum.scoredNative += best.of;
+      sum.scoredBridge += best.passed;
+    }
+    const note = options && `\`${options}\`, without it ${plain.passed}/${plain.of}`;
+    const name = scored(scenario) ? scenario : `${scenario} (not scored)`;
+    rows.push(`| ${name} | ${best.of}/${best.of} | ${best.passed}/${best.of} | ${note} |`);
+    const broken = checks.filter(check => ['FAILURE', 'WARNING', 'SKIPPED'].includes(check.status));
+    failed += broken.length;
+    complaints.push(...broken.map(check => `${line} ${scenario} ${check.id}: the control: ${explain(check)}`));
+  }
+  if (sum.native !== expected) {
+    failed += 1;
+    complaints.push(`${line} the control passed ${sum.native} checks, not ${expected}`);
+  }
+  rows.push(`| **all checks** | **${sum.native}** | **${sum.bridge}** | |`);
+  if (sum.scoredNative !== sum.native) {
+    rows.push(`| **scored for 2025-11-25** | **${sum.scoredNative}** | **${sum.scoredBridge}** | |`);
+  }
+  sections.push(
+    [
+      `### @modelcontextprotocol/conformance ${version(line)}`,
+      '',
+      '| scenario | natively over HTTP | through the bridge | bridge option |',
+      '|---|---|---|---|',
+      ...rows,
+    ].join('\n'),
+  );
+}
+
+const markdown = sections.join('\n\n') + '\n';
+writeFileSync(report, markdown);
+console.log(markdown);
+for (const complaint of complaints) console.log(`FAILED ${complaint}`);
+console.log(`${passed} passed, ${failed} failed`);
+process.exitCode = failed > 0 ? 1 : 0;
