@@ -5,7 +5,7 @@
 //! returned. Time is a [`Duration`] since the session began, and whether somebody reads a stream is asked through a
 //! function, so that every rule here is a table in a test.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -13,6 +13,10 @@ use bytes::{Bytes, BytesMut};
 use super::ids::{BridgeId, ChildId, ClientId, Id, ProgressToken, StreamId};
 use super::line::{push_flat, push_line};
 use super::message::{Envelope, Head, Kind, Message, find, peek_head, splice};
+
+mod calls;
+
+use calls::{Call, Calls, HANDSHAKE, WithChild};
 
 /// How long a cancelled call waits for an answer that crossed the cancellation, before it ends with an error.
 pub const CANCEL_GRACE: Duration = Duration::from_secs(5);
@@ -153,38 +157,17 @@ enum Phase {
 }
 
 #[derive(Debug)]
-struct Call {
-    client: ClientId,
-    stream: StreamId,
-    /// Whether its stream may carry more than the answer.
-    streams: bool,
-    deadline: Duration,
-    /// When a cancelled call ends at the latest.
-    cancelled: Option<Duration>,
-    token: Option<ProgressToken>,
-    /// Whether the child has seen it.
-    written: bool,
-}
-
-#[derive(Debug)]
 struct Asked {
     stream: StreamId,
     deadline: Duration,
 }
-
-/// The id of `initialize`. It is the first message of every child.
-const HANDSHAKE: BridgeId = BridgeId(1);
 
 /// One session's protocol state.
 #[derive(Debug)]
 pub struct Machine {
     limits: Limits,
     phase: Phase,
-    last_id: BridgeId,
-    calls: BTreeMap<BridgeId, Call>,
-    by_client: HashMap<ClientId, BridgeId>,
-    tokens: HashMap<ProgressToken, BridgeId>,
-    cancelled: BTreeSet<(Duration, BridgeId)>,
+    calls: Calls,
     held: VecDeque<(Message, Option<BridgeId>)>,
     held_bytes: usize,
     asked: HashMap<ChildId, Asked>,
@@ -201,11 +184,7 @@ impl Machine {
         Self {
             limits,
             phase: Phase::Starting { initialized: false },
-            last_id: BridgeId(HANDSHAKE.0 - 1),
-            calls: BTreeMap::new(),
-            by_client: HashMap::new(),
-            tokens: HashMap::new(),
-            cancelled: BTreeSet::new(),
+            calls: Calls::new(),
             held: VecDeque::new(),
             held_bytes: 0,
             asked: HashMap::new(),
@@ -286,11 +265,11 @@ impl Machine {
         if message.method() == "initialize" {
             return Err(Refusal::AlreadyInitialized(client));
         }
-        if self.by_client.contains_key(&client) {
+        if self.calls.find(&client).is_some() {
             return Err(Refusal::DuplicateId(client));
         }
         // The handshake is the bridge's need and not one of the client's calls.
-        let handshake = usize::from(self.calls.contains_key(&HANDSHAKE));
+        let handshake = usize::from(self.calls.handshake().is_some());
         if self.calls.len() - handshake >= self.limits.max_in_flight {
             return Ok(Fate::Overload(client));
         }
@@ -336,26 +315,21 @@ impl Machine {
             return Fate::Taken;
         };
         let id = params.get(span.clone()).and_then(Id::parse).map(ClientId);
-        let Some(id) = id.and_then(|id| self.by_client.get(&id).copied()) else {
+        let Some((id, call)) = id.and_then(|id| self.calls.find(&id)) else {
             return Fate::Swallowed("the cancelled request is not in flight");
         };
         if id == HANDSHAKE {
             return Fate::Swallowed("initialize cannot be cancelled"); // 2025-11-25 `basic/utilities/cancellation`
         }
-        let Some(call) = self.calls.get_mut(&id) else {
-            return Fate::Swallowed("the cancelled request is not in flight");
-        };
         if !call.written {
-            let (stream, client) = (call.stream, call.client.clone());
-            self.unregister(id);
-            return Fate::Withdrawn(stream, client);
+            let withdrawn = Fate::Withdrawn(call.stream, call.client.clone());
+            self.calls.remove(id);
+            return withdrawn;
         }
         if call.cancelled.is_some() {
             return Fate::Swallowed("the request has been cancelled before");
         }
-        let deadline = now + CANCEL_GRACE;
-        call.cancelled = Some(deadline);
-        self.cancelled.insert((deadline, id));
+        self.calls.set_cancelled(id, now + CANCEL_GRACE);
         let start = message.envelope().params.as_ref().map_or(0, |params| params.start);
         splice(out, message.text(), start + span.start..start + span.end, id.to_string().as_bytes());
         out.extend_from_slice(b"\n");
@@ -390,15 +364,18 @@ impl Machine {
         let id = match token {
             // An error about a request whose id the child could not read (JSON-RPC 2.0 §5), or a child that loses ids:
             // with one call in flight there is no doubt whose answer it is.
-            "null" => self.only_call(),
+            "null" => match self.calls.with_child() {
+                WithChild::One(id) => Some(id),
+                WithChild::None | WithChild::Several => None,
+            },
             _ => BridgeId::echoed(token),
         };
         let Some(id) = id else { return Told::Dropped(Dropped::UnknownId) };
-        if !self.calls.get(&id).is_some_and(|call| call.written) {
-            let seen = (HANDSHAKE..=self.last_id).contains(&id) && !self.calls.contains_key(&id);
-            return Told::Dropped(if seen { Dropped::Late } else { Dropped::UnknownId });
+        if !self.calls.is_with_child(id) {
+            let ended = self.calls.has_ended(id);
+            return Told::Dropped(if ended { Dropped::Late } else { Dropped::UnknownId });
         }
-        let Some(call) = self.unregister(id) else { return Told::Dropped(Dropped::Late) };
+        let Some(call) = self.calls.remove(id) else { return Told::Dropped(Dropped::Late) };
         let success = envelope.kind == Kind::Success;
         if id == HANDSHAKE {
             self.handshake_answered(text, success, out);
@@ -478,7 +455,7 @@ impl Machine {
         let token = find(params, &["progressToken"]).and_then(|span| params.get(span))?;
         // Children that keep numbers as floats echo 7 as 7.0.
         let token = Id::parse(token).or_else(|| Id::parse(&BridgeId::echoed(token)?.to_string()))?;
-        self.calls.get(self.tokens.get(&ProgressToken(token))?)
+        self.calls.with_token(&ProgressToken(token))
     }
 
     /// The child takes back one of its own requests: the client hears it where it heard the request.
@@ -496,8 +473,8 @@ impl Machine {
     /// with several, the newest that can take it; with none, it is for the listening stream.
     fn related_stream(&self, live: Live<'_>) -> StreamId {
         let takes =
-            |call: &&Call| call.streams && call.written && call.cancelled.is_none() && live(call.stream);
-        self.calls.values().rev().find(takes).map_or(StreamId::LISTENING, |call| call.stream)
+            |call: &Call| call.streams && call.written && call.cancelled.is_none() && live(call.stream);
+        self.calls.newest(takes).map_or(StreamId::LISTENING, |call| call.stream)
     }
 
     /// Writes the oldest message that waited for the handshake. `false`: nothing waits, or it must wait on.
@@ -510,7 +487,7 @@ impl Machine {
         match id {
             None => push_line(out, &[message.text()]),
             // It may have been cancelled or timed out while it waited.
-            Some(id) if self.calls.contains_key(&id) => self.write_request(&message, id, out),
+            Some(id) if self.calls.get(id).is_some() => self.write_request(&message, id, out),
             Some(_) => {}
         }
         true
@@ -529,19 +506,19 @@ impl Machine {
                 Some(id) => id,
                 None => return TooLong::Nobody,
             },
-            Head::Unclear if !self.calls.values().any(|call| call.written) => return TooLong::Nobody,
-            Head::Unclear => match self.only_call() {
-                Some(id) => id,
-                None => return TooLong::Unclear,
+            Head::Unclear => match self.calls.with_child() {
+                WithChild::None => return TooLong::Nobody,
+                WithChild::One(id) => id,
+                WithChild::Several => return TooLong::Unclear,
             },
         };
-        if !self.calls.get(&id).is_some_and(|call| call.written) {
+        if !self.calls.is_with_child(id) {
             return TooLong::Nobody;
         }
         if id == HANDSHAKE {
             self.phase = Phase::Refused;
         }
-        match self.unregister(id) {
+        match self.calls.remove(id) {
             Some(call) => TooLong::Call(call.stream, call.client),
             None => TooLong::Nobody,
         }
@@ -549,26 +526,25 @@ impl Machine {
 
     /// When the next deadline passes.
     pub fn next_deadline(&self) -> Option<Duration> {
-        let handshake = self.calls.get(&HANDSHAKE).map(|call| call.deadline);
-        let oldest = self.calls.iter().find(|(id, _)| **id != HANDSHAKE).map(|(_, call)| call.deadline);
-        let cancelled = self.cancelled.first().map(|(deadline, _)| *deadline);
+        let handshake = self.calls.handshake().map(|call| call.deadline);
+        let oldest = self.calls.oldest().map(|(_, call)| call.deadline);
+        let cancelled = self.calls.next_cancelled().map(|(deadline, _)| deadline);
         let asked = self.asked.values().map(|asked| asked.deadline).min();
         [handshake, oldest, cancelled, asked].into_iter().flatten().min()
     }
 
     /// Ends one thing whose deadline has passed; `None` when there is no more.
     pub fn expire(&mut self, now: Duration, live: Live<'_>, out: &mut BytesMut) -> Option<Expired> {
-        if self.calls.get(&HANDSHAKE).is_some_and(|call| call.deadline <= now) {
+        if self.calls.handshake().is_some_and(|call| call.deadline <= now) {
             return Some(Expired::Initialize);
         }
-        if let Some((deadline, id)) = self.cancelled.first().copied()
+        if let Some((deadline, id)) = self.calls.next_cancelled()
             && deadline <= now
         {
-            let call = self.unregister(id)?;
+            let call = self.calls.remove(id)?;
             return Some(Expired::Cancelled(call.stream, call.client));
         }
-        let oldest = self.calls.iter().find(|(id, _)| **id != HANDSHAKE);
-        if let Some((&id, call)) = oldest
+        if let Some((id, call)) = self.calls.oldest()
             && call.deadline <= now
         {
             if call.written && call.cancelled.is_none() {
@@ -579,7 +555,7 @@ impl Machine {
                 );
                 push_line(out, &[start.as_bytes(), id.as_bytes(), end.as_bytes()]);
             }
-            let call = self.unregister(id)?;
+            let call = self.calls.remove(id)?;
             return Some(Expired::Request(call.stream, call.client));
         }
         while let Some((id, asked)) = self.asked.iter_mut().find(|(_, asked)| asked.deadline <= now) {
@@ -601,10 +577,8 @@ impl Machine {
     pub fn abandon(&mut self) -> Vec<(StreamId, ClientId)> {
         self.held.clear();
         self.held_bytes = 0;
-        self.by_client.clear();
-        self.tokens.clear();
-        self.cancelled.clear();
-        std::mem::take(&mut self.calls).into_values().map(|call| (call.stream, call.client)).collect()
+        self.asked.clear();
+        self.calls.drain().map(|call| (call.stream, call.client)).collect()
     }
 
     fn register(
@@ -615,45 +589,15 @@ impl Machine {
         streams: bool,
         now: Duration,
     ) -> BridgeId {
-        self.last_id.0 += 1;
-        let id = self.last_id;
         let params = message.params();
         let token = memchr::memmem::find(params.as_bytes(), b"progressToken")
             .and_then(|_| find(params, &["_meta", "progressToken"]))
             .and_then(|span| Id::parse(params.get(span)?))
             .map(ProgressToken);
-        if let Some(token) = token.clone() {
-            self.tokens.insert(token, id);
-        }
-        let timeout = if id == HANDSHAKE { self.limits.init_timeout } else { self.limits.request_timeout };
-        self.by_client.insert(client.clone(), id);
-        let call =
-            Call { client, stream, streams, deadline: now + timeout, cancelled: None, token, written: false };
-        self.calls.insert(id, call);
-        id
-    }
-
-    fn unregister(&mut self, id: BridgeId) -> Option<Call> {
-        let call = self.calls.remove(&id)?;
-        self.by_client.remove(&call.client);
-        if let Some(token) = &call.token
-            && self.tokens.get(token) == Some(&id)
-        {
-            self.tokens.remove(token);
-        }
-        if let Some(deadline) = call.cancelled {
-            self.cancelled.remove(&(deadline, id));
-        }
-        Some(call)
-    }
-
-    /// The one request that the child has and has not answered; `None` where there are several.
-    fn only_call(&self) -> Option<BridgeId> {
-        let mut written = self.calls.iter().filter(|(_, call)| call.written);
-        match (written.next(), written.next()) {
-            (Some((id, _)), None) => Some(*id),
-            _ => None,
-        }
+        let handshake = self.calls.next_id() == HANDSHAKE;
+        let timeout = if handshake { self.limits.init_timeout } else { self.limits.request_timeout };
+        let deadline = now + timeout;
+        self.calls.insert(Call { client, stream, streams, token, deadline, cancelled: None, written: false })
     }
 
     fn write_or_hold(&mut self, message: Message, id: Option<BridgeId>, out: &mut BytesMut) {
@@ -676,9 +620,7 @@ impl Machine {
         let Some(span) = message.envelope().id.clone() else { return };
         splice(out, message.text(), span, id.to_string().as_bytes());
         out.extend_from_slice(b"\n");
-        if let Some(call) = self.calls.get_mut(&id) {
-            call.written = true;
-        }
+        self.calls.set_written(id);
     }
 
     fn say_initialized(&mut self, out: &mut BytesMut) {

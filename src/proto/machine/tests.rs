@@ -1,6 +1,8 @@
 //! What the machine must do: first single rules, then every order of events around one call, then properties over
 //! whole sessions.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use serde_json::Value;
@@ -1731,12 +1733,7 @@ impl World {
         let machine = &self.session.machine;
         assert_eq!(machine.in_flight(), self.in_flight().count());
         assert!(machine.in_flight() <= self.limits.max_in_flight + 1, "the handshake is nobody's call");
-        let by_client: BTreeSet<BridgeId> = machine.by_client.values().copied().collect();
-        assert!(by_client.iter().eq(machine.calls.keys()), "each call is found by its client's id");
-        let tokens: BTreeSet<BridgeId> = machine.tokens.values().copied().collect();
-        assert!(tokens.iter().eq(machine.calls.keys()), "each call is found by its token");
-        let cancelled = machine.calls.iter().filter_map(|(id, call)| Some((call.cancelled?, *id)));
-        assert_eq!(machine.cancelled, cancelled.collect(), "each cancelled call has its grace");
+        machine.calls.check();
         let held: usize = machine.held.iter().map(|(message, _)| message.text().len()).sum();
         assert_eq!(machine.held_bytes, held, "what waits is counted");
         assert!(machine.held.len() <= self.limits.max_in_flight, "and bounded");

@@ -1,0 +1,179 @@
+//! The requests of clients that have no answer yet, found by any of their names.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
+
+use crate::proto::ids::{BridgeId, ClientId, ProgressToken, StreamId};
+
+/// The id of `initialize`. It is the first message of every child.
+pub(super) const HANDSHAKE: BridgeId = BridgeId(1);
+
+/// A request of a client.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) client: ClientId,
+    /// The stream of the POST that asked.
+    pub(super) stream: StreamId,
+    /// Whether its stream may carry more than the answer.
+    pub(super) streams: bool,
+    pub(super) token: Option<ProgressToken>,
+    /// When the child must have answered.
+    pub(super) deadline: Duration,
+    /// When a cancelled call ends at the latest.
+    pub(super) cancelled: Option<Duration>,
+    /// Whether the child has seen it.
+    pub(super) written: bool,
+}
+
+/// All of them. Ids are given in ascending order and deadlines are equally far, so the first is the next to expire;
+/// only the handshake has a limit of its own.
+#[derive(Debug)]
+pub(super) struct Calls {
+    last: BridgeId,
+    table: BTreeMap<BridgeId, Call>,
+    by_client: HashMap<ClientId, BridgeId>,
+    by_token: HashMap<ProgressToken, BridgeId>,
+    cancelled: BTreeSet<(Duration, BridgeId)>,
+}
+
+impl Calls {
+    pub(super) fn new() -> Self {
+        Self {
+            last: BridgeId(HANDSHAKE.0 - 1),
+            table: BTreeMap::new(),
+            by_client: HashMap::new(),
+            by_token: HashMap::new(),
+            cancelled: BTreeSet::new(),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// The id that the next call will get.
+    pub(super) fn next_id(&self) -> BridgeId {
+        BridgeId(self.last.0 + 1)
+    }
+
+    /// Takes a call in. Of two with the same progress token the newer one gets the progress.
+    pub(super) fn insert(&mut self, call: Call) -> BridgeId {
+        let id = self.next_id();
+        self.last = id;
+        if let Some(token) = call.token.clone() {
+            self.by_token.insert(token, id);
+        }
+        self.by_client.insert(call.client.clone(), id);
+        self.table.insert(id, call);
+        id
+    }
+
+    /// Takes a call out: it has ended.
+    pub(super) fn remove(&mut self, id: BridgeId) -> Option<Call> {
+        let call = self.table.remove(&id)?;
+        self.by_client.remove(&call.client);
+        if let Some(token) = &call.token
+            && self.by_token.get(token) == Some(&id)
+        {
+            self.by_token.remove(token);
+        }
+        if let Some(deadline) = call.cancelled {
+            self.cancelled.remove(&(deadline, id));
+        }
+        Some(call)
+    }
+
+    /// Takes all out, oldest first.
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = Call> + use<> {
+        self.by_client.clear();
+        self.by_token.clear();
+        self.cancelled.clear();
+        std::mem::take(&mut self.table).into_values()
+    }
+
+    pub(super) fn get(&self, id: BridgeId) -> Option<&Call> {
+        self.table.get(&id)
+    }
+
+    pub(super) fn find(&self, client: &ClientId) -> Option<(BridgeId, &Call)> {
+        let id = *self.by_client.get(client)?;
+        Some((id, self.table.get(&id)?))
+    }
+
+    pub(super) fn with_token(&self, token: &ProgressToken) -> Option<&Call> {
+        self.table.get(self.by_token.get(token)?)
+    }
+
+    /// Whether the child has the call and has not answered.
+    pub(super) fn is_with_child(&self, id: BridgeId) -> bool {
+        self.get(id).is_some_and(|call| call.written)
+    }
+
+    /// Whether this was the id of a call that has ended.
+    pub(super) fn has_ended(&self, id: BridgeId) -> bool {
+        (HANDSHAKE..=self.last).contains(&id) && !self.table.contains_key(&id)
+    }
+
+    /// How many calls the child has and has not answered: none, this one, or several.
+    pub(super) fn with_child(&self) -> WithChild {
+        let mut written = self.table.iter().filter(|(_, call)| call.written);
+        match (written.next(), written.next()) {
+            (None, _) => WithChild::None,
+            (Some((id, _)), None) => WithChild::One(*id),
+            (Some(_), Some(_)) => WithChild::Several,
+        }
+    }
+
+    /// The newest that fits.
+    pub(super) fn newest(&self, fits: impl Fn(&Call) -> bool) -> Option<&Call> {
+        self.table.values().rev().find(|call| fits(call))
+    }
+
+    /// `initialize`, until it is answered.
+    pub(super) fn handshake(&self) -> Option<&Call> {
+        self.get(HANDSHAKE)
+    }
+
+    /// The oldest but the handshake: of all others, its deadline is the first.
+    pub(super) fn oldest(&self) -> Option<(BridgeId, &Call)> {
+        self.table.iter().find(|(id, _)| **id != HANDSHAKE).map(|(id, call)| (*id, call))
+    }
+
+    /// The cancelled call that ends first, and when.
+    pub(super) fn next_cancelled(&self) -> Option<(Duration, BridgeId)> {
+        self.cancelled.first().copied()
+    }
+
+    pub(super) fn set_written(&mut self, id: BridgeId) {
+        if let Some(call) = self.table.get_mut(&id) {
+            call.written = true;
+        }
+    }
+
+    pub(super) fn set_cancelled(&mut self, id: BridgeId, deadline: Duration) {
+        if let Some(call) = self.table.get_mut(&id) {
+            call.cancelled = Some(deadline);
+            self.cancelled.insert((deadline, id));
+        }
+    }
+
+    /// That every call is found by each of its names, and nothing else is.
+    #[cfg(test)]
+    pub(super) fn check(&self) {
+        let by_client: BTreeSet<BridgeId> = self.by_client.values().copied().collect();
+        assert!(by_client.iter().eq(self.table.keys()), "each call is found by its client's id");
+        let with_token = self.table.iter().filter(|(_, call)| call.token.is_some());
+        let by_token: BTreeSet<BridgeId> = self.by_token.values().copied().collect();
+        assert!(by_token.iter().eq(with_token.map(|(id, _)| id)), "each call is found by its token");
+        let cancelled = self.table.iter().filter_map(|(id, call)| Some((call.cancelled?, *id)));
+        assert_eq!(self.cancelled, cancelled.collect(), "each cancelled call has its grace");
+    }
+}
+
+/// See [`Calls::with_child`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum WithChild {
+    None,
+    One(BridgeId),
+    Several,
+}
