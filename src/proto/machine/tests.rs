@@ -140,9 +140,8 @@ impl Harness {
     }
 
     fn assert_nothing_in_flight(&self) {
-        let Machine { calls, by_client, tokens, cancelled, .. } = &self.machine;
-        let left = (calls.len(), by_client.len(), tokens.len(), cancelled.len());
-        assert_eq!(left, (0, 0, 0, 0), "calls that ended leave nothing behind");
+        self.machine.calls.check();
+        assert_eq!(self.machine.calls.len(), 0, "calls that ended leave nothing behind");
     }
 }
 
