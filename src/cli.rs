@@ -17,13 +17,7 @@ const LOCAL: &str = "127.0.0.1:8080";
 /// The same in a container, where loopback would be reachable for nobody.
 const CONTAINER: &str = "[::]:8080";
 
-/// Turns a stdio MCP server into a Streamable HTTP backend: one child process per session.
-///
-/// usage: mcp-bridge [options] -- COMMAND [ARGUMENTS...]
-///
-/// Each option can be set in the environment too: --max-sessions as MCP_BRIDGE_MAX_SESSIONS, a switch as 1 or 0, a
-/// list with one entry per line. The command line wins. Durations are written 250ms, 15s, 30m, 1h; sizes 512KiB,
-/// 10MiB.
+/// The options as they are typed.
 #[derive(FromArgs, Debug, Default)]
 struct Arguments {
     /// where to listen, IP:PORT or unix:PATH (127.0.0.1:8080; in a container [::]:8080)
@@ -254,7 +248,7 @@ pub fn parse(
         .collect();
     let given = match Arguments::from_args(&["mcp-bridge"], &words) {
         Ok(given) => given,
-        Err(exit) if exit.status.is_ok() => return Ok(Task::Print(exit.output)),
+        Err(exit) if exit.status.is_ok() => return Ok(Task::Print(help(&exit.output))),
         Err(exit) if separator.is_none() && words.iter().any(|word| !word.starts_with('-')) => {
             return Err(format!(
                 "{}\nThe server's command goes behind --: mcp-bridge [options] -- COMMAND",
@@ -283,6 +277,21 @@ pub fn parse(
     }
     Ok(if check { Task::Check(Box::new(options)) } else { Task::Serve(Box::new(options)) })
 }
+
+/// argh's list of options below our own introduction: it would run usage, text and options into one paragraph.
+fn help(generated: &str) -> String {
+    let options = generated.split_once("Options:").map_or(generated, |(_, options)| options);
+    format!("{INTRODUCTION}\nOptions:{options}")
+}
+
+const INTRODUCTION: &str = "\
+Usage: mcp-bridge [OPTIONS] -- COMMAND [ARGUMENTS...]
+
+Turns a stdio MCP server into a Streamable HTTP backend: one child process per session.
+
+Each option can be set in the environment too: --max-sessions as MCP_BRIDGE_MAX_SESSIONS, a switch as 1 or 0, a list
+with one entry per line. The command line wins. Durations are written 250ms, 15s, 30m, 1h; sizes 512KiB, 10MiB.
+";
 
 /// Where an option's text comes from: the command line, else the environment.
 struct Source<'e> {

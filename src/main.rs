@@ -80,7 +80,7 @@ fn serve(options: &Options) -> u8 {
     let command = match command(options) {
         Ok(command) => command,
         Err((why, code)) => {
-            error!(event = "child.command_missing", why);
+            error!(event = "child.command_missing", code, "{why}");
             return code;
         }
     };
@@ -174,14 +174,16 @@ fn command(options: &Options) -> Result<Command, (String, u8)> {
     let path = path.or_else(|| std::env::var("PATH").ok()).unwrap_or_default();
     let program = resolve(Path::new(name), &path).map_err(|why| match why {
         Unrunnable::NotFound => {
-            (format!("{name:?} is not there: not a file, and not in PATH={path}"), NOT_FOUND)
+            (format!("{} is not there: no such file, and not in PATH={path}", name.display()), NOT_FOUND)
         }
-        Unrunnable::NotExecutable => (format!("{name:?} is there and not executable"), NOT_EXECUTABLE),
+        Unrunnable::NotExecutable => {
+            (format!("{} is there and not executable", name.display()), NOT_EXECUTABLE)
+        }
     })?;
     if let Some(directory) = &options.cwd
         && !directory.is_dir()
     {
-        return Err((format!("--cwd is {directory:?}: not a directory"), USAGE));
+        return Err((format!("--cwd is {}: not a directory", directory.display()), USAGE));
     }
     // The bridge's own settings are none of the server's business, nor is what a service manager says to the bridge:
     // sd_notify(3) and sd_listen_fds(3) are for the process they were given to.
