@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep_until};
 use tracing::debug;
 
 use crate::http::body::Body;
@@ -101,8 +101,17 @@ pub(super) struct Guarded<S> {
     sniffed: Bytes,
     exchanges: Exchanges,
     head_timeout: Option<Duration>,
-    /// Runs from the first byte of a head, together with the count of exchanges at that time.
-    head: Option<(usize, Pin<Box<Sleep>>)>,
+    head: Option<Head>,
+}
+
+/// A request head that has begun.
+#[derive(Debug)]
+struct Head {
+    /// The count of exchanges when it began.
+    since: usize,
+    deadline: Instant,
+    /// Made when the peer lets us wait: nearly every head comes in one piece.
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Guarded<S> {
@@ -124,7 +133,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let count = this.exchanges.count();
-        if this.head.as_ref().is_some_and(|(since, _)| *since != count) {
+        if this.head.as_ref().is_some_and(|head| head.since != count) {
             this.head = None; // the head was complete: an exchange has begun
         }
         let before = buffer.filled().len();
@@ -141,21 +150,21 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
             && count.is_multiple_of(2)
             && buffer.filled().len() > before
         {
-            this.head = Some((count, Box::pin(sleep(limit))));
+            this.head = Some(Head { since: count, deadline: Instant::now() + limit, timer: None });
         }
-        if let Some((_, timer)) = &mut this.head
-            && read.is_pending()
-            && timer.as_mut().poll(context).is_ready()
-        {
-            debug!(event = "conn.timeout", phase = "head");
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
-        // A peer that always has one more byte is ready each time; the deadline counts all the same.
-        if let Some((_, timer)) = &this.head
-            && timer.deadline() <= Instant::now()
-        {
-            debug!(event = "conn.timeout", phase = "head");
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        if let Some(head) = &mut this.head {
+            let late = if read.is_pending() {
+                let deadline = head.deadline;
+                let timer = head.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+                timer.as_mut().poll(context).is_ready()
+            } else {
+                // A peer that always has one more byte is ready each time; the deadline counts all the same.
+                head.deadline <= Instant::now()
+            };
+            if late {
+                debug!(event = "conn.timeout", phase = "head");
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
         }
         read
     }
