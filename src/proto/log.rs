@@ -1,7 +1,7 @@
 //! The ring of events from which a client that lost its connection resumes (2025-11-25 `basic/transports`,
 //! "Resumability and Redelivery").
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::ids::{EventId, StreamId};
 
@@ -19,62 +19,102 @@ pub enum NoReplay {
 
 /// Recent events of all streams of one session, bounded in bytes.
 ///
-/// When it is full the oldest event that is no answer goes first, and answers only when nothing else is left:
-/// a lost notification is a gap, a lost answer is a call that never ends.
+/// When it is full, streams that have ended and were heard to the end go first, oldest first. Then the oldest event
+/// that is no answer goes, and answers only when nothing else is left: a lost notification is a gap, a lost answer is
+/// a call that never ends.
 #[derive(Debug)]
 pub struct EventLog<T> {
     max: usize,
     held: usize,
-    notes: VecDeque<Stored<T>>,
-    answers: VecDeque<Stored<T>>,
-    streams: HashMap<StreamId, Stream>,
+    streams: HashMap<StreamId, Stream<T>>,
+    /// Streams that have ended and were heard to the end, oldest first.
+    spent: VecDeque<StreamId>,
+    /// Where the events are that are no answers, by age; and those that are.
+    notes: BTreeMap<u64, EventId>,
+    answers: BTreeMap<u64, EventId>,
+    next_age: u64,
+}
+
+#[derive(Debug)]
+struct Stream<T> {
+    /// The place of the newest event, whether or not it is still here.
+    newest: u64,
+    ended: bool,
+    events: VecDeque<Stored<T>>,
 }
 
 #[derive(Debug)]
 struct Stored<T> {
-    id: EventId,
+    place: u64,
+    age: u64,
     payload: T,
     size: usize,
+    answer: bool,
 }
 
-#[derive(Debug, Default)]
-struct Stream {
-    /// The place of the newest event, whether or not it is still here.
-    newest: u64,
-    /// How many of its events are here.
-    held: usize,
-    ended: bool,
+impl<T> Default for Stream<T> {
+    fn default() -> Self {
+        Self { newest: 0, ended: false, events: VecDeque::new() }
+    }
 }
 
 impl<T: Clone> EventLog<T> {
     /// A ring for at most `max` bytes.
     pub fn new(max: usize) -> Self {
-        Self { max, held: 0, notes: VecDeque::new(), answers: VecDeque::new(), streams: HashMap::new() }
+        Self {
+            max,
+            held: 0,
+            streams: HashMap::new(),
+            spent: VecDeque::new(),
+            notes: BTreeMap::new(),
+            answers: BTreeMap::new(),
+            next_age: 0,
+        }
     }
 
-    /// How many bytes it holds, overhead included.
-    pub fn held(&self) -> usize {
-        self.held
-    }
-
-    /// Keeps an event of `size` bytes. Places of one stream come in ascending order without gaps.
-    pub fn push(&mut self, id: EventId, payload: T, size: usize, answer: bool) {
+    /// Keeps an event of `size` bytes. Places of one stream come in ascending order without gaps. Returns how many
+    /// events of streams that go on, or that nobody has heard, had to go for it.
+    pub fn push(&mut self, id: EventId, payload: T, size: usize, answer: bool) -> usize {
         let size = size + OVERHEAD;
+        let age = self.next_age;
+        self.next_age += 1;
         let stream = self.streams.entry(id.stream).or_default();
         stream.newest = id.place;
-        stream.held += 1;
+        stream.events.push_back(Stored { place: id.place, age, payload, size, answer });
         self.held += size;
-        let ring = if answer { &mut self.answers } else { &mut self.notes };
-        ring.push_back(Stored { id, payload, size });
+        let index = if answer { &mut self.answers } else { &mut self.notes };
+        index.insert(age, id);
+        let mut lost = 0;
         while self.held > self.max {
-            let Some(oldest) = self.notes.pop_front().or_else(|| self.answers.pop_front()) else { break };
-            self.held -= oldest.size;
-            if let Some(stream) = self.streams.get_mut(&oldest.id.stream) {
-                stream.held -= 1;
-                if stream.ended && stream.held == 0 {
-                    self.streams.remove(&oldest.id.stream);
-                }
+            if let Some(spent) = self.spent.pop_front() {
+                self.forget(spent);
+                continue;
             }
+            let Some((_, oldest)) = self.notes.pop_first().or_else(|| self.answers.pop_first()) else {
+                break;
+            };
+            self.evict(oldest);
+            lost += 1;
+        }
+        lost
+    }
+
+    fn forget(&mut self, id: StreamId) {
+        for event in self.streams.remove(&id).map(|stream| stream.events).into_iter().flatten() {
+            self.held -= event.size;
+            let index = if event.answer { &mut self.answers } else { &mut self.notes };
+            index.remove(&event.age);
+        }
+    }
+
+    fn evict(&mut self, id: EventId) {
+        let Some(stream) = self.streams.get_mut(&id.stream) else { return };
+        let place = stream.events.iter().position(|event| event.place == id.place);
+        if let Some(event) = place.and_then(|place| stream.events.remove(place)) {
+            self.held -= event.size;
+        }
+        if stream.ended && stream.events.is_empty() {
+            self.streams.remove(&id.stream);
         }
     }
 
@@ -83,13 +123,14 @@ impl<T: Clone> EventLog<T> {
         self.streams.entry(id.stream).or_default().newest = id.place;
     }
 
-    /// Notes that no further event of the stream will come.
-    pub fn end(&mut self, id: StreamId) {
-        if let Some(stream) = self.streams.get_mut(&id) {
-            stream.ended = true;
-            if stream.held == 0 {
-                self.streams.remove(&id);
-            }
+    /// Notes that no further event of the stream will come. `heard`: somebody listened to the end.
+    pub fn end(&mut self, id: StreamId, heard: bool) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        stream.ended = true;
+        if stream.events.is_empty() {
+            self.streams.remove(&id);
+        } else if heard {
+            self.spent.push_back(id);
         }
     }
 
@@ -109,15 +150,11 @@ impl<T: Clone> EventLog<T> {
 
     /// The events of the stream behind `last` that are still here, whatever has left the ring.
     pub fn rest(&self, last: EventId) -> Vec<(EventId, T)> {
-        let mut events: Vec<_> = self
-            .notes
-            .iter()
-            .chain(&self.answers)
-            .filter(|event| event.id.stream == last.stream && event.id.place > last.place)
-            .map(|event| (event.id, event.payload.clone()))
-            .collect();
-        events.sort_unstable_by_key(|(id, _)| id.place);
-        events
+        let events = self.streams.get(&last.stream).map(|stream| &stream.events).into_iter().flatten();
+        let behind = events.filter(|event| event.place > last.place);
+        behind
+            .map(|event| (EventId { stream: last.stream, place: event.place }, event.payload.clone()))
+            .collect()
     }
 }
 
@@ -171,13 +208,28 @@ mod tests {
     }
 
     #[test]
+    fn what_was_heard_to_its_end_goes_before_what_may_still_be_wanted() {
+        let mut log = EventLog::new(3 * (OVERHEAD + 1));
+        log.push(id(1, 2), "heard answer", 1, true);
+        log.end(StreamId(1), true);
+        log.push(id(2, 2), "unheard answer", 1, true);
+        log.end(StreamId(2), false);
+        assert_eq!(log.push(id(0, 1), "note", 1, false), 0);
+        assert_eq!(log.push(id(0, 2), "note", 1, false), 0, "nothing that matters is lost");
+        assert_eq!(log.replay(id(1, 1)), Err(NoReplay::Unknown));
+        assert_eq!(places(log.rest(id(0, 0))), [1, 2]);
+        assert_eq!(log.push(id(0, 3), "note", 1, false), 1, "a note went, and that is told");
+        assert_eq!(log.replay(id(2, 1)), Ok(vec![(id(2, 2), "unheard answer")]));
+    }
+
+    #[test]
     fn an_event_larger_than_the_ring_is_not_kept_and_nothing_else_breaks() {
         let mut log = EventLog::new(1000);
         log.push(id(1, 1), "small", 1, false);
         log.push(id(1, 2), "huge", 5000, true);
-        assert_eq!(log.held(), 0);
+        assert_eq!(log.held, 0);
         assert_eq!(log.replay(id(1, 1)), Err(NoReplay::Evicted));
-        log.end(StreamId(1));
+        log.end(StreamId(1), false);
         assert_eq!(log.replay(id(1, 1)), Err(NoReplay::Unknown), "nothing of an ended, empty stream is kept");
     }
 
@@ -193,7 +245,7 @@ mod tests {
                 let place = newest.entry(stream).or_default();
                 *place += 1;
                 log.push(id(stream, *place), (stream, *place), size, answer);
-                prop_assert!(log.held() <= max);
+                prop_assert!(log.held <= max);
             }
             for (stream, newest) in newest {
                 for seen in 0..=newest {
@@ -211,7 +263,8 @@ mod tests {
             let mut log = EventLog::new(2000);
             for stream in 1..=streams {
                 log.push(id(stream, 2), (), 100, false);
-                log.end(StreamId(stream));
+                log.end(StreamId(stream), stream % 2 == 0);
+                prop_assert_eq!(log.notes.len(), log.streams.len());
             }
             prop_assert!(log.streams.len() <= 2000 / (100 + OVERHEAD));
         }

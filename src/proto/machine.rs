@@ -159,7 +159,9 @@ enum Phase {
 #[derive(Debug)]
 struct Asked {
     stream: StreamId,
-    deadline: Duration,
+    /// When it is answered with an error, unless somebody listens by then. `None`: a client has it, and the person who
+    /// is thinking about it is not hurried.
+    unheard: Option<Duration>,
 }
 
 /// One session's protocol state.
@@ -432,7 +434,8 @@ impl Machine {
         }
         let related = matches!(&*method, "sampling/createMessage" | "elicitation/create" | "roots/list");
         let stream = if related { self.related_stream(live) } else { StreamId::LISTENING };
-        self.asked.insert(id, Asked { stream, deadline: now + LISTENER_GRACE });
+        let unheard = (!live(stream)).then(|| now + LISTENER_GRACE);
+        self.asked.insert(id, Asked { stream, unheard });
         Told::Event { stream, message: flat(text) }
     }
 
@@ -443,7 +446,7 @@ impl Machine {
                 Some(call) => call.stream,
                 None => StreamId::LISTENING,
             },
-            "notifications/cancelled" => self.child_cancelled(text, envelope),
+            "notifications/cancelled" => self.child_cancelled(text, envelope, live),
             "notifications/message" => self.related_stream(live),
             _ => StreamId::LISTENING,
         };
@@ -459,14 +462,14 @@ impl Machine {
     }
 
     /// The child takes back one of its own requests: the client hears it where it heard the request.
-    fn child_cancelled(&mut self, text: &str, envelope: &Envelope) -> StreamId {
+    fn child_cancelled(&mut self, text: &str, envelope: &Envelope, live: Live<'_>) -> StreamId {
         let params = envelope.params(text.as_bytes());
         let id = find(params, &["requestId"]).and_then(|span| Id::parse(params.get(span)?)).map(ChildId);
         let Some((id, asked)) = id.and_then(|id| self.asked.remove_entry(&id)) else {
             return StreamId::LISTENING;
         };
         self.forget(id);
-        asked.stream
+        if live(asked.stream) { asked.stream } else { StreamId::LISTENING }
     }
 
     /// stdio does not say which call a log line or a question belongs to. With one call in flight it is that one's;
@@ -529,7 +532,7 @@ impl Machine {
         let handshake = self.calls.handshake().map(|call| call.deadline);
         let oldest = self.calls.oldest().map(|(_, call)| call.deadline);
         let cancelled = self.calls.next_cancelled().map(|(deadline, _)| deadline);
-        let asked = self.asked.values().map(|asked| asked.deadline).min();
+        let asked = self.asked.values().filter_map(|asked| asked.unheard).min();
         [handshake, oldest, cancelled, asked].into_iter().flatten().min()
     }
 
@@ -558,9 +561,10 @@ impl Machine {
             let call = self.calls.remove(id)?;
             return Some(Expired::Request(call.stream, call.client));
         }
-        while let Some((id, asked)) = self.asked.iter_mut().find(|(_, asked)| asked.deadline <= now) {
+        let due = |asked: &Asked| asked.unheard.is_some_and(|deadline| deadline <= now);
+        while let Some((id, asked)) = self.asked.iter_mut().find(|(_, asked)| due(asked)) {
             if live(asked.stream) {
-                asked.deadline = now + LISTENER_GRACE; // a person may be thinking about the answer
+                asked.unheard = None; // somebody came to listen meanwhile
                 continue;
             }
             let id = id.clone();

@@ -20,11 +20,17 @@ use crate::proto::message::{Kind, Message, elements, is_array};
 /// A buffer for stdin that grew beyond this many bytes is given back once it is empty.
 const KEEP: usize = 64 * 1024;
 
-/// How many noisy lines of the child are logged one by one; from then on once per [`NOISE_PAUSE`].
-const NOISE_LINES: u64 = 10;
+/// How many log lines of one kind the child can cause before they are rationed to one per [`RATION_PAUSE`].
+const RATION: u64 = 10;
 
-/// See [`NOISE_LINES`].
-const NOISE_PAUSE: Duration = Duration::from_secs(60);
+/// See [`RATION`].
+const RATION_PAUSE: Duration = Duration::from_secs(60);
+
+/// How long a reader that has too much waiting may take nothing before it is cut off.
+const STUCK: Duration = Duration::from_secs(1);
+
+/// How long it may have too much waiting at all: its child is not read meanwhile.
+const TOO_SLOW: Duration = Duration::from_secs(30);
 
 /// How much of a noisy line is logged, in characters.
 const NOISE_WIDTH: usize = 256;
@@ -53,10 +59,46 @@ pub(super) struct Core<'s> {
     pub(super) stdin: BytesMut,
     began: Instant,
     active: Instant,
-    /// The length of an answer that was too long and could not be told whose it was.
+    /// Whether the session was idle when it was last asked.
+    idle: bool,
+    /// Streams whose readers have too much waiting.
+    full: HashMap<StreamId, Full>,
+    /// A message was too long, and it may have been the answer to any of several requests.
     lost: bool,
-    noise: u64,
-    noise_logged: Instant,
+    noise: Ration,
+    dropped: Ration,
+    evicted: Ration,
+}
+
+/// A reader that has too much waiting.
+#[derive(Debug)]
+struct Full {
+    since: Instant,
+    /// When it was last seen to take something.
+    checked: Instant,
+}
+
+/// Log lines that the child can cause at will: a few at once, then one a minute with the count.
+#[derive(Debug)]
+struct Ration {
+    count: u64,
+    logged: Instant,
+}
+
+impl Ration {
+    fn new() -> Self {
+        Self { count: 0, logged: Instant::now() }
+    }
+
+    /// How many there have been, if it is time to say so.
+    fn take(&mut self) -> Option<u64> {
+        self.count += 1;
+        if self.count > RATION && self.logged.elapsed() < RATION_PAUSE {
+            return None;
+        }
+        self.logged = Instant::now();
+        Some(self.count)
+    }
 }
 
 impl<'s> Core<'s> {
@@ -76,9 +118,12 @@ impl<'s> Core<'s> {
             stdin: BytesMut::new(),
             began,
             active: began,
+            idle: false,
+            full: HashMap::new(),
             lost: false,
-            noise: 0,
-            noise_logged: began,
+            noise: Ration::new(),
+            dropped: Ration::new(),
+            evicted: Ration::new(),
         }
     }
 
@@ -106,9 +151,14 @@ impl<'s> Core<'s> {
         self.idle_deadline().filter(|deadline| *deadline <= now).map(|_| End::Idle(self.config.idle_timeout))
     }
 
-    /// Lets others know since when the session is idle.
-    pub(super) fn publish_idle(&self) {
-        let since = self.is_idle().then_some(self.active);
+    /// Notes the moment when the session became idle, and lets others know.
+    pub(super) fn settle_idle(&mut self) {
+        let idle = self.is_idle();
+        if idle && !self.idle {
+            self.active = Instant::now();
+        }
+        self.idle = idle;
+        let since = idle.then_some(self.active);
         *self.shared.idle_since.lock().unwrap_or_else(PoisonError::into_inner) = since;
     }
 
@@ -123,7 +173,8 @@ impl<'s> Core<'s> {
     pub(super) fn deadline(&self) -> Option<Instant> {
         let protocol = self.machine.next_deadline().map(|deadline| self.began + deadline);
         let lifetime = self.config.max_lifetime.map(|limit| self.began + limit);
-        protocol.into_iter().chain(lifetime).chain(self.idle_deadline()).min()
+        let full = self.full.values().map(|full| full.checked + STUCK).min();
+        protocol.into_iter().chain(lifetime).chain(full).chain(self.idle_deadline()).min()
     }
 
     /// How many requests have no answer.
@@ -194,7 +245,7 @@ impl<'s> Core<'s> {
             let Err(refusal) = self.pass_on(message, stream, streams) else { continue };
             if alone {
                 if let Some(Stream { feed: Some(feed), .. }) = self.streams.remove(&stream) {
-                    self.log.end(stream);
+                    self.log.end(stream, true);
                     feed.push(Delivery::Refused(refusal));
                 }
             } else if let (true, Some(id)) = (request, id) {
@@ -255,9 +306,41 @@ impl<'s> Core<'s> {
         }
     }
 
-    /// Forgets readers that have left.
+    /// Whether some reader has so much waiting that the child is not to be read.
+    pub(super) fn is_full(&self) -> bool {
+        !self.full.is_empty()
+    }
+
+    /// Looks after readers that have too much waiting. One that goes on taking slows its child down; one that takes
+    /// nothing, or too little, must not hold up the other streams of the session.
+    fn relieve(&mut self) {
+        let (now, sid) = (Instant::now(), self.shared.id.short());
+        let streams = &mut self.streams;
+        self.full.retain(|id, full| {
+            let Some(stream) = streams.get_mut(id) else { return false };
+            let Some(feed) = stream.feed.as_ref().filter(|feed| feed.is_full()) else { return false };
+            if now < full.checked + STUCK {
+                return true;
+            }
+            full.checked = now;
+            if feed.has_progress() && now < full.since + TOO_SLOW {
+                return true;
+            }
+            warn!(
+                event = "stream.cut",
+                sid,
+                stream = id.0,
+                "the client does not read what it asked for; it can resume"
+            );
+            feed.cut();
+            stream.feed = None;
+            false
+        });
+    }
+
+    /// Forgets readers that have left, and sees who has caught up.
     pub(super) fn sweep(&mut self) {
-        self.active = Instant::now();
+        self.relieve();
         self.settle_heard();
         for stream in self.streams.values_mut() {
             if stream.feed.as_ref().is_some_and(|feed| !feed.is_live()) {
@@ -304,7 +387,9 @@ impl<'s> Core<'s> {
         let text = match std::str::from_utf8(line) {
             Ok(text) => text,
             Err(_) => {
-                warn!(event = "child.invalid_utf8", sid = self.sid(), bytes = line.len());
+                if let Some(count) = self.dropped.take() {
+                    warn!(event = "child.invalid_utf8", sid = self.sid(), bytes = line.len(), count);
+                }
                 repaired = String::from_utf8_lossy(line);
                 &*repaired
             }
@@ -324,7 +409,6 @@ impl<'s> Core<'s> {
         let told = self.machine.child(text, now, &|stream| is_live(streams, stream), &mut self.stdin);
         match told {
             Told::Answer { stream, message, success } => {
-                self.active = Instant::now();
                 if let (None, Some(version)) = (self.shared.negotiated.get(), self.machine.negotiated()) {
                     let _ = self.shared.negotiated.set(version.into());
                 }
@@ -333,31 +417,34 @@ impl<'s> Core<'s> {
             Told::Event { stream, message } => self.deliver(stream, What::Message(message)),
             Told::Replied(to) => debug!(event = "child.replied", sid = self.sid(), to),
             Told::Dropped(Dropped::Noise) => self.noisy(text),
-            Told::Dropped(why) => info!(event = "child.dropped", sid = self.sid(), why = why.as_str()),
+            Told::Dropped(why) => {
+                if let Some(count) = self.dropped.take() {
+                    info!(event = "child.dropped", sid = self.sid(), why = why.as_str(), count);
+                }
+            }
         }
         while self.machine.release(&mut self.stdin) {}
     }
 
     /// stdout carries messages only, but many servers print a banner or a log line there.
     fn noisy(&mut self, text: &str) {
-        self.noise += 1;
-        if self.noise > NOISE_LINES && self.noise_logged.elapsed() < NOISE_PAUSE {
-            return;
-        }
-        self.noise_logged = Instant::now();
+        let Some(count) = self.noise.take() else { return };
         let line: String = text.chars().take(NOISE_WIDTH).collect();
         let hint = if text.starts_with('{') {
             "looks like JSON: a message must stand on one line"
         } else {
             "not a message: a server logs to stderr, not to stdout"
         };
-        warn!(event = "child.stdout_noise", sid = self.sid(), count = self.noise, line = ?line, hint);
+        warn!(event = "child.stdout_noise", sid = self.sid(), count, line = ?line, hint);
     }
 
     /// Gives an event to its stream.
     fn deliver(&mut self, id: StreamId, what: What) {
         let sid = self.shared.id.short();
-        let Some(stream) = self.streams.get_mut(&id) else { return };
+        let Some(stream) = self.streams.get_mut(&id) else {
+            debug!(event = "response.undeliverable", sid, stream = id.0);
+            return;
+        };
         stream.place += 1;
         let answer = what.is_answer();
         let last = answer && stream.unanswered <= 1;
@@ -365,31 +452,39 @@ impl<'s> Core<'s> {
         // Nobody can ask for the first event of a POST again: only an id that was seen can be resumed behind.
         let keep = id == StreamId::LISTENING || stream.place > 1 || self.config.prime;
         if keep {
-            self.log.push(event.id, event.clone(), event.what.size(), answer);
+            let lost = self.log.push(event.id, event.clone(), event.what.size(), answer);
+            if lost > 0
+                && let Some(count) = self.evicted.take()
+            {
+                info!(event = "stream.evicted", sid, lost, count, "see --replay-buffer");
+            }
         } else if !last {
             self.log.skip(event.id);
         }
-        match stream.feed.as_ref().map(|feed| feed.offer(event)) {
-            Some(Ok(())) => {}
-            Some(Err(Unsent::Lagging)) => {
-                warn!(event = "stream.cut", sid, stream = id.0, "the client does not read; it can resume");
-                stream.feed = None;
+        let offered = stream.feed.as_ref().map_or(Err(Unsent::Gone), |feed| feed.offer(event));
+        match offered {
+            Ok(()) => {}
+            Err(Unsent::Full) => {
+                let now = Instant::now();
+                self.full.entry(id).or_insert(Full { since: now, checked: now });
             }
-            None | Some(Err(Unsent::Gone)) if !keep => {
-                debug!(event = "response.undeliverable", sid, stream = id.0);
-            }
-            None | Some(Err(Unsent::Gone)) => {}
+            Err(Unsent::Gone) if !keep => debug!(event = "response.undeliverable", sid, stream = id.0),
+            Err(Unsent::Gone) => {}
         }
         if answer {
             stream.unanswered = stream.unanswered.saturating_sub(1);
         }
         if last {
-            self.log.end(id);
+            self.log.end(id, offered != Err(Unsent::Gone));
             self.streams.remove(&id);
+            self.full.remove(&id);
         }
     }
 
     pub(super) fn expire(&mut self) {
+        if self.is_full() {
+            self.relieve();
+        }
         let now = self.began.elapsed();
         loop {
             let streams = &self.streams;

@@ -17,9 +17,9 @@ use super::{End, Fault};
 use crate::proto::ids::{ClientId, EventId};
 use crate::proto::machine::Refusal;
 
-/// How many bytes may wait for a reader before a further event that is no answer cuts it off. With one stuck reader
-/// a session costs this much more memory, and the reader can resume from the session's log.
-pub const MAX_UNSENT: usize = 1024 * 1024;
+/// How many bytes may wait for a reader before the session stops reading its child. A reader that goes on taking slows
+/// the child down; one that does not is cut off, see [`Feed::cut`], and can resume from the session's log.
+pub(super) const MAX_UNSENT: usize = 1024 * 1024;
 
 /// One thing the session has to say.
 #[derive(Debug)]
@@ -85,19 +85,23 @@ impl What {
     }
 }
 
-/// Why an event was not queued.
+/// What else there is to say of an event that was offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unsent {
     /// The reader has left.
     Gone,
-    /// More than [`MAX_UNSENT`] bytes wait already; the reader has been cut off.
-    Lagging,
+    /// It was queued, and more than [`MAX_UNSENT`] bytes wait now.
+    Full,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
     waiting: VecDeque<Delivery>,
     unsent: usize,
+    /// [`MAX_UNSENT`] was reached, and the reader has not taken half of it since.
+    full: bool,
+    /// The reader took something since this was last asked.
+    progress: bool,
     waker: Option<Waker>,
     /// No more will be queued.
     closed: bool,
@@ -110,7 +114,7 @@ struct Queue {
 #[derive(Debug)]
 struct Shared {
     queue: Mutex<Queue>,
-    /// Told when a reader leaves before the end.
+    /// Told when a reader leaves before the end, or has caught up.
     left: Arc<Notify>,
 }
 
@@ -142,24 +146,41 @@ impl Feed {
         queue.wake(); // who waits to be attached is
     }
 
-    /// Queues an event, unless the reader left or lags.
+    /// Queues an event, unless the reader left.
     ///
     /// # Errors
-    /// [`Unsent`]; the reader gets nothing more then.
+    /// [`Unsent`].
     pub fn offer(&self, event: Event) -> Result<(), Unsent> {
         let mut queue = self.0.lock();
         if queue.left || queue.closed {
             return Err(Unsent::Gone);
         }
         let size = event.what.size();
-        if !event.what.is_answer() && queue.unsent > 0 && queue.unsent + size > MAX_UNSENT {
-            queue.waiting.clear();
-            queue.waiting.push_back(Delivery::Lagged);
-            queue.close();
-            return Err(Unsent::Lagging);
-        }
         queue.push(Delivery::Event(event), size);
+        if queue.unsent > MAX_UNSENT && queue.waiting.len() > 1 {
+            queue.full = true;
+            return Err(Unsent::Full);
+        }
         Ok(())
+    }
+
+    /// Whether too much waits for the reader. It is told through the session's `left` when that is over.
+    pub fn is_full(&self) -> bool {
+        let queue = self.0.lock();
+        queue.full && !queue.left && !queue.closed
+    }
+
+    /// Whether the reader took something since this was last asked.
+    pub fn has_progress(&self) -> bool {
+        std::mem::take(&mut self.0.lock().progress)
+    }
+
+    /// Cuts the reader off: it takes too little. What waits is dropped, and the stream breaks instead of ending.
+    pub fn cut(&self) {
+        let mut queue = self.0.lock();
+        queue.waiting.clear();
+        queue.waiting.push_back(Delivery::Lagged);
+        queue.close();
     }
 
     /// Queues what must be said, however much is waiting: the first word, or events from the log, which is bounded.
@@ -221,6 +242,11 @@ impl Reader {
                 if let Delivery::Event(event) = &delivery {
                     queue.unsent -= event.what.size();
                     queue.position = Some(event.id);
+                    queue.progress = true;
+                    if queue.full && queue.unsent <= MAX_UNSENT / 2 {
+                        queue.full = false;
+                        self.0.left.notify_one();
+                    }
                 }
                 Poll::Ready(Some(delivery))
             }
@@ -300,22 +326,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_reader_that_lags_is_cut_off_but_one_event_of_any_size_passes() {
+    async fn a_reader_is_full_until_it_has_taken_half_and_one_event_of_any_size_passes() {
         let (feed, reader) = pair();
         assert_eq!(feed.offer(event(1, 3 * MAX_UNSENT)), Ok(()), "a big message alone is no lag");
-        assert_eq!(feed.offer(event(2, 1)), Err(Unsent::Lagging));
-        assert!(matches!(reader.next().await, Some(Delivery::Lagged)));
-        assert!(reader.next().await.is_none());
-        assert!(!feed.is_live());
+        assert_eq!(feed.offer(event(2, MAX_UNSENT / 2)), Err(Unsent::Full));
+        assert!(feed.is_full() && !feed.has_progress());
+        assert!(matches!(reader.next().await, Some(Delivery::Event(event)) if event.id.place == 1));
+        assert!(!feed.is_full() && feed.has_progress());
+        assert!(!feed.has_progress(), "asked and answered");
+        assert!(matches!(reader.next().await, Some(Delivery::Event(event)) if event.id.place == 2));
     }
 
     #[tokio::test]
-    async fn an_answer_is_never_refused_for_lag() {
-        let (feed, _reader) = pair();
-        assert_eq!(feed.offer(event(1, MAX_UNSENT)), Ok(()));
-        let answer = What::Answer { message: vec![b'x'; 100].into(), success: true };
-        let last = Event { id: EventId { stream: StreamId(1), place: 2 }, what: answer, last: true };
-        assert_eq!(feed.offer(last), Ok(()), "a lost answer is a call that never ends");
+    async fn a_reader_that_is_cut_off_learns_that_there_was_more() {
+        let (feed, reader) = pair();
+        feed.push(Delivery::Event(event(1, 10)));
+        feed.cut();
+        assert!(matches!(reader.next().await, Some(Delivery::Lagged)));
+        assert!(reader.next().await.is_none());
+        assert!(!feed.is_live());
     }
 
     #[tokio::test]

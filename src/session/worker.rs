@@ -54,12 +54,20 @@ struct Dying {
     exit: Option<Exit>,
     stdout_ended: bool,
     stdin_closed: bool,
+    /// Nothing is in flight any more.
+    served: bool,
     until: Instant,
 }
 
 impl Dying {
     fn begin(grace: Duration) -> Self {
-        Self { exit: None, stdout_ended: false, stdin_closed: false, until: Instant::now() + grace }
+        Self {
+            exit: None,
+            stdout_ended: false,
+            stdin_closed: false,
+            served: false,
+            until: Instant::now() + grace,
+        }
     }
 
     fn end(&self) -> End {
@@ -104,10 +112,14 @@ impl Worker {
                 Stop::WhenIdle if core.in_flight() == 0 => break End::Shutdown,
                 Stop::WhenIdle | Stop::No => {}
             }
-            if let Some(dying) = &dying {
+            if let Some(dying) = &mut dying {
+                if dying.stdin_closed && core.in_flight() == 0 && !dying.served {
+                    // Most likely it is about to exit, and its exit says more than the closed pipe.
+                    dying.served = true;
+                    dying.until = dying.until.min(Instant::now() + LAST_WORDS);
+                }
                 let complete = dying.exit.is_some() && dying.stdout_ended;
-                let served = dying.stdin_closed && core.in_flight() == 0;
-                if complete || served || dying.until <= Instant::now() {
+                if complete || dying.until <= Instant::now() {
                     break dying.end();
                 }
             }
@@ -126,7 +138,7 @@ impl Worker {
                     dying.until = dying.until.min(Instant::now() + LAST_WORDS);
                 }
                 read = stdout.read_buf(decoder.buffer()),
-                    if dying.as_ref().is_none_or(|dying| !dying.stdout_ended) =>
+                    if !core.is_full() && dying.as_ref().is_none_or(|dying| !dying.stdout_ended) =>
                 {
                     while let Some(frame) = decoder.next() {
                         core.frame(frame);
@@ -161,7 +173,7 @@ impl Worker {
                 () = &mut timer, if deadline.is_some() => {}
             }
             core.expire();
-            core.publish_idle();
+            core.settle_idle();
         };
 
         let _ = self.shared.ended.set(why);
