@@ -8,14 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Incoming;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, ORIGIN};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, warn};
 
-use crate::proto::ids::Id;
+use crate::proto::ids::{ClientId, EventId, Id, SessionId};
 use crate::proto::machine::Refusal;
 use crate::proto::message::{Kind, Malformed, Message, elements, find, is_array};
 use crate::proto::version::Revision;
@@ -33,6 +33,9 @@ use body::{Body, EventStream};
 use compat::Compat;
 use guard::{Accepts, MCP_PROTOCOL_VERSION, MCP_SESSION_ID, Trust};
 use reply::{Problem, empty, json, refuse};
+
+/// How many messages a batch may have: each costs more memory than its few bytes of the body.
+const MAX_BATCH: usize = 1000;
 
 /// What the endpoint offers within a session.
 const METHODS: &str = "GET, POST, DELETE, OPTIONS";
@@ -78,6 +81,13 @@ impl Http {
         Self { config, sessions, compat }
     }
 
+    /// Ends what belongs to no session and would go on for ever: the bridge is stopping.
+    pub fn drain(&self) {
+        if let Some(compat) = &self.compat {
+            compat.close_fresh();
+        }
+    }
+
     /// Answers one request.
     pub async fn handle(&self, request: Request<Incoming>) -> Response<Body> {
         let (parts, body) = request.into_parts();
@@ -111,9 +121,12 @@ impl Http {
     /// From cheap to dear, and nothing about the body before we know who asks.
     fn check_head(&self, parts: &Parts) -> Result<(), Problem> {
         let path = parts.uri.path();
+        if parts.method == Method::CONNECT || path == "*" {
+            return Err(Problem::Method(METHODS)); // neither names a path
+        }
         let ours = path == self.config.path
             || path.strip_suffix('/').is_some_and(|path| path == self.config.path)
-            || (path == "/" && parts.method == Method::POST)
+            || (path == "/" && matches!(parts.method, Method::POST | Method::OPTIONS))
             || self.is_compat(parts);
         if !ours {
             return Err(Problem::Path(self.config.path.clone()));
@@ -143,8 +156,9 @@ impl Http {
             return Err(alone(Problem::Method("POST, OPTIONS")));
         }
         guard::check_body_head(&parts.headers, self.config.max_body).map_err(alone)?;
-        let body = body::read(body, self.config.max_body).await.map_err(alone)?;
-        compat.post(parts, body, &self.sessions).await
+        let (session, connection) = compat.find(parts).map_err(alone)?;
+        let (body, room) = body::read(body, self.config.max_body, session.as_ref()).await.map_err(alone)?;
+        compat::post(&connection, body, room, &self.sessions).await
     }
 
     async fn post(&self, headers: &HeaderMap, body: Incoming) -> Result<Response<Body>, Refused> {
@@ -159,15 +173,8 @@ impl Http {
             None => None,
             Some(id) => Some(self.find(id).map_err(|problem| (problem, None))?),
         };
-        // A session whose child does not read makes its clients wait with their bodies, and not our memory.
-        let max = self.config.max_body;
-        let announced =
-            body.size_hint().exact().and_then(|length| usize::try_from(length).ok()).unwrap_or(max);
-        let room = match &session {
-            Some(session) => session.room(announced).await,
-            None => None,
-        };
-        let body = body::read(body, max).await.map_err(|problem| (problem, None))?;
+        let read = body::read(body, self.config.max_body, session.as_ref()).await;
+        let (body, room) = read.map_err(|problem| (problem, None))?;
         let posted = parse(&body, session.as_ref())?;
         match session {
             Some(session) => self.post_to(&session, headers, posted, room, accepts).await,
@@ -190,7 +197,7 @@ impl Http {
             && message.kind() == Kind::Request
             && message.method() == "initialize"
         {
-            let refusal = message.id().map(|id| Refusal::AlreadyInitialized(crate::proto::ids::ClientId(id)));
+            let refusal = message.id().map(|id| Refusal::AlreadyInitialized(ClientId(id)));
             return Err((refusal.map_or(Problem::SessionRequired, Problem::Refused), id));
         }
         let reader = session.post(posted, room, accepts.stream).await.map_err(gone)?;
@@ -275,6 +282,9 @@ impl Http {
                 Some(Delivery::Refused(refusal)) => return First::Refused(Problem::Refused(refusal)),
                 Some(Delivery::NoReplay) => return First::Refused(Problem::NoReplay),
                 Some(Delivery::Gone(end)) => return First::Refused(Problem::SessionNotFound(Some(end))),
+                // Cut off before it began: the stream breaks as it would have later, and the session is as it was.
+                Some(Delivery::Lagged) if accepts.stream => return First::Events { events, complete: false },
+                // The session says something before it lets go of a reader, so this is the end of the session.
                 Some(Delivery::Lagged) | None => return First::Refused(Problem::SessionNotFound(None)),
             }
         }
@@ -296,8 +306,8 @@ impl Http {
             First::Events { events, complete: true } => Ok(whole(events)),
             First::Events { events, complete: false } => {
                 debug_assert!(accepts.stream, "a client that takes JSON only gets JSON");
-                let prime = if self.primes(session) { reader.position() } else { None };
-                let prime = prime.filter(|position| events.is_empty() && position.place == 0);
+                let stream = events.first().map(|event| event.id).or_else(|| reader.position());
+                let prime = stream.filter(|_| self.primes(session)).map(|id| EventId { place: 0, ..id });
                 let stream = EventStream::new(events, reader, self.config.keep_alive, prime, id);
                 Ok(event_stream(Body::Stream(Box::new(stream))))
             }
@@ -331,11 +341,12 @@ impl Http {
     fn delete(&self, headers: &HeaderMap) -> Result<Response<Body>, Problem> {
         let named = guard::session_id(headers)?.ok_or(Problem::Method(METHODS_ALONE))?;
         let session = self.find(named)?;
+        guard::check_version(headers, session.negotiated())?;
         self.sessions.end(&session, End::Deleted);
         Ok(empty(StatusCode::NO_CONTENT))
     }
 
-    fn find(&self, named: Option<crate::proto::ids::SessionId>) -> Result<Session, Problem> {
+    fn find(&self, named: Option<SessionId>) -> Result<Session, Problem> {
         match named.map(|id| self.sessions.find(&id)) {
             Some(Found::Live(session)) => Ok(session),
             Some(Found::Ended(end)) => Err(Problem::SessionNotFound(Some(end))),
@@ -388,6 +399,9 @@ fn parse(body: &Bytes, session: Option<&Session>) -> Result<Posted, Refused> {
     }
     if elements.is_empty() {
         return Err((Problem::Invalid("an empty batch"), None));
+    }
+    if elements.len() > MAX_BATCH {
+        return Err((Problem::Invalid("a batch of more than 1000 messages"), None));
     }
     let messages = elements
         .into_iter()

@@ -13,6 +13,7 @@
 //! | [`cli`] | argv and `MCP_BRIDGE_*` become validated options |
 //! | [`server`] | listener, connections and their limits, the graceful end |
 //! | [`drain`] | one stop signal, and when everyone has stopped |
+//! | [`log`] | lines to stderr that nobody has to read |
 //! | [`http`] | which request means what; [`http::reply`] is the one table of refusals |
 //! | [`sessions`] | which sessions exist; seats, the child started ahead; starts and ends them |
 //! | [`session`] | one session: a handle, and the one loop that owns machine, pipes and readers |
@@ -28,6 +29,7 @@ pub mod child;
 pub mod cli;
 pub mod drain;
 pub mod http;
+pub mod log;
 pub mod proto;
 pub mod reaper;
 pub mod server;

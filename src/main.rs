@@ -11,6 +11,7 @@ use mcp_bridge::cli::{self, LogFormat, Options, Task};
 use mcp_bridge::drain::{self, Drain};
 use mcp_bridge::http::guard::Trust;
 use mcp_bridge::http::{self, Http};
+use mcp_bridge::log;
 use mcp_bridge::proto::machine::Limits;
 use mcp_bridge::reaper::Reaper;
 use mcp_bridge::server;
@@ -93,7 +94,9 @@ fn serve(options: &Options) -> u8 {
             return CANNOT_LISTEN;
         }
     };
-    runtime.block_on(run(options, command))
+    let code = runtime.block_on(run(options, command));
+    log::flush();
+    code
 }
 
 async fn run(options: &Options, command: Command) -> u8 {
@@ -124,12 +127,12 @@ async fn run(options: &Options, command: Command) -> u8 {
     );
     let http = Arc::new(Http::new(http_config(options, &listener), Arc::clone(&sessions)));
     let (drain, watch) = drain::channel();
-    let server = tokio::spawn(server::serve(listener, http, watch));
+    let server = tokio::spawn(server::serve(listener, Arc::clone(&http), watch));
 
     let first = stop.next().await;
     info!(event = "bridge.stopping", signal = first.name, sessions = sessions.count(), within = ?options.shutdown_timeout);
     let code = tokio::select! {
-        in_time = wind_down(options, &sessions, drain), if first.patient => {
+        in_time = wind_down(options, &http, &sessions, drain), if first.patient => {
             if in_time { DRAINED } else { OUT_OF_TIME }
         }
         second = stop.next(), if first.patient => 128 + second.number,
@@ -151,17 +154,22 @@ async fn prepare(options: &Options) -> io::Result<(Listener, String, Stop, Reape
     Ok((listener, url, stop, reaper))
 }
 
-/// Ends everything in order. The listener stays open meanwhile: a balancer needs a moment to look elsewhere.
-async fn wind_down(options: &Options, sessions: &Sessions, drain: Drain) -> bool {
-    let half = options.shutdown_timeout / 2;
+/// Ends everything in order. The listener stays open meanwhile: a balancer needs a moment to look elsewhere. Whether
+/// all sessions ended in time.
+async fn wind_down(options: &Options, http: &Http, sessions: &Sessions, drain: Drain) -> bool {
+    // An eighth of the time is for the last bytes on the wire, half of the rest for calls in flight.
+    let last = options.shutdown_timeout / 8;
+    let half = (options.shutdown_timeout - last) / 2;
     sessions.drain();
+    http.drain();
     let mut in_time = timeout(half, sessions.drained()).await.is_ok();
     if !in_time {
         sessions.end_all();
         in_time = timeout(half, sessions.drained()).await.is_ok();
     }
-    // Every answer has been given; this is the time to put the last bytes on the wire.
-    in_time & timeout(options.shutdown_timeout / 8, drain.drain()).await.is_ok()
+    // Who is still sending a request, or reading an old answer, belongs to no session and has had its time.
+    let _ = timeout(last, drain.drain()).await;
+    in_time
 }
 
 fn command(options: &Options) -> Result<Command, (String, u8)> {
@@ -206,8 +214,8 @@ fn sessions_config(options: &Options) -> sessions::Config {
         warm: options.warm,
         evict: options.evict,
         stop_grace: options.stop_grace,
-        // Half of the time is for calls in flight; EOF and SIGTERM get a fifth each, SIGKILL and reaping the rest.
-        shutdown_grace: options.shutdown_timeout / 5,
+        // Of the half that is not for calls in flight, EOF and SIGTERM get two fifths each.
+        shutdown_grace: options.shutdown_timeout / 6,
         session: session::Config {
             limits: Limits {
                 init_timeout: options.init_timeout,
@@ -293,7 +301,7 @@ impl cli::Environment for Environment {
 fn start_log(format: LogFormat) {
     let level = std::env::var("RUST_LOG").ok().and_then(|text| text.parse::<Targets>().ok());
     let level = level.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
-    let layer = fmt::layer().with_writer(io::stderr).with_ansi(false).with_target(false);
+    let layer = fmt::layer().with_writer(|| log::Stderr).with_ansi(false).with_target(false);
     let layer = match format {
         LogFormat::Text => layer.boxed(),
         LogFormat::Json => layer.json().flatten_event(true).boxed(),

@@ -101,7 +101,25 @@ struct Registry {
     ended: HashMap<SessionId, End>,
     ended_order: VecDeque<SessionId>,
     ahead: Ahead,
+    /// How many clients wait for a seat.
+    waiting: usize,
     draining: bool,
+}
+
+/// A client that waits for a seat.
+struct Waiting<'s>(&'s Sessions);
+
+impl<'s> Waiting<'s> {
+    fn new(sessions: &'s Sessions) -> Self {
+        sessions.lock().waiting += 1;
+        Self(sessions)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.lock().waiting -= 1;
+    }
 }
 
 impl Sessions {
@@ -196,9 +214,10 @@ impl Sessions {
             return Ok(seat);
         }
         let full = || NoSession::Full(self.config.max_sessions);
-        if !self.is_one_leaving() && !self.evict() {
+        if !self.is_seat_coming() && !self.evict() {
             return Err(full());
         }
+        let _waiting = Waiting::new(self);
         let patience = self.config.stop_grace + TERM_GRACE;
         let seat = timeout(patience, Arc::clone(&self.seats).acquire_owned()).await;
         if !self.is_ready() {
@@ -207,9 +226,10 @@ impl Sessions {
         seat.ok().and_then(Result::ok).ok_or_else(full)
     }
 
-    fn is_one_leaving(&self) -> bool {
+    /// Whether more children are leaving than clients wait for their seats.
+    fn is_seat_coming(&self) -> bool {
         let registry = self.lock();
-        registry.processes.len() > registry.live.len()
+        registry.processes.len().saturating_sub(registry.live.len()) > registry.waiting
     }
 
     /// Ends the session that has been idle for the longest time, if there is one and the operator wants it.
@@ -271,6 +291,9 @@ impl Sessions {
         }
         self.lock().processes.remove(session.id());
         drop(seat);
+        if self.config.warm > 0 {
+            self.refill(); // a full house may have kept it from being done before
+        }
     }
 
     /// What is known of this id.

@@ -32,6 +32,7 @@ const WALLS: &[(&str, &[&str])] = &[
         ],
     ),
     ("reaper", &["crate::"]),
+    ("log", &["crate::", "tokio", "hyper"]),
     ("drain", &["crate::"]),
     ("child", &["serde", "json", "crate::proto", "crate::session", "crate::http", "crate::server", "hyper"]),
     (

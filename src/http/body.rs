@@ -16,22 +16,56 @@ use tokio::time::{Instant, Sleep, timeout};
 use super::reply::Problem;
 use crate::proto::ids::{EventId, Id};
 use crate::session::reader::{Delivery, Event, Reader, What};
+use crate::session::{Room, Session};
 
 /// How long a whole request body may take.
-pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a client waits before it reconnects to a primed stream, in milliseconds.
 const RETRY: &str = "1000";
 
-/// Reads a request body of at most `max` bytes.
+/// How much of a body that does not say its length is read without leave, in bytes.
+const UNANNOUNCED: usize = 64 * 1024;
+
+/// Reads a request body of at most `max` bytes, and gets leave from the session it is for to hold it: a session whose
+/// child does not read makes its clients wait with their bodies, and not our memory.
 ///
 /// # Errors
 /// [`Problem::BodyTooLarge`], [`Problem::BodyTimeout`], or [`Problem::BodyBroken`].
-pub async fn read(body: Incoming, max: usize) -> Result<Bytes, Problem> {
-    match timeout(BODY_TIMEOUT, Limited::new(body, max).collect()).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Problem::BodyTooLarge(max)),
-        Ok(Err(_)) => Err(Problem::BodyBroken),
+pub async fn read(
+    body: Incoming,
+    max: usize,
+    session: Option<&Session>,
+) -> Result<(Bytes, Option<Room>), Problem> {
+    let mut room = None;
+    if let (Some(session), Some(length)) = (session, body.size_hint().exact()) {
+        room = session.room(usize::try_from(length).unwrap_or(max)).await;
+    }
+    let mut body = Limited::new(body, max);
+    let read = async {
+        let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| match error.is::<LengthLimitError>() {
+                true => Problem::BodyTooLarge(max),
+                false => Problem::BodyBroken,
+            })?;
+            let Ok(data) = frame.into_data() else { continue }; // trailers
+            if first.is_empty() {
+                first = data; // most bodies come in one piece, which is then not copied
+                continue;
+            }
+            if rest.is_empty() {
+                rest.extend_from_slice(&first);
+            }
+            rest.extend_from_slice(&data);
+            if let (Some(session), None, true) = (session, &room, rest.len() > UNANNOUNCED) {
+                room = session.room(max).await;
+            }
+        }
+        Ok(if rest.is_empty() { first } else { rest.freeze() })
+    };
+    match timeout(BODY_TIMEOUT, read).await {
+        Ok(read) => read.map(|body| (body, room)),
         Err(_) => Err(Problem::BodyTimeout(BODY_TIMEOUT)),
     }
 }
@@ -133,6 +167,7 @@ pub struct EventStream {
     id: Option<Id>,
     prime: Option<EventId>,
     keep_alive: KeepAlive,
+    lagged: bool,
     ended: bool,
 }
 
@@ -147,7 +182,15 @@ impl EventStream {
         prime: Option<EventId>,
         id: Option<Id>,
     ) -> Self {
-        Self { first: first.into(), reader, id, prime, keep_alive: KeepAlive::new(pause), ended: false }
+        Self {
+            first: first.into(),
+            reader,
+            id,
+            prime,
+            keep_alive: KeepAlive::new(pause),
+            lagged: false,
+            ended: false,
+        }
     }
 
     fn poll_chunk(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, io::Error>>> {
@@ -157,7 +200,7 @@ impl EventStream {
             push(&mut chunk, &["id: ", &id.to_string(), "\nretry: ", RETRY, "\ndata: \n\n"]);
         }
         // Whatever is there goes out in one chunk.
-        while !self.ended {
+        while !self.ended && !self.lagged {
             let next = match self.first.pop_front() {
                 Some(event) => Poll::Ready(Some(Delivery::Event(event))),
                 None => self.reader.poll_next(context),
@@ -168,10 +211,9 @@ impl EventStream {
                     self.ended = event.last;
                     encode(&mut chunk, Some(event.id), &event.what);
                 }
-                // Not a proper end: the client must know that there is more, and where to resume.
                 Some(Delivery::Lagged) => {
-                    self.ended = true;
-                    return Poll::Ready(Some(Err(lagged())));
+                    self.lagged = true;
+                    break;
                 }
                 Some(other) => self.ended = encode_refusal(&mut chunk, other, self.id.as_ref()),
                 None => self.ended = true,
@@ -180,6 +222,11 @@ impl EventStream {
         if !chunk.is_empty() {
             self.keep_alive.restart();
             return Poll::Ready(Some(Ok(chunk.freeze())));
+        }
+        if self.lagged {
+            // Not a proper end: the client must know that there is more, and where to resume.
+            self.ended = true;
+            return Poll::Ready(Some(Err(lagged())));
         }
         if self.ended {
             return Poll::Ready(None);
@@ -204,7 +251,7 @@ pub struct MergedStream {
     /// The event that names where to post.
     endpoint: Option<Bytes>,
     /// Readers that will come.
-    coming: mpsc::UnboundedReceiver<Joined>,
+    coming: mpsc::Receiver<Joined>,
     readers: Vec<Joined>,
     /// The main reader has ended.
     over: bool,
@@ -224,7 +271,7 @@ impl MergedStream {
     /// the main one of them, or when no further reader can come and all have ended.
     pub fn new(
         endpoint: &str,
-        coming: mpsc::UnboundedReceiver<Joined>,
+        coming: mpsc::Receiver<Joined>,
         pause: Duration,
         owner: Box<dyn std::any::Any + Send + Sync>,
     ) -> Self {

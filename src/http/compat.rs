@@ -17,9 +17,9 @@ use super::reply::{Problem, empty};
 use super::{Refused, event_stream, no_session, parse_one};
 use crate::proto::ids::{ClientId, SessionId};
 use crate::proto::machine::Refusal;
-use crate::proto::message::Kind;
+use crate::proto::message::{Kind, Message};
 use crate::session::reader::Delivery;
-use crate::session::{End, Posted, Session};
+use crate::session::{End, Posted, Room, Session};
 use crate::sessions::Sessions;
 
 /// Where a client begins.
@@ -31,6 +31,9 @@ pub(super) const MESSAGE: &str = "/message";
 /// How long a stream may be open before its client sends `initialize`.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How many readers may wait to join a stream. A client that does not read its stream waits with its posts.
+const JOINING: usize = 4;
+
 /// The open streams.
 #[derive(Debug, Default)]
 pub(super) struct Compat(Arc<Mutex<Open>>);
@@ -38,8 +41,8 @@ pub(super) struct Compat(Arc<Mutex<Open>>);
 type Open = HashMap<SessionId, Arc<Connection>>;
 
 #[derive(Debug)]
-struct Connection {
-    readers: mpsc::UnboundedSender<Joined>,
+pub(super) struct Connection {
+    readers: mpsc::Sender<Joined>,
     state: Mutex<State>,
 }
 
@@ -75,7 +78,7 @@ impl Compat {
             return Err(Problem::Draining);
         }
         let id = sessions.new_id().map_err(|error| no_session(&error))?;
-        let (readers, coming) = mpsc::unbounded_channel();
+        let (readers, coming) = mpsc::channel(JOINING);
         let connection = Arc::new(Connection { readers, state: Mutex::new(State::Fresh) });
         lock(&self.0).insert(id.clone(), connection);
         let endpoint = format!("{MESSAGE}?sessionId={}", id.as_str());
@@ -85,84 +88,104 @@ impl Compat {
         Ok(event_stream(Body::Merged(Box::new(stream))))
     }
 
-    /// Takes one message of a client; its answer comes on the client's stream.
-    ///
-    /// # Errors
-    /// The refusal.
-    pub(super) async fn post(
-        &self,
-        parts: &Parts,
-        body: Bytes,
-        sessions: &Arc<Sessions>,
-    ) -> Result<Response<Body>, Refused> {
-        let connection = self.find(parts).ok_or((Problem::SessionNotFound(None), None))?;
-        let message = parse_one(body)?;
-        let id = message.id();
-        let request = message.kind() == Kind::Request;
-        let initialize = request && message.method() == "initialize";
-        // Taken out of the lock in one step: two initializes at once must not start two sessions.
-        let state = {
-            let mut state = lock(&connection.state);
-            let before = state.clone();
-            if initialize && matches!(before, State::Fresh) {
-                *state = State::Starting;
-            }
-            before
-        };
-        let session = match (state, initialize) {
-            (State::Fresh, true) => {
-                return match sessions.start(message, true).await {
-                    Ok((session, reader)) => {
-                        let joined = [
-                            Some(Joined { reader, id, main: false }),
-                            session.listen(None).await.ok().map(|reader| Joined {
-                                reader,
-                                id: None,
-                                main: true,
-                            }),
-                        ];
-                        for joined in joined.into_iter().flatten() {
-                            let _ = connection.readers.send(joined); // the stream may have closed meanwhile
-                        }
-                        *lock(&connection.state) = State::Open(session.clone());
-                        if connection.readers.is_closed() {
-                            sessions.end(&session, End::Disconnected);
-                        }
-                        Ok(empty(StatusCode::ACCEPTED))
-                    }
-                    Err(error) => {
-                        *lock(&connection.state) = State::Fresh;
-                        Err((no_session(&error), id))
-                    }
-                };
-            }
-            (State::Starting | State::Open(_), true) => {
-                let refusal = id.clone().map(|id| Refusal::AlreadyInitialized(ClientId(id)));
-                return Err((refusal.map_or(Problem::SessionRequired, Problem::Refused), id));
-            }
-            (State::Open(session), false) => session,
-            (State::Fresh | State::Starting, false) => {
-                return Err((Problem::Invalid("initialize comes first"), id));
-            }
-        };
-        let gone = |end| (Problem::SessionNotFound(Some(end)), None);
-        let reader = session.post(Posted::One(message), None, true).await.map_err(gone)?;
-        if request {
-            let _ = connection.readers.send(Joined { reader, id, main: false });
-            return Ok(empty(StatusCode::ACCEPTED));
-        }
-        match reader.next().await {
-            Some(Delivery::Accepted) => Ok(empty(StatusCode::ACCEPTED)),
-            Some(Delivery::Refused(refusal)) => Err((Problem::Refused(refusal), None)),
-            Some(Delivery::Gone(end)) => Err(gone(end)),
-            _ => Err((Problem::SessionNotFound(None), None)),
-        }
+    /// Ends the streams of clients that have not sent `initialize`.
+    pub(super) fn close_fresh(&self) {
+        lock(&self.0).retain(|_, connection| !matches!(*lock(&connection.state), State::Fresh));
     }
 
-    fn find(&self, parts: &Parts) -> Option<Arc<Connection>> {
-        let query = parts.uri.query()?;
-        let id = query.split('&').find_map(|pair| pair.strip_prefix("sessionId="))?;
-        lock(&self.0).get(&SessionId::parse(id)?).cloned()
+    /// The connection that a POST is for, and its session if it has one.
+    ///
+    /// # Errors
+    /// [`Problem::SessionNotFound`].
+    pub(super) fn find(&self, parts: &Parts) -> Result<(Option<Session>, Arc<Connection>), Problem> {
+        let query = parts.uri.query().unwrap_or_default();
+        let id = query.split('&').find_map(|pair| pair.strip_prefix("sessionId=")).and_then(SessionId::parse);
+        let connection = id.and_then(|id| lock(&self.0).get(&id).cloned());
+        let connection = connection.ok_or(Problem::SessionNotFound(None))?;
+        let session = match &*lock(&connection.state) {
+            State::Open(session) => Some(session.clone()),
+            State::Fresh | State::Starting => None,
+        };
+        Ok((session, connection))
+    }
+}
+
+/// Takes one message of a client; its answer comes on the client's stream.
+///
+/// # Errors
+/// The refusal.
+pub(super) async fn post(
+    connection: &Connection,
+    body: Bytes,
+    room: Option<Room>,
+    sessions: &Arc<Sessions>,
+) -> Result<Response<Body>, Refused> {
+    let message = parse_one(body)?;
+    let id = message.id();
+    let request = message.kind() == Kind::Request;
+    if request && message.method() == "initialize" {
+        return initialize(connection, message, sessions).await.map_err(|problem| (problem, id));
+    }
+    let session = match &*lock(&connection.state) {
+        State::Open(session) => session.clone(),
+        State::Fresh | State::Starting => return Err((Problem::Invalid("initialize comes first"), id)),
+    };
+    let gone = |end| (Problem::SessionNotFound(Some(end)), None);
+    // A place for the answer first: what the client does not read it may not ask for.
+    let place = if request { connection.readers.reserve().await.ok() } else { None };
+    let reader = session.post(Posted::One(message), room, true).await.map_err(gone)?;
+    if let Some(place) = place {
+        place.send(Joined { reader, id, main: false });
+        return Ok(empty(StatusCode::ACCEPTED));
+    }
+    match reader.next().await {
+        Some(Delivery::Accepted) => Ok(empty(StatusCode::ACCEPTED)),
+        Some(Delivery::Refused(refusal)) => Err((Problem::Refused(refusal), None)),
+        Some(Delivery::Gone(end)) => Err(gone(end)),
+        _ => Err((Problem::SessionNotFound(None), None)),
+    }
+}
+
+/// Starts the session of a connection.
+async fn initialize(
+    connection: &Connection,
+    message: Message,
+    sessions: &Arc<Sessions>,
+) -> Result<Response<Body>, Problem> {
+    let id = message.id();
+    // In one step: two initializes at once must not start two sessions.
+    let before = std::mem::replace(&mut *lock(&connection.state), State::Starting);
+    if !matches!(before, State::Fresh) {
+        *lock(&connection.state) = before;
+        let refusal = id.map(|id| Refusal::AlreadyInitialized(ClientId(id)));
+        return Err(refusal.map_or(Problem::SessionRequired, Problem::Refused));
+    }
+    // If the client leaves while it waits for a place it may try again.
+    let mut starting = Starting { connection, started: false };
+    let (session, reader) = sessions.start(message, true).await.map_err(|error| no_session(&error))?;
+    *lock(&connection.state) = State::Open(session.clone());
+    starting.started = true;
+    let _ = connection.readers.send(Joined { reader, id, main: false }).await;
+    if let Ok(reader) = session.listen(None).await {
+        let _ = connection.readers.send(Joined { reader, id: None, main: true }).await;
+    }
+    if connection.readers.is_closed() {
+        sessions.end(&session, End::Disconnected); // the stream closed meanwhile
+    }
+    Ok(empty(StatusCode::ACCEPTED))
+}
+
+/// Makes a connection fresh again if its session did not start.
+struct Starting<'c> {
+    connection: &'c Connection,
+    started: bool,
+}
+
+impl Drop for Starting<'_> {
+    fn drop(&mut self) {
+        if !self.started {
+            *lock(&self.connection.state) = State::Fresh;
+        }
     }
 }
 

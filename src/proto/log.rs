@@ -19,9 +19,9 @@ pub enum NoReplay {
 
 /// Recent events of all streams of one session, bounded in bytes.
 ///
-/// When it is full, streams that have ended and were heard to the end go first, oldest first. Then the oldest event
-/// that is no answer goes, and answers only when nothing else is left: a lost notification is a gap, a lost answer is
-/// a call that never ends.
+/// When it is full, the oldest event that is no answer goes first, and answers only when nothing else is left: a lost
+/// notification is a gap, a lost answer is a call that never ends. But streams that have ended and were heard to the
+/// end keep at most half of the ring, or old answers would soon fill it.
 #[derive(Debug)]
 pub struct EventLog<T> {
     max: usize,
@@ -29,6 +29,8 @@ pub struct EventLog<T> {
     streams: HashMap<StreamId, Stream<T>>,
     /// Streams that have ended and were heard to the end, oldest first.
     spent: VecDeque<StreamId>,
+    /// How many bytes their events have.
+    spent_held: usize,
     /// Where the events are that are no answers, by age; and those that are.
     notes: BTreeMap<u64, EventId>,
     answers: BTreeMap<u64, EventId>,
@@ -40,6 +42,8 @@ struct Stream<T> {
     /// The place of the newest event, whether or not it is still here.
     newest: u64,
     ended: bool,
+    /// Whether it has ended and was heard to the end.
+    spent: bool,
     events: VecDeque<Stored<T>>,
 }
 
@@ -54,7 +58,7 @@ struct Stored<T> {
 
 impl<T> Default for Stream<T> {
     fn default() -> Self {
-        Self { newest: 0, ended: false, events: VecDeque::new() }
+        Self { newest: 0, ended: false, spent: false, events: VecDeque::new() }
     }
 }
 
@@ -66,6 +70,7 @@ impl<T: Clone> EventLog<T> {
             held: 0,
             streams: HashMap::new(),
             spent: VecDeque::new(),
+            spent_held: 0,
             notes: BTreeMap::new(),
             answers: BTreeMap::new(),
             next_age: 0,
@@ -86,36 +91,44 @@ impl<T: Clone> EventLog<T> {
         index.insert(age, id);
         let mut lost = 0;
         while self.held > self.max {
-            if let Some(spent) = self.spent.pop_front() {
+            if (self.spent_held > self.max / 2 || self.notes.is_empty())
+                && let Some(spent) = self.spent.pop_front()
+            {
                 self.forget(spent);
                 continue;
             }
             let Some((_, oldest)) = self.notes.pop_first().or_else(|| self.answers.pop_first()) else {
                 break;
             };
-            self.evict(oldest);
-            lost += 1;
+            lost += usize::from(self.evict(oldest));
         }
         lost
     }
 
+    /// Forgets a whole stream.
     fn forget(&mut self, id: StreamId) {
-        for event in self.streams.remove(&id).map(|stream| stream.events).into_iter().flatten() {
+        let Some(stream) = self.streams.remove(&id) else { return };
+        for event in stream.events {
             self.held -= event.size;
+            self.spent_held -= if stream.spent { event.size } else { 0 };
             let index = if event.answer { &mut self.answers } else { &mut self.notes };
             index.remove(&event.age);
         }
     }
 
-    fn evict(&mut self, id: EventId) {
-        let Some(stream) = self.streams.get_mut(&id.stream) else { return };
+    /// Forgets an event. Whether somebody may still want it.
+    fn evict(&mut self, id: EventId) -> bool {
+        let Some(stream) = self.streams.get_mut(&id.stream) else { return false };
+        let wanted = !stream.spent;
         let place = stream.events.iter().position(|event| event.place == id.place);
         if let Some(event) = place.and_then(|place| stream.events.remove(place)) {
             self.held -= event.size;
+            self.spent_held -= if stream.spent { event.size } else { 0 };
         }
         if stream.ended && stream.events.is_empty() {
             self.streams.remove(&id.stream);
         }
+        wanted
     }
 
     /// Notes an event that need not be kept, so that a client which saw it can resume behind it.
@@ -130,6 +143,8 @@ impl<T: Clone> EventLog<T> {
         if stream.events.is_empty() {
             self.streams.remove(&id);
         } else if heard {
+            stream.spent = true;
+            self.spent_held += stream.events.iter().map(|event| event.size).sum::<usize>();
             self.spent.push_back(id);
         }
     }
@@ -208,18 +223,23 @@ mod tests {
     }
 
     #[test]
-    fn what_was_heard_to_its_end_goes_before_what_may_still_be_wanted() {
-        let mut log = EventLog::new(3 * (OVERHEAD + 1));
-        log.push(id(1, 2), "heard answer", 1, true);
-        log.end(StreamId(1), true);
-        log.push(id(2, 2), "unheard answer", 1, true);
-        log.end(StreamId(2), false);
-        assert_eq!(log.push(id(0, 1), "note", 1, false), 0);
-        assert_eq!(log.push(id(0, 2), "note", 1, false), 0, "nothing that matters is lost");
-        assert_eq!(log.replay(id(1, 1)), Err(NoReplay::Unknown));
-        assert_eq!(places(log.rest(id(0, 0))), [1, 2]);
-        assert_eq!(log.push(id(0, 3), "note", 1, false), 1, "a note went, and that is told");
-        assert_eq!(log.replay(id(2, 1)), Ok(vec![(id(2, 2), "unheard answer")]));
+    fn answers_that_were_heard_keep_at_most_half_of_the_ring() {
+        let mut log = EventLog::new(10 * (OVERHEAD + 1));
+        for stream in 1..=20 {
+            log.push(id(stream, 2), "heard answer", 1, true);
+            log.end(StreamId(stream), true);
+        }
+        for place in 1..=5 {
+            assert_eq!(log.push(id(0, place), "note", 1, false), 0, "nothing that may be wanted is lost");
+        }
+        assert_eq!(places(log.rest(id(0, 0))), [1, 2, 3, 4, 5], "notifications have their half");
+        assert_eq!(log.push(id(0, 6), "note", 1, false), 1, "a note went, and that is told");
+        assert_eq!(
+            log.replay(id(20, 1)),
+            Ok(vec![(id(20, 2), "heard answer")]),
+            "the newest answers have theirs"
+        );
+        assert_eq!(log.replay(id(10, 1)), Err(NoReplay::Unknown));
     }
 
     #[test]
@@ -265,6 +285,8 @@ mod tests {
                 log.push(id(stream, 2), (), 100, false);
                 log.end(StreamId(stream), stream % 2 == 0);
                 prop_assert_eq!(log.notes.len(), log.streams.len());
+                let spent = log.streams.values().filter(|stream| stream.spent);
+                prop_assert_eq!(log.spent_held, spent.map(|stream| stream.events[0].size).sum::<usize>());
             }
             prop_assert!(log.streams.len() <= 2000 / (100 + OVERHEAD));
         }

@@ -1,0 +1,86 @@
+//! Log lines to stderr that nobody has to read: a full pipe must not stop the program that writes into it.
+//!
+//! stderr is not made non-blocking, because that would hold for every process that shares it, a person's shell among
+//! them. It is asked before each write instead: a pipe that poll(2) calls writable takes PIPE_BUF bytes without
+//! blocking (pipe(7)).
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+/// How much may wait for a reader of the log, in bytes; what is more is counted and dropped.
+const MAX_WAITING: usize = 1024 * 1024;
+
+/// What a writable pipe takes at once, in bytes: PIPE_BUF of limits.h on Linux.
+const PIPE_BUF: usize = 4096;
+
+/// How long the last lines are tried at the end of the program.
+const LAST_LINES: Duration = Duration::from_millis(200);
+
+/// What waits to be written.
+#[derive(Debug)]
+struct Backlog {
+    bytes: VecDeque<u8>,
+    dropped: u64,
+}
+
+static BACKLOG: Mutex<Backlog> = Mutex::new(Backlog { bytes: VecDeque::new(), dropped: 0 });
+
+/// Writes one log line per call. A fresh one is made for each line.
+#[derive(Debug)]
+pub struct Stderr;
+
+impl Write for Stderr {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let mut backlog = BACKLOG.lock().unwrap_or_else(PoisonError::into_inner);
+        if backlog.dropped > 0 && backlog.bytes.is_empty() {
+            let dropped = std::mem::take(&mut backlog.dropped);
+            let told = format!("WARN event=\"log.dropped\" lines={dropped} \"nobody read stderr\"\n");
+            backlog.bytes.extend(told.as_bytes());
+        }
+        if backlog.bytes.len() + line.len() > MAX_WAITING {
+            backlog.dropped += 1;
+        } else {
+            backlog.bytes.extend(line);
+        }
+        backlog.drain(PollTimeout::ZERO);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Backlog {
+    /// Writes what stderr takes without blocking for longer than `patience` at once.
+    fn drain(&mut self, patience: PollTimeout) {
+        let stderr = io::stderr();
+        while !self.bytes.is_empty() {
+            let mut ready = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
+            if !matches!(poll(&mut ready, patience), Ok(1..)) {
+                return;
+            }
+            let (first, _) = self.bytes.as_slices();
+            let piece = first.get(..PIPE_BUF).unwrap_or(first);
+            match nix::unistd::write(&stderr, piece) {
+                Ok(written) => drop(self.bytes.drain(..written)),
+                // Closed, or no longer there: whoever wanted the log is gone.
+                Err(_) => self.bytes.clear(),
+            }
+        }
+    }
+}
+
+/// Gives the last lines a moment to be read.
+pub fn flush() {
+    let until = Instant::now() + LAST_LINES;
+    let mut backlog = BACKLOG.lock().unwrap_or_else(PoisonError::into_inner);
+    while !backlog.bytes.is_empty() && Instant::now() < until {
+        backlog.drain(PollTimeout::from(50_u8));
+    }
+}
