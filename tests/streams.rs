@@ -406,7 +406,7 @@ fn event_ids_are_unique_within_a_session() {
 
 #[test]
 fn there_is_no_priming_event_unless_asked_for() {
-    let bridge = Bridge::start(&[], &["notebook"]);
+    let bridge = Bridge::start(&["--sse-after", "0s"], &["notebook"]);
     let session = bridge.initialize_as("2025-11-25");
     let mut call = session.start_call("slow", json!({ "seconds": 0.4 }));
     let event = call.event().unwrap();
@@ -415,7 +415,7 @@ fn there_is_no_priming_event_unless_asked_for() {
 
 #[test]
 fn a_priming_event_is_sent_only_to_clients_of_a_revision_that_has_it() {
-    let bridge = Bridge::start(&["--prime"], &["notebook"]);
+    let bridge = Bridge::start(&["--prime", "--sse-after", "0s"], &["notebook"]);
     for (version, primed) in [("2025-06-18", false), ("2025-11-25", true)] {
         let session = bridge.initialize_as(version);
         let mut call = session.start_call("slow", json!({ "seconds": 0.4 }));
