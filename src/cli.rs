@@ -1,5 +1,6 @@
 //! The command line and `MCP_BRIDGE_*` become validated [`Options`]; nothing later checks again. No I/O.
 
+use std::cell::RefCell;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -263,7 +264,7 @@ pub fn parse(
     if let Some(directory) = given.install {
         return Ok(Task::Install(directory.into()));
     }
-    let source = Source { environment };
+    let source = Source { environment, asked: RefCell::default() };
     let (healthcheck, check) =
         (source.switch("healthcheck", given.healthcheck)?, source.switch("check", given.check)?);
     let options = validate(given, &source, command, container)?;
@@ -296,16 +297,20 @@ with one entry per line. The command line wins. Durations are written 250ms, 15s
 /// Where an option's text comes from: the command line, else the environment.
 struct Source<'e> {
     environment: &'e dyn Environment,
-}
-
-fn variable(option: &str) -> String {
-    format!("MCP_BRIDGE_{}", option.replace('-', "_").to_ascii_uppercase())
+    /// The variables of all options: each option asks for its own.
+    asked: RefCell<Vec<String>>,
 }
 
 impl Source<'_> {
+    fn variable(&self, option: &str) -> String {
+        let name = format!("MCP_BRIDGE_{}", option.replace('-', "_").to_ascii_uppercase());
+        self.asked.borrow_mut().push(name.clone());
+        name
+    }
+
     /// The text of an option and the name to blame for it.
     fn text(&self, option: &str, given: Option<String>) -> Option<(String, String)> {
-        let variable = variable(option);
+        let variable = self.variable(option);
         match given {
             Some(text) => Some((text, format!("--{option}"))),
             None => self.environment.get(&variable).map(|text| (text, variable)),
@@ -326,16 +331,13 @@ impl Source<'_> {
     }
 
     fn list(&self, option: &str, given: Vec<String>) -> Vec<(String, String)> {
+        let variable = self.variable(option);
         if !given.is_empty() {
             return given.into_iter().map(|text| (text, format!("--{option}"))).collect();
         }
-        let variable = variable(option);
         let text = self.environment.get(&variable).unwrap_or_default();
-        text.lines()
-            .map(str::trim)
-            .filter(|line| !line.is_empty())
-            .map(|line| (line.to_owned(), variable.clone()))
-            .collect()
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        lines.map(|line| (line.to_owned(), variable.clone())).collect()
     }
 
     fn switch(&self, option: &str, given: bool) -> Result<bool, String> {
@@ -344,7 +346,7 @@ impl Source<'_> {
             "" | "0" | "false" | "no" | "off" => Ok(false),
             _ => Err("write 1 or 0".to_owned()),
         };
-        if given { Ok(true) } else { self.value(option, None, false, read) }
+        Ok(self.value(option, None, false, read)? || given)
     }
 }
 
@@ -440,46 +442,16 @@ fn validate(
             _ => Err("write text or json".to_owned()),
         })?,
         command,
-        unknown_variables: unknown_variables(source.environment),
+        unknown_variables: unknown_variables(source),
     })
 }
 
 /// Variables that look meant for us and are not. What Kubernetes sets for a Service of our name is not meant.
-fn unknown_variables(environment: &dyn Environment) -> Vec<String> {
-    const OPTIONS: [&str; 28] = [
-        "listen",
-        "path",
-        "max-sessions",
-        "idle-timeout",
-        "init-timeout",
-        "request-timeout",
-        "sse-after",
-        "keep-alive",
-        "prime",
-        "sse-compat",
-        "lazy",
-        "max-lifetime",
-        "evict",
-        "warm",
-        "replica",
-        "cwd",
-        "env",
-        "allow-origin",
-        "allow-host",
-        "max-body",
-        "max-message",
-        "replay-buffer",
-        "max-in-flight",
-        "shutdown-timeout",
-        "stop-grace",
-        "log",
-        "check",
-        "healthcheck",
-    ];
-    let known: Vec<String> = OPTIONS.iter().map(|option| variable(option)).collect();
+fn unknown_variables(source: &Source<'_>) -> Vec<String> {
+    let known = source.asked.borrow();
     let service = |name: &str| name.starts_with("MCP_BRIDGE_SERVICE_") || name.starts_with("MCP_BRIDGE_PORT");
     let unknown = |name: &String| name.starts_with("MCP_BRIDGE_") && !known.contains(name) && !service(name);
-    let mut names: Vec<String> = environment.names().into_iter().filter(unknown).collect();
+    let mut names: Vec<String> = source.environment.names().into_iter().filter(unknown).collect();
     names.sort();
     names
 }
@@ -611,8 +583,9 @@ mod tests {
         let options = options("-- x", &variables);
         assert_eq!(options.env, [("A".into(), "1".into()), ("B".into(), "x=y,z".into())]);
         assert_eq!(options.allow_origin, ["https://app.example"]);
-        let given = self::options("--env=C=3 --env D= -- x", &variables);
+        let given = self::options("--env=C=3 --env D= --lazy -- x", &variables);
         assert_eq!(given.env, [("C".into(), "3".into()), ("D".into(), String::new())]);
+        assert!(given.unknown_variables.is_empty(), "{:?}", given.unknown_variables);
     }
 
     #[test]

@@ -25,7 +25,7 @@ const MAILBOX: usize = 64;
 
 /// Bytes for the child's stdin beyond which the session takes no new message: a child that does not read makes its
 /// own clients wait and nobody else.
-const MAX_STDIN_QUEUE: usize = 8 * 1024 * 1024;
+const MAX_STDIN_QUEUE: usize = 4 * 1024 * 1024;
 
 /// Bodies that wait for the session are counted in units of this many bytes, together at most [`MAX_STDIN_QUEUE`] or
 /// one body of the largest size.

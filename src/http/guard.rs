@@ -104,7 +104,10 @@ impl Trust {
 /// The host of `host[:port]`, without the brackets of an IPv6 address.
 fn host_name(authority: &str) -> &str {
     match authority.strip_prefix('[') {
-        Some(rest) => rest.split_once(']').map_or(rest, |(host, _)| host),
+        Some(rest) => match rest.split_once(']') {
+            Some((host, port)) if port.is_empty() || port.starts_with(':') => host,
+            _ => authority, // no address, and so nobody's
+        },
         None => authority.rsplit_once(':').map_or(authority, |(host, _)| host),
     }
 }
@@ -292,7 +295,16 @@ mod tests {
         {
             assert!(local().check_host(&head("/mcp", &[("host", host)])).is_ok(), "{host} is this machine");
         }
-        for host in ["evil.example.com", "localhost.evil.com", "127.0.0.1.nip.io", "10.0.0.1", "", "[::2]"] {
+        for host in [
+            "evil.example.com",
+            "localhost.evil.com",
+            "127.0.0.1.nip.io",
+            "10.0.0.1",
+            "",
+            "[::2]",
+            "[::1].evil",
+            "[::1",
+        ] {
             let checked = local().check_host(&head("/mcp", &[("host", host)]));
             assert!(matches!(checked, Err(Problem::Host(_))), "{host} is not this machine: {checked:?}");
         }

@@ -145,7 +145,7 @@ impl fmt::Display for EventId {
 const RANDOM: usize = 48;
 
 /// The longest session id, in bytes. Routers in front accept no other shape than 1 to 128 of `[A-Za-z0-9-]`.
-pub const MAX_SESSION_ID: usize = 128;
+const MAX_SESSION_ID: usize = 128;
 
 /// The value of `Mcp-Session-Id`: 192 random bits in hex. Whoever knows it is in the session: it is never logged.
 #[derive(Clone, PartialEq, Eq, Hash)]

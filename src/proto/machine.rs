@@ -577,6 +577,13 @@ impl Machine {
         None
     }
 
+    /// The reader of this stream left and had not taken everything: what the child asked there may be unheard.
+    pub fn unheard(&mut self, stream: StreamId, now: Duration) {
+        for asked in self.asked.values_mut().filter(|asked| asked.stream == stream) {
+            asked.unheard.get_or_insert(now + LISTENER_GRACE);
+        }
+    }
+
     /// Ends every request of a client that has no answer yet, oldest first. The session is over.
     pub fn abandon(&mut self) -> Vec<(StreamId, ClientId)> {
         self.held.clear();

@@ -63,8 +63,8 @@ pub(super) struct Core<'s> {
     idle: bool,
     /// Streams whose readers have too much waiting.
     full: HashMap<StreamId, Full>,
-    /// A message was too long, and it may have been the answer to any of several requests.
-    lost: bool,
+    /// Why the session must end, once that is clear.
+    ending: Option<End>,
     noise: Ration,
     dropped: Ration,
     evicted: Ration,
@@ -120,7 +120,7 @@ impl<'s> Core<'s> {
             active: began,
             idle: false,
             full: HashMap::new(),
-            lost: false,
+            ending: None,
             noise: Ration::new(),
             dropped: Ration::new(),
             evicted: Ration::new(),
@@ -136,13 +136,10 @@ impl<'s> Core<'s> {
         if self.machine.refused() {
             return Some(End::Refused);
         }
-        if self.lost {
-            return Some(End::TooLong(self.config.max_message));
+        if self.ending.is_some() {
+            return self.ending;
         }
         let now = Instant::now();
-        if !self.machine.started() && now >= self.began + self.config.limits.init_timeout {
-            return Some(End::InitTimeout(self.config.limits.init_timeout));
-        }
         if let Some(limit) = self.config.max_lifetime
             && now >= self.began + limit
         {
@@ -269,6 +266,9 @@ impl<'s> Core<'s> {
     }
 
     fn listen(&mut self, after: Option<EventId>, feed: Feed) {
+        if !feed.is_live() {
+            return; // it has left while it waited
+        }
         let (stream, missed) = match after {
             None => {
                 self.settle_heard();
@@ -278,6 +278,9 @@ impl<'s> Core<'s> {
             }
             Some(after) => match self.log.replay(after) {
                 Ok(missed) => {
+                    if after.stream == StreamId::LISTENING {
+                        self.heard = after.place; // the client says so itself
+                    }
                     feed.begin(after);
                     (after.stream, missed)
                 }
@@ -315,7 +318,7 @@ impl<'s> Core<'s> {
     /// nothing, or too little, must not hold up the other streams of the session.
     fn relieve(&mut self) {
         let (now, sid) = (Instant::now(), self.shared.id.short());
-        let streams = &mut self.streams;
+        let (streams, heard) = (&mut self.streams, &mut self.heard);
         self.full.retain(|id, full| {
             let Some(stream) = streams.get_mut(id) else { return false };
             let Some(feed) = stream.feed.as_ref().filter(|feed| feed.is_full()) else { return false };
@@ -332,6 +335,9 @@ impl<'s> Core<'s> {
                 stream = id.0,
                 "the client does not read what it asked for; it can resume"
             );
+            if *id == StreamId::LISTENING {
+                *heard = feed.taken().max(*heard);
+            }
             feed.cut();
             stream.feed = None;
             false
@@ -342,9 +348,12 @@ impl<'s> Core<'s> {
     pub(super) fn sweep(&mut self) {
         self.relieve();
         self.settle_heard();
-        for stream in self.streams.values_mut() {
-            if stream.feed.as_ref().is_some_and(|feed| !feed.is_live()) {
-                stream.feed = None;
+        let now = self.began.elapsed();
+        for (id, stream) in &mut self.streams {
+            if let Some(feed) = stream.feed.take_if(|feed| !feed.is_live())
+                && feed.taken() < stream.place
+            {
+                self.machine.unheard(*id, now);
             }
         }
     }
@@ -368,7 +377,7 @@ impl<'s> Core<'s> {
                         self.deliver(stream, What::Fault { id, fault: Fault::TooLong(max) });
                     }
                     TooLong::Nobody => {}
-                    TooLong::Unclear => self.lost = true,
+                    TooLong::Unclear => self.ending = Some(End::TooLong(max)),
                 }
             }
         }
@@ -466,7 +475,10 @@ impl<'s> Core<'s> {
             Ok(()) => {}
             Err(Unsent::Full) => {
                 let now = Instant::now();
-                self.full.entry(id).or_insert(Full { since: now, checked: now });
+                if let Some(feed) = stream.feed.as_ref().filter(|_| !self.full.contains_key(&id)) {
+                    feed.has_progress(); // what it took before does not count
+                    self.full.insert(id, Full { since: now, checked: now });
+                }
             }
             Err(Unsent::Gone) if !keep => debug!(event = "response.undeliverable", sid, stream = id.0),
             Err(Unsent::Gone) => {}
@@ -490,7 +502,11 @@ impl<'s> Core<'s> {
             let streams = &self.streams;
             let expired = self.machine.expire(now, &|stream| is_live(streams, stream), &mut self.stdin);
             match expired {
-                None | Some(Expired::Initialize) => return, // over() ends the session
+                None => return,
+                Some(Expired::Initialize) => {
+                    self.ending = Some(End::InitTimeout(self.config.limits.init_timeout));
+                    return;
+                }
                 Some(Expired::Request(stream, id)) => {
                     let after = self.config.limits.request_timeout;
                     warn!(event = "request.timeout", sid = self.sid(), ?after, "see --request-timeout");

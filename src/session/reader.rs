@@ -90,7 +90,7 @@ impl What {
 pub enum Unsent {
     /// The reader has left.
     Gone,
-    /// It was queued, and more than [`MAX_UNSENT`] bytes wait now.
+    /// It was queued, and more than `MAX_UNSENT` bytes wait now.
     Full,
 }
 
@@ -98,7 +98,7 @@ pub enum Unsent {
 struct Queue {
     waiting: VecDeque<Delivery>,
     unsent: usize,
-    /// [`MAX_UNSENT`] was reached, and the reader has not taken half of it since.
+    /// `MAX_UNSENT` was reached, and the reader has not taken half of it since.
     full: bool,
     /// The reader took something since this was last asked.
     progress: bool,

@@ -138,7 +138,9 @@ impl Worker {
                     dying.until = dying.until.min(Instant::now() + LAST_WORDS);
                 }
                 read = stdout.read_buf(decoder.buffer()),
-                    if !core.is_full() && dying.as_ref().is_none_or(|dying| !dying.stdout_ended) =>
+                    if dying.as_ref().map_or(!core.is_full(), |dying| {
+                        !dying.stdout_ended && (dying.exit.is_some() || !core.is_full())
+                    }) =>
                 {
                     while let Some(frame) = decoder.next() {
                         core.frame(frame);
@@ -190,3 +192,6 @@ impl Worker {
         Ended { why, stdout }
     }
 }
+
+#[cfg(test)]
+mod tests;
