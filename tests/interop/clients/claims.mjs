@@ -95,8 +95,11 @@ export async function check(client, url, driver) {
   await claim(client, 'progress', async () => {
     const steps = [];
     await text('count', { to: STEPS, delay_ms: 5 }, { onprogress: (p) => steps.push(p.progress) });
-    await eventually(() => steps.length >= STEPS, () => `${STEPS} steps, seen ${steps}`);
-    same(steps, Array.from({ length: STEPS }, (_, i) => i + 1), 'steps');
+    // Over the old transport the SDK drops progress that comes in the same read as the answer: it takes the handler
+    // away at the answer, and calls handlers a microtask later.
+    const least = driver.old ? STEPS - 1 : STEPS;
+    await eventually(() => steps.length >= least, () => `${STEPS} steps, seen ${steps}`);
+    same(steps, Array.from({ length: steps.length }, (_, i) => i + 1), 'steps');
   });
   await claim(client, 'log', async () => {
     await driver.setLevel('debug');
@@ -128,17 +131,20 @@ export async function check(client, url, driver) {
     same(await text('slow', { seconds: 3, text: own }), `waited 3 s: ${own}`, 'answer');
     holds(Date.now() - start > 2_900, `answered after ${Date.now() - start} ms`);
     const answers = driver.answers.slice(before);
+    if (driver.old) return; // its answers come on the stream of its GET
     holds(answers.some((a) => a.method === 'POST' && a.type.startsWith('text/event-stream')), answers);
   });
 
   const session = driver.sessionId();
   await claim(client, 'terminate', async () => {
     await driver.end();
+    if (driver.old) return; // closing the stream is all it can do
     const answer = driver.answers.findLast((a) => a.method === 'DELETE');
     holds(answer && answer.status >= 200 && answer.status < 300, answer ?? 'no DELETE was sent');
   });
   await claim(client, 'gone', async () => {
-    const answer = await fetch(url, {
+    const where = driver.old ? new URL(`/message?sessionId=${session}`, url) : url;
+    const answer = await fetch(where, {
       method: 'POST',
       headers: {
         'content-type': 'application/json',

@@ -1,10 +1,11 @@
-// The official TypeScript SDK, 1.x: node typescript1.mjs URL NAME
+// The official TypeScript SDK, 1.x: node typescript1.mjs URL NAME [sse], `sse` being the transport of 2024-11-05.
 import { Client } from '@modelcontextprotocol/sdk/client/index.js';
+import { SSEClientTransport } from '@modelcontextprotocol/sdk/client/sse.js';
 import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
 import * as types from '@modelcontextprotocol/sdk/types.js';
 import { check, exit, recorded } from './claims.mjs';
 
-const [url, name] = process.argv.slice(2);
+const [url, name, old] = process.argv.slice(2);
 const answers = [];
 const seen = { logs: [], updated: [], listChanged: 0 };
 
@@ -28,21 +29,24 @@ client.setNotificationHandler(types.ResourceUpdatedNotificationSchema, ({ params
 client.setNotificationHandler(types.ResourceListChangedNotificationSchema, () => {
   seen.listChanged += 1;
 });
-const transport = new StreamableHTTPClientTransport(new URL(url), { fetch: recorded(answers) });
+const transport = old
+  ? new SSEClientTransport(new URL('/sse', url), { fetch: recorded(answers) })
+  : new StreamableHTTPClientTransport(new URL(url), { fetch: recorded(answers) });
 
 await check(name, url, {
   answers,
   seen,
   connect: () => client.connect(transport),
   server: () => client.getServerVersion().name,
-  version: () => transport.protocolVersion,
+  old,
+  version: () => transport.protocolVersion ?? transport._protocolVersion,
   tools: async () => (await client.listTools()).tools.map((tool) => tool.name),
   call: (tool, args, options) => client.callTool({ name: tool, arguments: args }, undefined, options),
   setLevel: (level) => client.setLoggingLevel(level),
   subscribe: (uri) => client.subscribeResource({ uri }),
-  sessionId: () => transport.sessionId,
+  sessionId: () => transport.sessionId ?? transport._endpoint?.searchParams.get('sessionId'),
   end: async () => {
-    await transport.terminateSession();
+    if (!old) await transport.terminateSession();
     await client.close();
   },
 });

@@ -8,8 +8,11 @@ import { parse } from 'yaml';
 const [results, report] = process.argv.slice(2);
 
 // The releases are pinned, so the control's totals are known: fewer means that the suite did not run to its end.
+// `0.2@REVISION`: the scenarios that the 0.2 line lists for an older revision.
 const LINES = [
   { line: '0.1', native: 47, scored: () => true },
+  { line: '0.2@2025-03-26', native: 3, scored: () => true },
+  { line: '0.2@2025-06-18', native: 56, scored: () => true },
   { line: '0.2', native: 84, scored: required('conformance-0.2/requirements/2025-11-25.yaml') },
 ];
 
@@ -19,7 +22,8 @@ function required(path) {
 }
 
 const version = line =>
-  createRequire(import.meta.url)(`./node_modules/conformance-${line}/package.json`).version;
+  createRequire(import.meta.url)(`./node_modules/conformance-${line.split('@')[0]}/package.json`).version;
+const title = line => `${version(line)}, ${line.split('@')[1] ?? (line === '0.1' ? 'all' : '2025-11-25')}`;
 
 /** Scenario -> checks, in the order in which they ran. */
 function read(...path) {
@@ -55,7 +59,8 @@ function compare(native, here) {
   return { passed, of: won.length, lost };
 }
 
-const sections = [];
+const table = new Map(); // scenario -> { notes, cells by line }
+const sums = [];
 const complaints = [];
 let passed = 0;
 let failed = 0;
@@ -63,7 +68,6 @@ let failed = 0;
 for (const { line, native: expected, scored } of LINES) {
   const native = read(line, 'native');
   const byDefault = read(line, 'bridge');
-  const rows = [];
   const sum = { native: 0, bridge: 0, scoredNative: 0, scoredBridge: 0 };
   for (const [scenario, checks] of native) {
     const optionsFile = join(results, line, 'options', scenario, 'options');
@@ -79,9 +83,10 @@ for (const { line, native: expected, scored } of LINES) {
       sum.scoredNative += best.of;
       sum.scoredBridge += best.passed;
     }
-    const note = options && `\`${options}\`, without it ${plain.passed}/${plain.of}`;
-    const name = scored(scenario) ? scenario : `${scenario} (not scored)`;
-    rows.push(`| ${name} | ${best.of}/${best.of} | ${best.passed}/${best.of} | ${note} |`);
+    const row = table.get(scenario) ?? { cells: {}, note: '' };
+    table.set(scenario, row);
+    row.cells[line] = `${best.passed}/${best.of}${scored(scenario) ? '' : ' (not scored)'}`;
+    if (options) row.note = `with \`${options}\`; without it ${plain.passed}/${plain.of}`;
     const broken = checks.filter(check => ['FAILURE', 'WARNING', 'SKIPPED'].includes(check.status));
     failed += broken.length;
     complaints.push(...broken.map(check => `${line} ${scenario} ${check.id}: the control: ${explain(check)}`));
@@ -90,22 +95,24 @@ for (const { line, native: expected, scored } of LINES) {
     failed += 1;
     complaints.push(`${line} the control passed ${sum.native} checks, not ${expected}`);
   }
-  rows.push(`| **all checks** | **${sum.native}** | **${sum.bridge}** | |`);
-  if (sum.scoredNative !== sum.native) {
-    rows.push(`| **scored for 2025-11-25** | **${sum.scoredNative}** | **${sum.scoredBridge}** | |`);
-  }
-  sections.push(
-    [
-      `### @modelcontextprotocol/conformance ${version(line)}`,
-      '',
-      '| scenario | natively over HTTP | through the bridge | bridge option |',
-      '|---|---|---|---|',
-      ...rows,
-    ].join('\n'),
-  );
+  const ofScored = sum.scoredNative === sum.native ? '' : `, scored ${sum.scoredBridge}/${sum.scoredNative}`;
+  sums.push(`**${sum.bridge}/${sum.native}**${ofScored}`);
 }
 
-const markdown = sections.join('\n\n') + '\n';
+const rows = [...table].map(([scenario, { cells, note }]) => [
+  scenario,
+  ...LINES.map(({ line }) => cells[line] ?? ''),
+  note,
+]);
+const markdown =
+  [
+    ['scenario', ...LINES.map(({ line }) => title(line)), ''],
+    Array(LINES.length + 2).fill('---'),
+    ...rows,
+    ['all checks', ...sums, ''],
+  ]
+    .map(cells => `| ${cells.join(' | ')} |`)
+    .join('\n') + '\n';
 writeFileSync(report, markdown);
 console.log(markdown);
 for (const complaint of complaints) console.log(`FAILED ${complaint}`);
