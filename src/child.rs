@@ -3,13 +3,13 @@
 //! Spawning happens on the main thread and nowhere else: the kernel sends a child its parent-death signal when the
 //! *thread* that spawned it ends (prctl(2), PR_SET_PDEATHSIG), and the main thread ends with the program.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{self, Stdio};
 use std::time::Duration;
 
@@ -54,30 +54,61 @@ pub struct Command {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Unrunnable {
     /// There is no such file.
-    NotFound,
+    NotFound {
+        /// As it was written.
+        name: OsString,
+        /// Where it was looked for.
+        path: String,
+    },
     /// There is, but it may not be executed.
-    NotExecutable,
+    NotExecutable {
+        /// As it was written.
+        name: OsString,
+    },
+    /// The working directory is none.
+    NoDirectory {
+        /// As it was written.
+        directory: PathBuf,
+    },
 }
 
-/// Finds the file that `name` stands for, as execvp(3) would: through `path` unless it has a slash.
-///
-/// # Errors
-/// [`Unrunnable`]. A file that may not be executed is passed over if a later directory has one that may.
-pub fn resolve(name: &Path, path: &str) -> Result<PathBuf, Unrunnable> {
-    let candidates: Vec<PathBuf> = if name.as_os_str().as_encoded_bytes().contains(&b'/') {
-        vec![name.to_owned()]
+impl fmt::Display for Unrunnable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotFound { name, path } => {
+                write!(f, "{} is not there: no such file, and not in PATH={path}", name.display())
+            }
+            Self::NotExecutable { name } => write!(f, "{} is there and not executable", name.display()),
+            Self::NoDirectory { directory } => write!(f, "--cwd is {}: not a directory", directory.display()),
+        }
+    }
+}
+
+/// Finds the file that `name` stands for, as execvp(3) would: through `path` unless it has a slash. A file that may not
+/// be executed is passed over if a later directory has one that may.
+fn resolve(name: &OsStr, path: &str) -> Result<PathBuf, Unrunnable> {
+    let candidates: Vec<PathBuf> = if name.as_encoded_bytes().contains(&b'/') {
+        vec![name.into()]
     } else {
         std::env::split_paths(path).map(|directory| directory.join(name)).collect()
     };
-    let mut why = Unrunnable::NotFound;
+    let mut why = Unrunnable::NotFound { name: name.to_owned(), path: path.to_owned() };
     for candidate in candidates {
         let Ok(metadata) = std::fs::metadata(&candidate) else { continue };
         if metadata.is_file() && metadata.permissions().mode() & 0o111 != 0 {
             return Ok(candidate);
         }
-        why = Unrunnable::NotExecutable;
+        why = Unrunnable::NotExecutable { name: name.to_owned() };
     }
     Err(why)
+}
+
+/// Whether a variable is the bridge's own: its settings are none of the server's business, nor is what a service manager
+/// says to the bridge. sd_notify(3) and sd_listen_fds(3) are for the process they were given to.
+fn is_ours(name: &OsStr) -> bool {
+    let name = name.as_encoded_bytes();
+    name.starts_with(b"MCP_BRIDGE_")
+        || [&b"NOTIFY_SOCKET"[..], b"LISTEN_FDS", b"LISTEN_PID", b"LISTEN_FDNAMES"].contains(&name)
 }
 
 /// A running process and its three pipes, less those that somebody has taken.
@@ -94,6 +125,28 @@ pub struct Child<E = Receiver> {
 }
 
 impl Command {
+    /// The command in `words`, its program found. It inherits the bridge's environment, less what is the bridge's own,
+    /// and with the variables in `set`.
+    ///
+    /// # Errors
+    /// [`Unrunnable`].
+    pub fn new(
+        words: &[OsString],
+        directory: Option<PathBuf>,
+        set: Vec<(OsString, OsString)>,
+    ) -> Result<Self, Unrunnable> {
+        let (name, arguments) =
+            words.split_first().map(|(name, rest)| (name.clone(), rest.to_vec())).unwrap_or_default();
+        let path = set.iter().rev().find(|(name, _)| name == "PATH").map(|(_, path)| path.clone());
+        let path = path.or_else(|| std::env::var_os("PATH")).unwrap_or_default();
+        let program = resolve(&name, &path.to_string_lossy())?;
+        if let Some(directory) = directory.clone().filter(|directory| !directory.is_dir()) {
+            return Err(Unrunnable::NoDirectory { directory });
+        }
+        let unset = std::env::vars_os().map(|(name, _)| name).filter(|name| is_ours(name)).collect();
+        Ok(Self { program, name, arguments, directory, set, unset })
+    }
+
     /// Starts the process. Blocks for the time of a fork and exec, about 0.3 ms.
     ///
     /// # Errors
@@ -296,11 +349,13 @@ mod tests {
 
     #[test]
     fn a_command_is_found_as_execvp_finds_it() {
-        assert_eq!(resolve(Path::new("sh"), "/nonexistent:/bin"), Ok(PathBuf::from("/bin/sh")));
-        assert_eq!(resolve(Path::new("/bin/sh"), ""), Ok(PathBuf::from("/bin/sh")));
-        assert_eq!(resolve(Path::new("no-such-program"), "/bin"), Err(Unrunnable::NotFound));
-        assert_eq!(resolve(Path::new("/etc/passwd"), ""), Err(Unrunnable::NotExecutable));
-        assert_eq!(resolve(Path::new("/etc"), ""), Err(Unrunnable::NotExecutable));
-        assert_eq!(resolve(Path::new("passwd"), "/etc:/nonexistent"), Err(Unrunnable::NotExecutable));
+        let found = |name: &str, path: &str| resolve(OsStr::new(name), path);
+        let not_executable = |name: &str| Err(Unrunnable::NotExecutable { name: name.into() });
+        assert_eq!(found("sh", "/nonexistent:/bin"), Ok(PathBuf::from("/bin/sh")));
+        assert_eq!(found("/bin/sh", ""), Ok(PathBuf::from("/bin/sh")));
+        assert!(matches!(found("no-such-program", "/bin"), Err(Unrunnable::NotFound { .. })));
+        assert_eq!(found("/etc/passwd", ""), not_executable("/etc/passwd"));
+        assert_eq!(found("/etc", ""), not_executable("/etc"));
+        assert_eq!(found("passwd", "/etc:/nonexistent"), not_executable("passwd"));
     }
 }

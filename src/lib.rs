@@ -12,7 +12,7 @@
 //! |---|---|
 //! | [`cli`] | argv and `MCP_BRIDGE_*` become validated options |
 //! | [`server`] | listener, connections and their limits, the graceful end |
-//! | [`drain`] | one stop signal, and when everyone has stopped |
+//! | [`drain`] | who stops the program, one signal for everyone, and when everyone has stopped |
 //! | [`log`] | lines to stderr that nobody has to read |
 //! | [`http`] | which request means what; [`http::reply`] is the one table of refusals |
 //! | [`sessions`] | which sessions exist; seats, the child started ahead; starts and ends them |

@@ -11,6 +11,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, fmt, registry};
 
 /// How much may wait for a reader of the log, in bytes; what is more is counted and dropped.
 const MAX_WAITING: usize = 1024 * 1024;
@@ -20,6 +24,15 @@ const PIPE_BUF: usize = 4096;
 
 /// How long the last lines are tried at the end of the program.
 const LAST_LINES: Duration = Duration::from_millis(200);
+
+/// Begins to log, as text or as JSON, at the level that `RUST_LOG` names or else `info`.
+pub fn start(json: bool) {
+    let level = std::env::var("RUST_LOG").ok().and_then(|text| text.parse::<Targets>().ok());
+    let level = level.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
+    let layer = fmt::layer().with_writer(|| Stderr).with_ansi(false).with_target(false);
+    let layer = if json { layer.json().flatten_event(true).boxed() } else { layer.boxed() };
+    registry().with(layer.with_filter(level)).init();
+}
 
 /// What waits to be written.
 #[derive(Debug)]
@@ -32,7 +45,7 @@ static BACKLOG: Mutex<Backlog> = Mutex::new(Backlog { bytes: VecDeque::new(), dr
 
 /// Writes one log line per call. A fresh one is made for each line.
 #[derive(Debug)]
-pub struct Stderr;
+struct Stderr;
 
 impl Write for Stderr {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {

@@ -1,14 +1,13 @@
 //! Options, log, bind, print, run, exit code.
 
-use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use mcp_bridge::child::{Command, Unrunnable, raise_open_files, resolve};
+use mcp_bridge::child::{Command, Unrunnable, raise_open_files};
 use mcp_bridge::cli::{self, LogFormat, Options, Task};
-use mcp_bridge::drain::{self, Drain};
+use mcp_bridge::drain::{self, Drain, Signals};
 use mcp_bridge::http::guard::Trust;
 use mcp_bridge::http::{self, Http};
 use mcp_bridge::log;
@@ -18,13 +17,8 @@ use mcp_bridge::server;
 use mcp_bridge::server::listener::{self, Listener};
 use mcp_bridge::session;
 use mcp_bridge::sessions::{self, Sessions};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
 use tracing::{error, info, warn};
-use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{Layer, fmt, registry};
 
 /// Every process that was asked to end has ended.
 const DRAINED: u8 = 0;
@@ -74,7 +68,7 @@ fn main() -> ExitCode {
 }
 
 fn serve(options: &Options) -> u8 {
-    start_log(options.log);
+    log::start(options.log == LogFormat::Json);
     for name in &options.unknown_variables {
         warn!(event = "options.unknown_variable", name, "no option is called this; see --help");
     }
@@ -146,8 +140,8 @@ async fn run(options: &Options, command: Command) -> u8 {
     code
 }
 
-async fn prepare(options: &Options) -> io::Result<(Listener, String, Stop, Reaper)> {
-    let stop = Stop::new()?;
+async fn prepare(options: &Options) -> io::Result<(Listener, String, Signals, Reaper)> {
+    let stop = Signals::listen()?;
     let reaper = Reaper::start()?;
     let listener = Listener::bind(&options.listen).await?;
     let url = listener.url()?;
@@ -172,37 +166,18 @@ async fn wind_down(options: &Options, http: &Http, sessions: &Sessions, drain: D
     in_time
 }
 
+/// The server's command, or what is wrong with it and the exit code that says so.
 fn command(options: &Options) -> Result<Command, (String, u8)> {
-    let Some((name, arguments)) = options.command.split_first() else {
-        return Err(("no server command".to_owned(), USAGE));
-    };
-    let set: Vec<(OsString, OsString)> =
-        options.env.iter().map(|(name, value)| (name.into(), value.into())).collect();
-    let path = options.env.iter().rev().find(|(name, _)| name == "PATH").map(|(_, path)| path.clone());
-    let path = path.or_else(|| std::env::var("PATH").ok()).unwrap_or_default();
-    let program = resolve(Path::new(name), &path).map_err(|why| match why {
-        Unrunnable::NotFound => {
-            (format!("{} is not there: no such file, and not in PATH={path}", name.display()), NOT_FOUND)
-        }
-        Unrunnable::NotExecutable => {
-            (format!("{} is there and not executable", name.display()), NOT_EXECUTABLE)
-        }
+    let set = options.env.iter().map(|(name, value)| (name.into(), value.into())).collect();
+    let command = Command::new(&options.command, options.cwd.clone(), set).map_err(|why| {
+        let code = match why {
+            Unrunnable::NotFound { .. } => NOT_FOUND,
+            Unrunnable::NotExecutable { .. } => NOT_EXECUTABLE,
+            Unrunnable::NoDirectory { .. } => USAGE,
+        };
+        (why.to_string(), code)
     })?;
-    if let Some(directory) = &options.cwd
-        && !directory.is_dir()
-    {
-        return Err((format!("--cwd is {}: not a directory", directory.display()), USAGE));
-    }
-    // The bridge's own settings are none of the server's business, nor is what a service manager says to the bridge:
-    // sd_notify(3) and sd_listen_fds(3) are for the process they were given to.
-    let ours = |name: &OsString| {
-        let name = name.as_encoded_bytes();
-        name.starts_with(b"MCP_BRIDGE_")
-            || [&b"NOTIFY_SOCKET"[..], b"LISTEN_FDS", b"LISTEN_PID", b"LISTEN_FDNAMES"].contains(&name)
-    };
-    let unset = std::env::vars_os().map(|(name, _)| name).filter(ours).collect();
-    let (name, arguments) = (name.clone(), arguments.to_vec());
-    Ok(Command { program, name, arguments, directory: options.cwd.clone(), set, unset })
+    Ok(command)
 }
 
 fn sessions_config(options: &Options) -> sessions::Config {
@@ -248,44 +223,6 @@ fn http_config(options: &Options, listener: &Listener) -> http::Config {
     }
 }
 
-/// The signals that end the program, in the order in which they come.
-struct Stop {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-    quit: Signal,
-}
-
-/// One of them.
-struct StopSignal {
-    name: &'static str,
-    number: u8,
-    /// Whether calls in flight may finish.
-    patient: bool,
-}
-
-impl Stop {
-    /// Registered before the first child is started: as process 1 the kernel drops what nobody listens to.
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-            quit: signal(SignalKind::quit())?,
-        })
-    }
-
-    async fn next(&mut self) -> StopSignal {
-        let (name, number, patient) = tokio::select! {
-            _ = self.terminate.recv() => ("SIGTERM", 15, true), // what orchestrators send
-            _ = self.interrupt.recv() => ("SIGINT", 2, true),   // Ctrl-C
-            _ = self.hangup.recv() => ("SIGHUP", 1, true),      // the terminal has been closed
-            _ = self.quit.recv() => ("SIGQUIT", 3, false),      // Ctrl-\: now
-        };
-        StopSignal { name, number, patient }
-    }
-}
-
 struct Environment;
 
 impl cli::Environment for Environment {
@@ -296,17 +233,6 @@ impl cli::Environment for Environment {
     fn names(&self) -> Vec<String> {
         std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect()
     }
-}
-
-fn start_log(format: LogFormat) {
-    let level = std::env::var("RUST_LOG").ok().and_then(|text| text.parse::<Targets>().ok());
-    let level = level.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
-    let layer = fmt::layer().with_writer(|| log::Stderr).with_ansi(false).with_target(false);
-    let layer = match format {
-        LogFormat::Text => layer.boxed(),
-        LogFormat::Json => layer.json().flatten_event(true).boxed(),
-    };
-    registry().with(layer.with_filter(level)).init();
 }
 
 /// Copies this program into a directory: an init container fills a shared volume with it, without a shell.
