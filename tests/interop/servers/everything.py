@@ -239,10 +239,11 @@ def listening(new):
             return [note for note in client.notes if what in note]
 
         # Once at the toggle, and once more five seconds later, when nothing is in flight: that one needs the GET stream.
+        # The server says «Debug-level message» and the like, and «Alert level-message».
         for client, what, times in (
             (subscribed, "notifications/resources/updated", 2),
-            (subscribed, "-level", 2),
-            (other, "-level", 2),
+            (subscribed, "level", 2),
+            (other, "level", 2),
         ):
             if not client.await_that(lambda: len(seen(client, what)) >= times, 8):
                 return f"{what}: {seen(client, what)}"
