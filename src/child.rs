@@ -1,4 +1,4 @@
-//! One process in a process group of its own: its pipes, its environment, and how it is asked to leave.
+//! One process in a process group of its own: its pipes, its environment, how it is asked to leave and what it leaves.
 //!
 //! Spawning happens on the main thread and nowhere else: the kernel sends a child its parent-death signal when the
 //! *thread* that spawned it ends (prctl(2), PR_SET_PDEATHSIG), and the main thread ends with the program.
@@ -11,6 +11,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{self, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -19,7 +21,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use tokio::net::unix::pipe::{Receiver, Sender};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
 use crate::reaper::{Exit, Reaper};
@@ -29,6 +31,10 @@ pub const TERM_GRACE: Duration = Duration::from_secs(2);
 
 /// How long after SIGKILL a process is given up on: it hangs in the kernel (state D).
 const KILL_GRACE: Duration = Duration::from_secs(1);
+
+/// How often, and how far apart, leftovers of a child are looked for.
+const CLEAR_UP_ROUNDS: u32 = 50;
+const CLEAR_UP_PAUSE: Duration = Duration::from_millis(10);
 
 /// Added to the child's `oom_score_adj`: when memory runs out, one session should die and not the bridge.
 const OOM_SCORE_ADJ: &[u8] = b"300";
@@ -44,10 +50,57 @@ pub struct Command {
     pub arguments: Vec<OsString>,
     /// The working directory; `None`: the bridge's own.
     pub directory: Option<PathBuf>,
-    /// Variables to set, on top of the inherited environment.
+    /// The whole environment, less what single children get in addition.
+    pub environment: Vec<(OsString, OsString)>,
+    tags: Arc<Tags>,
+}
+
+/// What a child inherits, and what it gets in addition.
+#[derive(Clone, Debug, Default)]
+pub struct Environment {
+    /// The variables it inherits if they are there; `None`: all, less what is the bridge's own.
+    pub only: Option<Vec<OsString>>,
+    /// Variables to set.
     pub set: Vec<(OsString, OsString)>,
-    /// Variables to take away from the inherited environment.
-    pub unset: Vec<OsString>,
+}
+
+impl Environment {
+    /// What every program expects to find, and no secret is kept in: what the SDKs' own clients give to a server.
+    pub const MINIMAL: [&str; 6] = ["HOME", "LOGNAME", "PATH", "SHELL", "TERM", "USER"];
+
+    fn of_child(self) -> Vec<(OsString, OsString)> {
+        // A value that begins like a shell function is run by an old bash (CVE-2014-6271).
+        let harmless = |value: &OsStr| !value.as_encoded_bytes().starts_with(b"()");
+        let wanted = |name: &OsStr, value: &OsStr| match &self.only {
+            Some(only) => only.iter().any(|one| one == name) && harmless(value),
+            None => true,
+        };
+        let mut environment: Vec<_> =
+            std::env::vars_os().filter(|(name, value)| !is_ours(name) && wanted(name, value)).collect();
+        environment.extend(self.set);
+        environment
+    }
+}
+
+/// The variable that tells the processes of one child from those of another, wherever they have gone.
+const TAG: &str = "MCP_BRIDGE_CHILD";
+
+/// Gives each child a name that no other has, nor one of another bridge.
+#[derive(Debug)]
+struct Tags {
+    bridge: u64,
+    last: AtomicU64,
+}
+
+impl Tags {
+    fn new() -> Arc<Self> {
+        // Without random numbers two bridges in one container might share a name; they do not see each other's orphans.
+        Arc::new(Self { bridge: getrandom::u64().unwrap_or_default(), last: AtomicU64::new(0) })
+    }
+
+    fn next(&self) -> Arc<str> {
+        format!("{:016x}.{}", self.bridge, self.last.fetch_add(1, Ordering::Relaxed)).into()
+    }
 }
 
 /// Why a command cannot be run.
@@ -125,39 +178,37 @@ pub struct Child<E = Receiver> {
 }
 
 impl Command {
-    /// The command in `words`, its program found. It inherits the bridge's environment, less what is the bridge's own,
-    /// and with the variables in `set`.
+    /// The command in `words`, its program found.
     ///
     /// # Errors
     /// [`Unrunnable`].
     pub fn new(
         words: &[OsString],
         directory: Option<PathBuf>,
-        set: Vec<(OsString, OsString)>,
+        environment: Environment,
     ) -> Result<Self, Unrunnable> {
         let (name, arguments) =
             words.split_first().map(|(name, rest)| (name.clone(), rest.to_vec())).unwrap_or_default();
-        let path = set.iter().rev().find(|(name, _)| name == "PATH").map(|(_, path)| path.clone());
-        let path = path.or_else(|| std::env::var_os("PATH")).unwrap_or_default();
+        let environment = environment.of_child();
+        let path = environment.iter().rev().find(|(name, _)| name == "PATH").map(|(_, path)| path.clone());
+        let path = path.unwrap_or_default();
         let program = resolve(&name, &path.to_string_lossy())?;
         if let Some(directory) = directory.clone().filter(|directory| !directory.is_dir()) {
             return Err(Unrunnable::NoDirectory { directory });
         }
-        let unset = std::env::vars_os().map(|(name, _)| name).filter(|name| is_ours(name)).collect();
-        Ok(Self { program, name, arguments, directory, set, unset })
+        Ok(Self { program, name, arguments, directory, environment, tags: Tags::new() })
     }
 
-    /// Starts the process. Blocks for the time of a fork and exec, about 0.3 ms.
+    /// Starts the process, with more variables in its environment. Blocks for the time of a fork and exec, about 0.3 ms.
     ///
     /// # Errors
     /// What fork(2), pipe(2) or execve(2) said.
-    pub fn spawn(&self, reaper: &Reaper) -> io::Result<Child> {
+    pub fn spawn(&self, more: &[(OsString, OsString)], reaper: &Reaper) -> io::Result<Child> {
+        let tag = self.tags.next();
         let mut command = process::Command::new(&self.program);
-        command.arg0(&self.name).args(&self.arguments);
-        for name in &self.unset {
-            command.env_remove(name);
-        }
-        command.envs(self.set.iter().map(|(name, value)| (name, value)));
+        command.arg0(&self.name).args(&self.arguments).env_clear();
+        command.envs(self.environment.iter().chain(more).map(|(name, value)| (name, value)));
+        command.env(TAG, &*tag);
         if let Some(directory) = &self.directory {
             command.current_dir(directory);
         }
@@ -167,7 +218,7 @@ impl Command {
         let mut child = command.spawn()?;
         // From here to adopt() nothing may be awaited, see there. std's Child has no Drop: it does not wait.
         let pid = Pid::from_raw(child.id().cast_signed());
-        let process = Process { pid, exit: reaper.adopt(pid) };
+        let process = Process { pid, tag, exit: reaper.adopt(pid) };
         let (Some(stdin), Some(stdout), Some(stderr)) =
             (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {
@@ -246,21 +297,25 @@ fn original_open_files() -> Option<(u64, u64)> {
 }
 
 /// Raises the soft limit of open files to the hard one. Each session takes three pipes and each client a socket, but
-/// children must see the limit as it was: programs that use select(2) break on descriptors beyond 1023.
-pub fn raise_open_files() {
-    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
+/// children must see the limit as it was: programs that use select(2) break on descriptors beyond 1023. Returns how
+/// many files may be open then.
+pub fn raise_open_files() -> Option<u64> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
     let _ = OPEN_FILES.set((soft, hard));
     if soft < hard
         && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
     {
         debug!(event = "limits.open_files", %error, soft, hard);
+        return Some(soft);
     }
+    Some(hard)
 }
 
 /// A process that leads its own group.
 #[derive(Clone, Debug)]
 pub struct Process {
     pid: Pid,
+    tag: Arc<str>,
     /// Its end.
     pub exit: Exit,
 }
@@ -321,6 +376,38 @@ impl Process {
             "it hangs in the kernel; the bridge goes on without it"
         );
         Farewell::Unkillable
+    }
+
+    /// Kills what the process left running outside of its group. Orphans of ours carry its tag in their environment; what
+    /// they have started in turn becomes ours when they are gone.
+    pub async fn clear_up(&self, reaper: &Reaper) {
+        let mut clean = 0;
+        for _ in 0..CLEAR_UP_ROUNDS {
+            let left: Vec<Pid> = reaper.orphans().into_iter().filter(|pid| self.has_tag(*pid)).collect();
+            // Whoever was killed with the group may still be on its way out, and its children not yet ours.
+            clean = if left.is_empty() { clean + 1 } else { 0 };
+            if clean == 2 {
+                return;
+            }
+            for pid in left {
+                warn!(
+                    event = "child.leftover",
+                    pid = pid.as_raw(),
+                    child = self.pid(),
+                    "started by a child that has ended; killed"
+                );
+                let _ = killpg(pid, Signal::SIGKILL); // where it leads a group of its own
+                let _ = kill(pid, Signal::SIGKILL);
+            }
+            sleep(CLEAR_UP_PAUSE).await;
+        }
+    }
+
+    /// Whether this process descends from ours, as long as its environment has not been changed (proc(5)).
+    fn has_tag(&self, pid: Pid) -> bool {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        let ours = format!("{TAG}={}", self.tag);
+        environment.split(|byte| *byte == 0).any(|variable| variable == ours.as_bytes())
     }
 
     /// Kills the whole group at once.

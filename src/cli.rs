@@ -8,110 +8,22 @@ use std::time::Duration;
 
 use argh::FromArgs;
 
+mod arguments;
 mod values;
 
-use values::{MAX_COUNT, address, duration, origin, path, replica, size, some_time};
+use arguments::Arguments;
+use values::{
+    MAX_COUNT, address, assignment, duration, env_from_header, host, origin, path, replica, size, some_time,
+    url, variable,
+};
+
+use crate::secret::Secret;
 
 /// The endpoint when nobody says otherwise.
 const LOCAL: &str = "127.0.0.1:8080";
 
 /// The same in a container, where loopback would be reachable for nobody.
 const CONTAINER: &str = "[::]:8080";
-
-/// The options as they are typed.
-#[derive(FromArgs, Debug, Default)]
-struct Arguments {
-    /// where to listen, IP:PORT or unix:PATH (127.0.0.1:8080; in a container [::]:8080)
-    #[argh(option)]
-    listen: Option<String>,
-    /// the endpoint's path (/mcp)
-    #[argh(option)]
-    path: Option<String>,
-    /// how many sessions there may be, each with a child process (64)
-    #[argh(option)]
-    max_sessions: Option<String>,
-    /// end a session with nothing in flight and nobody listening after this time (30m)
-    #[argh(option)]
-    idle_timeout: Option<String>,
-    /// end a session after this time, used or not (off)
-    #[argh(option)]
-    max_lifetime: Option<String>,
-    /// when all sessions are taken, end the longest idle one to make room instead of answering 503
-    #[argh(switch)]
-    evict: bool,
-    /// how long the server may take to answer initialize (120s)
-    #[argh(option)]
-    init_timeout: Option<String>,
-    /// how long it may take to answer any other request (1h)
-    #[argh(option)]
-    request_timeout: Option<String>,
-    /// begin an event stream when the answer takes longer than this (250ms)
-    #[argh(option)]
-    sse_after: Option<String>,
-    /// send a comment on an event stream that was silent for this time (15s)
-    #[argh(option)]
-    keep_alive: Option<String>,
-    /// begin event streams with an event that carries only an id, for clients of 2025-11-25 and later
-    #[argh(switch)]
-    prime: bool,
-    /// offer the HTTP+SSE transport of 2024-11-05 too, at /sse and /message
-    #[argh(switch)]
-    sse_compat: bool,
-    /// start no server before the first session wants one
-    #[argh(switch)]
-    lazy: bool,
-    /// keep this many servers started for sessions to come (0; without --lazy one waits for the first session)
-    #[argh(option)]
-    warm: Option<String>,
-    /// the server's working directory (the bridge's own)
-    #[argh(option)]
-    cwd: Option<String>,
-    /// set a variable in the server's environment, NAME=VALUE; may be given several times
-    #[argh(option)]
-    env: Vec<String>,
-    /// let pages of this origin in, scheme://host[:port]; may be given several times
-    #[argh(option)]
-    allow_origin: Vec<String>,
-    /// answer to this name in Host too; may be given several times
-    #[argh(option)]
-    allow_host: Vec<String>,
-    /// the longest request body (10MiB)
-    #[argh(option)]
-    max_body: Option<String>,
-    /// the longest message of the server (64MiB)
-    #[argh(option)]
-    max_message: Option<String>,
-    /// events kept per session for clients that reconnect (4MiB)
-    #[argh(option)]
-    replay_buffer: Option<String>,
-    /// requests of one session that may be in flight (256)
-    #[argh(option)]
-    max_in_flight: Option<String>,
-    /// how long SIGTERM may take, half of it for calls in flight (8s)
-    #[argh(option)]
-    shutdown_timeout: Option<String>,
-    /// how long a server may take to leave by itself at the end of its session (5s)
-    #[argh(option)]
-    stop_grace: Option<String>,
-    /// text or json (text); RUST_LOG sets the level, info by default
-    #[argh(option)]
-    log: Option<String>,
-    /// put this label in front of session ids, so that a balancer can route by it
-    #[argh(option)]
-    replica: Option<String>,
-    /// copy this program into a directory, then exit
-    #[argh(option)]
-    install: Option<String>,
-    /// check the options and the command, then exit
-    #[argh(switch)]
-    check: bool,
-    /// ask the bridge that listens here whether it is ready, then exit with 0 or 1
-    #[argh(switch)]
-    healthcheck: bool,
-    /// print the version
-    #[argh(switch)]
-    version: bool,
-}
 
 /// Where to listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,6 +41,15 @@ pub enum LogFormat {
     Text,
     /// For a program: one JSON object per line.
     Json,
+}
+
+/// What becomes of a session whose child exits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnExit {
+    /// It ends.
+    End,
+    /// It gets a new child and keeps its id.
+    Respawn,
 }
 
 /// What the program was asked to do.
@@ -163,6 +84,10 @@ pub struct Options {
     pub max_lifetime: Option<Duration>,
     /// See `--evict`.
     pub evict: bool,
+    /// See `--max-starting`.
+    pub max_starting: usize,
+    /// See `--on-exit`.
+    pub on_exit: OnExit,
     /// See `--init-timeout`.
     pub init_timeout: Duration,
     /// See `--request-timeout`.
@@ -185,10 +110,32 @@ pub struct Options {
     pub cwd: Option<PathBuf>,
     /// See `--env`.
     pub env: Vec<(String, String)>,
+    /// See `--clean-env`.
+    pub clean_env: bool,
+    /// See `--pass-env`.
+    pub pass_env: Vec<String>,
+    /// See `--env-from-header`: the variable, and the header's name in lower case.
+    pub env_from_header: Vec<(String, String)>,
+    /// See `--token-file`.
+    pub token_file: Option<PathBuf>,
+    /// `MCP_BRIDGE_TOKEN`, for want of a file.
+    pub token: Option<Secret>,
+    /// See `--resource-metadata`.
+    pub resource_metadata: Option<String>,
+    /// See `--authorization-server`.
+    pub authorization_servers: Vec<String>,
     /// See `--allow-origin`; lower case.
     pub allow_origin: Vec<String>,
     /// See `--allow-host`; lower case.
     pub allow_host: Vec<String>,
+    /// See `--max-connections`; `None`: as many as fit.
+    pub max_connections: Option<usize>,
+    /// See `--header-timeout`.
+    pub header_timeout: Duration,
+    /// See `--body-timeout`.
+    pub body_timeout: Duration,
+    /// See `--connection-idle-timeout`.
+    pub connection_idle_timeout: Duration,
     /// See `--max-body`, in bytes.
     pub max_body: usize,
     /// See `--max-message`, in bytes.
@@ -340,6 +287,24 @@ impl Source<'_> {
         lines.map(|line| (line.to_owned(), variable.clone())).collect()
     }
 
+    /// Each entry of a list, read.
+    fn each<T>(
+        &self,
+        option: &str,
+        given: Vec<String>,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<Vec<T>, String> {
+        let read = |(text, name): (String, String)| {
+            read(&text).map_err(|cure| format!("{name} is {text:?}: {cure}"))
+        };
+        self.list(option, given).into_iter().map(read).collect()
+    }
+
+    /// What must not stand on a command line, where every process of the machine can read it.
+    fn secret(&self, option: &str) -> Option<Secret> {
+        self.environment.get(&self.variable(option)).map(Secret::new)
+    }
+
     fn switch(&self, option: &str, given: bool) -> Result<bool, String> {
         let read = |text: &str| match text.to_ascii_lowercase().as_str() {
             "1" | "true" | "yes" | "on" => Ok(true),
@@ -368,25 +333,33 @@ fn validate(
         Ok(number) if (1..=MAX_COUNT).contains(&number) => Ok(number),
         _ => Err(format!("write a number from 1 to {MAX_COUNT}")),
     };
-    let mut env = Vec::new();
-    for (text, name) in source.list("env", given.env) {
-        match text.split_once('=') {
-            Some((key, value)) if !key.is_empty() && !text.contains('\0') => {
-                env.push((key.to_owned(), value.to_owned()))
-            }
-            _ => return Err(format!("{name} is {text:?}: write NAME=VALUE")),
-        }
+    let warm = source.value("warm", given.warm, 0, |text| match text {
+        "0" => Ok(0),
+        _ => positive(text),
+    })?;
+    let token_file = source.text("token-file", given.token_file).map(|(text, _)| PathBuf::from(text));
+    let token = source.secret("token");
+    if token_file.is_some() && token.is_some() {
+        return Err("--token-file and MCP_BRIDGE_TOKEN are both given: which one counts?".to_owned());
     }
-    let mut allow_origin = Vec::new();
-    for (text, name) in source.list("allow-origin", given.allow_origin) {
-        allow_origin.push(origin(&text).map_err(|cure| format!("{name} is {text:?}: {cure}"))?);
+    let clean_env = source.switch("clean-env", given.clean_env)?;
+    let pass_env = source.each("pass-env", given.pass_env, variable)?;
+    if !clean_env && !pass_env.is_empty() {
+        return Err("--pass-env needs --clean-env: without it every variable is passed on".to_owned());
     }
-    let mut allow_host = Vec::new();
-    for (text, name) in source.list("allow-host", given.allow_host) {
-        if text.is_empty() || text.contains(['/', ' ']) {
-            return Err(format!("{name} is {text:?}: write a host name without scheme, port and path"));
-        }
-        allow_host.push(text.to_ascii_lowercase());
+    let env_from_header = source.each("env-from-header", given.env_from_header, env_from_header)?;
+    let authorized = token_file.is_some() || token.is_some();
+    if authorized && env_from_header.iter().any(|(_, header)| header == "authorization") {
+        return Err(
+            "--env-from-header takes Authorization, which carries the bridge's own token: use another header"
+                .to_owned(),
+        );
+    }
+    if warm > 0 && !env_from_header.is_empty() {
+        return Err(
+            "--warm and --env-from-header exclude each other: a server started ahead has no client yet"
+                .to_owned(),
+        );
     }
     let shutdown_timeout =
         source.value("shutdown-timeout", given.shutdown_timeout, Duration::from_secs(8), duration)?;
@@ -404,6 +377,12 @@ fn validate(
         max_lifetime: source
             .value("max-lifetime", given.max_lifetime, None, |text| some_time(text).map(Some))?,
         evict: source.switch("evict", given.evict)?,
+        max_starting: source.value("max-starting", given.max_starting, 4, positive)?,
+        on_exit: source.value("on-exit", given.on_exit, OnExit::End, |text| match text {
+            "end" => Ok(OnExit::End),
+            "respawn" => Ok(OnExit::Respawn),
+            _ => Err("write end or respawn".to_owned()),
+        })?,
         init_timeout: source.value(
             "init-timeout",
             given.init_timeout,
@@ -421,15 +400,36 @@ fn validate(
         prime: source.switch("prime", given.prime)?,
         sse_compat: source.switch("sse-compat", given.sse_compat)?,
         lazy: source.switch("lazy", given.lazy)?,
-        warm: source.value("warm", given.warm, 0, |text| match text {
-            "0" => Ok(0),
-            _ => positive(text),
-        })?,
+        warm,
         replica: source.value("replica", given.replica, None, |text| replica(text).map(Some))?,
         cwd: source.text("cwd", given.cwd).map(|(text, _)| PathBuf::from(text)),
-        env,
-        allow_origin,
-        allow_host,
+        env: source.each("env", given.env, assignment)?,
+        clean_env,
+        pass_env,
+        env_from_header,
+        token_file,
+        token,
+        resource_metadata: source
+            .value("resource-metadata", given.resource_metadata, None, |text| url(text).map(Some))?,
+        authorization_servers: source.each("authorization-server", given.authorization_server, url)?,
+        allow_origin: source.each("allow-origin", given.allow_origin, origin)?,
+        allow_host: source.each("allow-host", given.allow_host, host)?,
+        max_connections: source
+            .value("max-connections", given.max_connections, None, |text| positive(text).map(Some))?,
+        header_timeout: source.value(
+            "header-timeout",
+            given.header_timeout,
+            Duration::from_secs(10),
+            some_time,
+        )?,
+        body_timeout: source.value("body-timeout", given.body_timeout, Duration::from_secs(30), some_time)?,
+        // Balancers keep theirs for 60 s (ALB) to 600 s (GCP), and whoever closes first must be the one who sends requests.
+        connection_idle_timeout: source.value(
+            "connection-idle-timeout",
+            given.connection_idle_timeout,
+            Duration::from_secs(650),
+            some_time,
+        )?,
         max_body: source.value("max-body", given.max_body, 10 << 20, size)?,
         max_message: source.value("max-message", given.max_message, 64 << 20, size)?,
         replay_buffer: source.value("replay-buffer", given.replay_buffer, 4 << 20, size)?,
@@ -449,7 +449,12 @@ fn validate(
 /// Variables that look meant for us and are not. What Kubernetes sets for a Service of our name is not meant.
 fn unknown_variables(source: &Source<'_>) -> Vec<String> {
     let known = source.asked.borrow();
-    let service = |name: &str| name.starts_with("MCP_BRIDGE_SERVICE_") || name.starts_with("MCP_BRIDGE_PORT");
+    // A bridge's own child may be a bridge: what tells its processes apart is not meant either.
+    let service = |name: &str| {
+        name.starts_with("MCP_BRIDGE_SERVICE_")
+            || name.starts_with("MCP_BRIDGE_PORT")
+            || name == "MCP_BRIDGE_CHILD"
+    };
     let unknown = |name: &String| name.starts_with("MCP_BRIDGE_") && !known.contains(name) && !service(name);
     let mut names: Vec<String> = source.environment.names().into_iter().filter(unknown).collect();
     names.sort();
@@ -457,155 +462,4 @@ fn unknown_variables(source: &Source<'_>) -> Vec<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::HashMap;
-
-    struct Variables(HashMap<String, String>);
-
-    impl Environment for Variables {
-        fn get(&self, name: &str) -> Option<String> {
-            self.0.get(name).cloned()
-        }
-        fn names(&self) -> Vec<String> {
-            self.0.keys().cloned().collect()
-        }
-    }
-
-    fn run(line: &str, variables: &[(&str, &str)], container: Option<&'static str>) -> Result<Task, String> {
-        let arguments = line.split_whitespace().map(OsString::from).collect();
-        let variables =
-            variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        parse(arguments, &Variables(variables), container)
-    }
-
-    fn options(line: &str, variables: &[(&str, &str)]) -> Options {
-        match run(line, variables, None) {
-            Ok(Task::Serve(options)) => *options,
-            other => panic!("{line}: {other:?}"),
-        }
-    }
-
-    fn error(line: &str, variables: &[(&str, &str)]) -> String {
-        match run(line, variables, None) {
-            Err(error) => error,
-            other => panic!("{line} should be refused, got {other:?}"),
-        }
-    }
-
-    #[test]
-    fn everything_behind_the_dashes_is_the_command() {
-        let options = options("--max-sessions 3 -- npx -y server --listen 1 -- x", &[]);
-        assert_eq!(options.command, ["npx", "-y", "server", "--listen", "1", "--", "x"]);
-        assert_eq!(options.max_sessions, 3);
-    }
-
-    #[test]
-    fn the_command_line_wins_over_the_environment() {
-        let variables =
-            [("MCP_BRIDGE_MAX_SESSIONS", "5"), ("MCP_BRIDGE_IDLE_TIMEOUT", "1m"), ("MCP_BRIDGE_LAZY", "1")];
-        let options = options("--max-sessions=7 -- x", &variables);
-        assert_eq!(options.max_sessions, 7);
-        assert_eq!(options.idle_timeout, Duration::from_secs(60));
-        assert!(options.lazy);
-    }
-
-    #[test]
-    fn where_to_listen_and_why() {
-        let listen = |line: &str, variables: &[(&str, &str)], container| match run(line, variables, container)
-        {
-            Ok(Task::Serve(options)) => (options.listen, options.listen_because),
-            other => panic!("{other:?}"),
-        };
-        let tcp = |text: &str| Address::Tcp(text.parse().expect("an address"));
-        assert_eq!(listen("-- x", &[], None), (tcp(LOCAL), "default; --listen changes it"));
-        assert_eq!(listen("-- x", &[], Some("pid 1")), (tcp(CONTAINER), "pid 1"));
-        assert_eq!(listen("--listen [::1]:0 -- x", &[], Some("pid 1")), (tcp("[::1]:0"), "--listen"));
-        assert_eq!(
-            listen("-- x", &[("MCP_BRIDGE_LISTEN", "unix:/run/x")], None),
-            (Address::Unix("/run/x".into()), "MCP_BRIDGE_LISTEN")
-        );
-    }
-
-    #[test]
-    fn each_mistake_names_the_option_the_value_and_the_cure() {
-        let table = [
-            ("--listen localhost:80 -- x", "--listen is \"localhost:80\": write IP:PORT"),
-            ("--listen 80 -- x", "write IP:PORT"),
-            ("--path mcp -- x", "--path is \"mcp\": write a path such as /mcp"),
-            ("--path /healthz -- x", "other than /healthz"),
-            ("--max-sessions 0 -- x", "write a number from 1"),
-            ("--idle-timeout 5 -- x", "--idle-timeout is \"5\": write a number with ms, s, m or h"),
-            ("--idle-timeout 0s -- x", "longer than zero"),
-            ("--request-timeout 99999999h -- x", "a year"),
-            ("--max-body 1X -- x", "write a size"),
-            ("--env FOO -- x", "write NAME=VALUE"),
-            ("--env =x -- x", "write NAME=VALUE"),
-            ("--log xml -- x", "write text or json"),
-            ("--allow-origin * -- x", "without a path and without *"),
-            ("--allow-host http://a -- x", "without scheme"),
-            ("--no-such-option -- x", "--help lists the options"),
-            ("npx server", "The server's command goes behind --"),
-            ("", "no server command; it goes behind --"),
-            ("--", "no server command"),
-        ];
-        for (line, want) in table {
-            let text = error(line, &[]);
-            assert!(text.contains(want), "{line}: {text:?} should contain {want:?}");
-        }
-        let text = error("-- x", &[("MCP_BRIDGE_LOG", "xml")]);
-        assert!(text.starts_with("MCP_BRIDGE_LOG is \"xml\""), "{text}");
-        assert!(error("-- x", &[("MCP_BRIDGE_LAZY", "maybe")]).contains("write 1 or 0"));
-    }
-
-    #[test]
-    fn durations_and_sizes() {
-        let table =
-            [("250ms", 250), ("15s", 15_000), ("30m", 1_800_000), ("1h", 3_600_000), ("0", 0), ("0s", 0)];
-        for (text, milliseconds) in table {
-            assert_eq!(duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
-        }
-        for text in ["", "s", "-1s", "1.5s", "1 s", "1d", "99999999999999999999s"] {
-            assert!(duration(text).is_err(), "{text}");
-        }
-        assert_eq!(size("10MiB"), Ok(10 << 20));
-        assert_eq!(size("512K"), Ok(512 << 10));
-        assert_eq!(size("7"), Ok(7));
-        for text in ["", "0", "MiB", "1TiB", "5GiB", "-1"] {
-            assert!(size(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn lists_come_from_the_environment_line_by_line() {
-        let variables =
-            [("MCP_BRIDGE_ENV", "A=1\nB=x=y,z\n"), ("MCP_BRIDGE_ALLOW_ORIGIN", "https://App.example\n")];
-        let options = options("-- x", &variables);
-        assert_eq!(options.env, [("A".into(), "1".into()), ("B".into(), "x=y,z".into())]);
-        assert_eq!(options.allow_origin, ["https://app.example"]);
-        let given = self::options("--env=C=3 --env D= --lazy -- x", &variables);
-        assert_eq!(given.env, [("C".into(), "3".into()), ("D".into(), String::new())]);
-        assert!(given.unknown_variables.is_empty(), "{:?}", given.unknown_variables);
-    }
-
-    #[test]
-    fn a_variable_that_names_no_option_is_told_but_not_what_kubernetes_sets() {
-        let variables = [
-            ("MCP_BRIDGE_LISTN", "x"),
-            ("MCP_BRIDGE_SERVICE_HOST", "10.0.0.1"),
-            ("MCP_BRIDGE_PORT_8080_TCP", "tcp://10.0.0.1:8080"),
-            ("MCP_BRIDGE_LOG", "json"),
-        ];
-        assert_eq!(options("-- x", &variables).unknown_variables, ["MCP_BRIDGE_LISTN"]);
-    }
-
-    #[test]
-    fn help_and_version_are_for_whoever_asked() {
-        assert!(matches!(run("--help", &[], None), Ok(Task::Print(text)) if text.contains("--max-sessions")));
-        assert!(
-            matches!(run("--version", &[], None), Ok(Task::Print(text)) if text.starts_with("mcp-bridge 0."))
-        );
-        assert!(matches!(run("--healthcheck", &[], None), Ok(Task::HealthCheck(_))));
-        assert!(matches!(run("--check -- x", &[], None), Ok(Task::Check(_))));
-    }
-}
+mod tests;

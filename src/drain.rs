@@ -1,4 +1,5 @@
-//! Who stops the program, one signal that tells everyone, and the knowledge of when everyone has stopped.
+//! Who stops the program and what else it is told by signals; one signal that tells everyone to stop, and the knowledge
+//! of when everyone has.
 
 use std::io;
 
@@ -35,24 +36,54 @@ impl Watch {
     }
 }
 
-/// The signals that end the program, in the order in which they come.
+/// The signals that the program listens to, in the order in which they come.
 #[derive(Debug)]
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
     quit: Signal,
+    user1: Signal,
 }
 
 /// One of them.
-#[derive(Clone, Copy, Debug)]
-pub struct StopSignal {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// SIGTERM: what orchestrators send.
+    Terminate,
+    /// SIGINT: Ctrl-C.
+    Interrupt,
+    /// SIGHUP: the terminal has been closed; or, to a program that reads a file, "read it again".
+    Hangup,
+    /// SIGQUIT, Ctrl-\: now.
+    Quit,
+    /// SIGUSR1: how are you?
+    User1,
+}
+
+impl Heard {
     /// Its name.
-    pub name: &'static str,
-    /// Its number; a shell says 128 more.
-    pub number: u8,
-    /// Whether calls in flight may finish.
-    pub patient: bool,
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Terminate => "SIGTERM",
+            Self::Interrupt => "SIGINT",
+            Self::Hangup => "SIGHUP",
+            Self::Quit => "SIGQUIT",
+            Self::User1 => "SIGUSR1",
+        }
+    }
+
+    /// The exit code that shells give a program which it ended.
+    pub fn exit_code(self) -> u8 {
+        let number = match self {
+            Self::Hangup => 1,
+            Self::Interrupt => 2,
+            Self::Quit => 3,
+            Self::User1 => 10,
+            Self::Terminate => 15,
+        };
+        128 + number
+    }
 }
 
 impl Signals {
@@ -66,18 +97,19 @@ impl Signals {
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
             quit: signal(SignalKind::quit())?,
+            user1: signal(SignalKind::user_defined1())?,
         })
     }
 
     /// Waits for the next of them.
-    pub async fn next(&mut self) -> StopSignal {
-        let (name, number, patient) = tokio::select! {
-            _ = self.terminate.recv() => ("SIGTERM", 15, true), // what orchestrators send
-            _ = self.interrupt.recv() => ("SIGINT", 2, true),   // Ctrl-C
-            _ = self.hangup.recv() => ("SIGHUP", 1, true),      // the terminal has been closed
-            _ = self.quit.recv() => ("SIGQUIT", 3, false),      // Ctrl-\: now
-        };
-        StopSignal { name, number, patient }
+    pub async fn next(&mut self) -> Heard {
+        tokio::select! {
+            _ = self.terminate.recv() => Heard::Terminate,
+            _ = self.interrupt.recv() => Heard::Interrupt,
+            _ = self.hangup.recv() => Heard::Hangup,
+            _ = self.quit.recv() => Heard::Quit,
+            _ = self.user1.recv() => Heard::User1,
+        }
     }
 }
 

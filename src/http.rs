@@ -9,30 +9,33 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, ORIGIN};
+use hyper::header::{ALLOW, HeaderMap, HeaderName, HeaderValue, ORIGIN};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
-use tokio::time::{Instant, timeout_at};
 use tracing::{debug, warn};
 
-use crate::proto::ids::{ClientId, EventId, Id, SessionId};
+use crate::proto::ids::{ClientId, Id, SessionId};
 use crate::proto::machine::Refusal;
 use crate::proto::message::{Kind, Malformed, Message, elements, find, is_array};
 use crate::proto::version::Revision;
-use crate::session::reader::{Delivery, Event, Reader, What};
+use crate::secret::{Digest, Tokens};
+use crate::session::reader::{Delivery, What};
 use crate::session::{End, Posted, Room, Session};
-use crate::sessions::{Found, NoSession, Sessions};
+use crate::sessions::{Found, NoSession, Opening, Sessions};
 
 pub mod admin;
+mod answer;
 pub mod body;
 mod compat;
 pub mod guard;
 pub mod reply;
 
+use admin::Metadata;
+use answer::{First, event_stream};
 use body::{Body, EventStream};
 use compat::Compat;
 use guard::{Accepts, MCP_PROTOCOL_VERSION, MCP_SESSION_ID, Trust};
-use reply::{Problem, empty, json, refuse};
+use reply::{Problem, empty, refuse};
 
 /// How many messages a batch may have: each costs more memory than its few bytes of the body.
 const MAX_BATCH: usize = 1000;
@@ -50,8 +53,16 @@ pub struct Config {
     pub path: String,
     /// Whom we answer.
     pub trust: Trust,
+    /// Who is let in; `None`: everybody.
+    pub tokens: Option<Arc<Tokens>>,
+    /// What is told to who has no token.
+    pub metadata: Option<Metadata>,
+    /// Variables of a child's environment, and the headers of `initialize` that they are taken from.
+    pub env_from_header: Vec<(String, HeaderName)>,
     /// The longest request body, in bytes.
     pub max_body: usize,
+    /// How long a request body may take.
+    pub body_timeout: Duration,
     /// How long an answer is waited for before the response begins as an event stream.
     pub sse_after: Duration,
     /// After how long without an event a stream gets a comment.
@@ -69,6 +80,13 @@ pub struct Http {
     sessions: Arc<Sessions>,
     /// Open streams of the old transport; `None` where it is not offered.
     compat: Option<Compat>,
+}
+
+/// A request's head, checked.
+struct Asking<'p> {
+    parts: &'p Parts,
+    /// Whose token it carries.
+    caller: Option<Digest>,
 }
 
 /// A refusal and the id of the request it is about.
@@ -96,17 +114,22 @@ impl Http {
         }
         let origin = parts.headers.get(ORIGIN).cloned();
         let checked = self.check_head(&parts);
-        let allowed = checked.is_ok();
+        let allowed = checked.is_ok() || matches!(checked, Err(Problem::Unauthorized { .. }));
+        let alone = |problem| (problem, None);
         let answered = match checked {
-            Err(problem) => Err((problem, None)),
-            Ok(()) if self.is_compat(&parts) => self.compat(&parts, body).await,
-            Ok(()) => match parts.method {
-                Method::POST => self.post(&parts.headers, body).await,
-                Method::GET => self.get(&parts.headers).await.map_err(|problem| (problem, None)),
-                Method::DELETE => self.delete(&parts.headers).map_err(|problem| (problem, None)),
-                Method::OPTIONS => Ok(options(&parts.headers)),
-                _ => Err((Problem::Method(METHODS), None)),
-            },
+            Err(problem) => Err(alone(problem)),
+            Ok(caller) => {
+                let asking = Asking { parts: &parts, caller };
+                match parts.method {
+                    Method::OPTIONS => Ok(options(&parts.headers)),
+                    _ if self.is_metadata(&parts) => self.metadata(&parts).map_err(alone),
+                    _ if self.is_compat(&parts) => self.compat(&asking, body).await,
+                    Method::POST => self.post(&asking, body).await,
+                    Method::GET => self.get(&asking).await.map_err(alone),
+                    Method::DELETE => self.delete(&asking).map_err(alone),
+                    _ => Err(alone(Problem::Method(METHODS))),
+                }
+            }
         };
         let mut response = answered.unwrap_or_else(|(problem, id)| {
             debug!(event = "http.refused", method = %parts.method, path = parts.uri.path(), ?problem);
@@ -119,7 +142,7 @@ impl Http {
     }
 
     /// From cheap to dear, and nothing about the body before we know who asks.
-    fn check_head(&self, parts: &Parts) -> Result<(), Problem> {
+    fn check_head(&self, parts: &Parts) -> Result<Option<Digest>, Problem> {
         let path = parts.uri.path();
         if parts.method == Method::CONNECT || path == "*" {
             return Err(Problem::Method(METHODS)); // neither names a path
@@ -127,7 +150,8 @@ impl Http {
         let ours = path == self.config.path
             || path.strip_suffix('/').is_some_and(|path| path == self.config.path)
             || (path == "/" && matches!(parts.method, Method::POST | Method::OPTIONS))
-            || self.is_compat(parts);
+            || self.is_compat(parts)
+            || self.is_metadata(parts);
         if !ours {
             return Err(Problem::Path(self.config.path.clone()));
         }
@@ -136,32 +160,66 @@ impl Http {
         if let Err(problem @ (Problem::Host(_) | Problem::Origin(_))) = &checked {
             warn!(event = "http.forbidden", reason = problem.row().reason, hint = %problem.row().message);
         }
-        checked
+        checked?;
+        match &self.config.tokens {
+            // A preflight carries no credentials (Fetch, "CORS protocol"), and the metadata says how to get some.
+            Some(tokens) if parts.method != Method::OPTIONS && !self.is_metadata(parts) => {
+                let given = guard::bearer(&parts.headers)?;
+                let caller = given.and_then(|token| tokens.check(token));
+                if caller.is_none() {
+                    let metadata = self.config.metadata.as_ref().map(|metadata| metadata.url.clone());
+                    return Err(Problem::Unauthorized { given: given.is_some(), metadata });
+                }
+                Ok(caller)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn is_metadata(&self, parts: &Parts) -> bool {
+        let metadata = self.config.metadata.as_ref();
+        metadata.is_some_and(|metadata| metadata.is_at(parts.uri.path(), &self.config.path))
+    }
+
+    fn metadata(&self, parts: &Parts) -> Result<Response<Body>, Problem> {
+        match (&self.config.metadata, &parts.method) {
+            (Some(metadata), &Method::GET | &Method::HEAD) => Ok(metadata.answer()),
+            _ => Err(Problem::Method("GET, HEAD, OPTIONS")),
+        }
     }
 
     fn is_compat(&self, parts: &Parts) -> bool {
         self.compat.is_some() && matches!(parts.uri.path(), compat::SSE | compat::MESSAGE)
     }
 
-    async fn compat(&self, parts: &Parts, body: Incoming) -> Result<Response<Body>, Refused> {
+    async fn compat(&self, asking: &Asking<'_>, body: Incoming) -> Result<Response<Body>, Refused> {
         let alone = |problem| (problem, None);
+        let Asking { parts, caller } = asking;
         let Some(compat) = &self.compat else { return Err(alone(Problem::Path(self.config.path.clone()))) };
-        if parts.method == Method::OPTIONS {
-            return Ok(options(&parts.headers));
-        }
         if parts.uri.path() == compat::SSE {
-            return compat.open(parts, &self.sessions, self.config.keep_alive).map_err(alone);
+            return compat.open(parts, *caller, &self.sessions, self.config.keep_alive).map_err(alone);
         }
         if parts.method != Method::POST {
             return Err(alone(Problem::Method("POST, OPTIONS")));
         }
         guard::check_body_head(&parts.headers, self.config.max_body).map_err(alone)?;
-        let (session, connection) = compat.find(parts).map_err(alone)?;
-        let (body, room) = body::read(body, self.config.max_body, session.as_ref()).await.map_err(alone)?;
-        compat::post(&connection, body, room, &self.sessions).await
+        let (session, connection) = compat.find(parts, *caller).map_err(alone)?;
+        let environment = guard::environment(&parts.headers, &self.config.env_from_header).map_err(alone)?;
+        let (body, room) = self.read(body, session.as_ref()).await?;
+        compat::post(&connection, body, room, environment, &self.sessions).await
     }
 
-    async fn post(&self, headers: &HeaderMap, body: Incoming) -> Result<Response<Body>, Refused> {
+    async fn read(
+        &self,
+        body: Incoming,
+        session: Option<&Session>,
+    ) -> Result<(Bytes, Option<Room>), Refused> {
+        let read = body::read(body, self.config.max_body, self.config.body_timeout, session).await;
+        read.map_err(|problem| (problem, None))
+    }
+
+    async fn post(&self, asking: &Asking<'_>, body: Incoming) -> Result<Response<Body>, Refused> {
+        let headers = &asking.parts.headers;
         let accepts = guard::accepts(headers);
         if !accepts.json && !accepts.stream {
             return Err((Problem::NotAcceptable, None));
@@ -171,14 +229,13 @@ impl Http {
         // Before the body: whoever lost a session should not have to send it first.
         let session = match named {
             None => None,
-            Some(id) => Some(self.find(id).map_err(|problem| (problem, None))?),
+            Some(id) => Some(self.find(id, asking.caller).map_err(|problem| (problem, None))?),
         };
-        let read = body::read(body, self.config.max_body, session.as_ref()).await;
-        let (body, room) = read.map_err(|problem| (problem, None))?;
+        let (body, room) = self.read(body, session.as_ref()).await?;
         let posted = parse(&body, session.as_ref())?;
         match session {
             Some(session) => self.post_to(&session, headers, posted, room, accepts).await,
-            None => self.post_alone(headers, posted, accepts).await,
+            None => self.post_alone(asking, posted, accepts).await,
         }
     }
 
@@ -208,7 +265,7 @@ impl Http {
     /// A POST without a session: `initialize` opens one, and nothing else is served.
     async fn post_alone(
         &self,
-        headers: &HeaderMap,
+        asking: &Asking<'_>,
         posted: Posted,
         accepts: Accepts,
     ) -> Result<Response<Body>, Refused> {
@@ -216,13 +273,20 @@ impl Http {
         let id = message.id();
         let request = message.kind() == Kind::Request;
         if !(request && message.method() == "initialize") {
-            return match (is_modern(headers, &message), request) {
+            return match (is_modern(&asking.parts.headers, &message), request) {
                 (true, true) => Err((Problem::Modern, id)),
                 (true, false) => Ok(empty(StatusCode::ACCEPTED)),
                 (false, _) => Err((Problem::SessionRequired, id)),
             };
         }
-        let (session, reader) = match self.sessions.start(message, accepts.stream).await {
+        let environment = guard::environment(&asking.parts.headers, &self.config.env_from_header);
+        let opening = Opening {
+            initialize: message,
+            streams: accepts.stream,
+            owner: asking.caller,
+            environment: environment.map_err(|problem| (problem, id.clone()))?,
+        };
+        let (session, reader) = match self.sessions.start(opening).await {
             Ok(started) => started,
             Err(error) => return Err((no_session(&error), id)),
         };
@@ -244,86 +308,13 @@ impl Http {
         Ok(response)
     }
 
-    /// Waits for what decides the form of the answer: whole as JSON if it comes soon, a stream if it does not or if
-    /// something else comes before it.
-    async fn first(&self, reader: &Reader, accepts: Accepts) -> First {
-        let soon = Instant::now() + self.config.sse_after;
-        // Timers round up to a millisecond, which is long enough for an answer: zero must be said, not timed.
-        let at_once = accepts.stream && self.config.sse_after.is_zero();
-        let accepts = Accepts { json: accepts.json && !at_once, ..accepts };
-        let mut events = Vec::new();
-        loop {
-            let next = if accepts.stream {
-                match timeout_at(soon, reader.next()).await {
-                    Ok(next) => next,
-                    // The session may not have taken the message yet; until then it can still be refused.
-                    Err(_) => match reader.next_or_attached().await {
-                        None => return First::Events { events, complete: false },
-                        Some(next) => next,
-                    },
-                }
-            } else {
-                reader.next().await
-            };
-            match next {
-                Some(Delivery::Event(event)) => {
-                    let (answer, last) = (event.what.is_answer(), event.last);
-                    if answer || accepts.stream {
-                        events.push(event);
-                    }
-                    if last && accepts.json {
-                        return First::Events { events, complete: true };
-                    }
-                    if accepts.stream && !(answer && accepts.json) {
-                        return First::Events { events, complete: false };
-                    }
-                }
-                Some(Delivery::Accepted) => return First::Accepted,
-                Some(Delivery::Refused(refusal)) => return First::Refused(Problem::Refused(refusal)),
-                Some(Delivery::NoReplay) => return First::Refused(Problem::NoReplay),
-                Some(Delivery::Gone(end)) => return First::Refused(Problem::SessionNotFound(Some(end))),
-                // Cut off before it began: the stream breaks as it would have later, and the session is as it was.
-                Some(Delivery::Lagged) if accepts.stream => return First::Events { events, complete: false },
-                // The session says something before it lets go of a reader, so this is the end of the session.
-                Some(Delivery::Lagged) | None => return First::Refused(Problem::SessionNotFound(None)),
-            }
-        }
-    }
-
-    fn answer(
-        &self,
-        session: &Session,
-        reader: Reader,
-        first: First,
-        accepts: Accepts,
-        id: Option<Id>,
-    ) -> Result<Response<Body>, Refused> {
-        match first {
-            First::Accepted => Ok(empty(StatusCode::ACCEPTED)),
-            // A lost session is nobody's request: with an id, Go's SDK takes it for an answer and stays.
-            First::Refused(problem @ Problem::SessionNotFound(_)) => Err((problem, None)),
-            First::Refused(problem) => Err((problem, id)),
-            First::Events { events, complete: true } => Ok(whole(events)),
-            First::Events { events, complete: false } => {
-                debug_assert!(accepts.stream, "a client that takes JSON only gets JSON");
-                let stream = events.first().map(|event| event.id).or_else(|| reader.position());
-                let prime = stream.filter(|_| self.primes(session)).map(|id| EventId { place: 0, ..id });
-                let stream = EventStream::new(events, reader, self.config.keep_alive, prime, id);
-                Ok(event_stream(Body::Stream(Box::new(stream))))
-            }
-        }
-    }
-
-    fn primes(&self, session: &Session) -> bool {
-        self.config.prime && session.revision().is_some_and(Revision::priming)
-    }
-
-    async fn get(&self, headers: &HeaderMap) -> Result<Response<Body>, Problem> {
+    async fn get(&self, asking: &Asking<'_>) -> Result<Response<Body>, Problem> {
+        let headers = &asking.parts.headers;
         let named = guard::session_id(headers)?.ok_or(Problem::Method(METHODS_ALONE))?;
         if !guard::accepts(headers).stream {
             return Err(Problem::NotAcceptableForGet);
         }
-        let session = self.find(named)?;
+        let session = self.find(named, asking.caller)?;
         guard::check_version(headers, session.negotiated())?;
         let after = guard::last_event_id(headers)?;
         let reader = session.listen(after).await.map_err(|end| Problem::SessionNotFound(Some(end)))?;
@@ -338,32 +329,22 @@ impl Http {
         Ok(event_stream(Body::Stream(Box::new(stream))))
     }
 
-    fn delete(&self, headers: &HeaderMap) -> Result<Response<Body>, Problem> {
+    fn delete(&self, asking: &Asking<'_>) -> Result<Response<Body>, Problem> {
+        let headers = &asking.parts.headers;
         let named = guard::session_id(headers)?.ok_or(Problem::Method(METHODS_ALONE))?;
-        let session = self.find(named)?;
+        let session = self.find(named, asking.caller)?;
         guard::check_version(headers, session.negotiated())?;
         self.sessions.end(&session, End::Deleted);
         Ok(empty(StatusCode::NO_CONTENT))
     }
 
-    fn find(&self, named: Option<SessionId>) -> Result<Session, Problem> {
-        match named.map(|id| self.sessions.find(&id)) {
+    fn find(&self, named: Option<SessionId>, caller: Option<Digest>) -> Result<Session, Problem> {
+        match named.map(|id| self.sessions.find(&id, caller)) {
             Some(Found::Live(session)) => Ok(session),
             Some(Found::Ended(end)) => Err(Problem::SessionNotFound(Some(end))),
             Some(Found::Unknown) | None => Err(Problem::SessionNotFound(None)),
         }
     }
-}
-
-/// What decides the form of an answer.
-#[derive(Debug)]
-enum First {
-    /// Nothing to answer.
-    Accepted,
-    /// Refused.
-    Refused(Problem),
-    /// The events so far, and whether they are all.
-    Events { events: Vec<Event>, complete: bool },
 }
 
 /// Ends a session whose client leaves before it was told the id: nobody else can ever use or end it.
@@ -443,6 +424,7 @@ fn no_session(error: &NoSession) -> Problem {
     match error {
         NoSession::Full(limit) => Problem::Full(*limit),
         NoSession::Draining => Problem::Draining,
+        NoSession::Crashing(pause) => Problem::Crashing(*pause),
         NoSession::Spawn { error, resource } => {
             warn!(event = "child.spawn_failed", %error, resource);
             Problem::Spawn { resource: *resource }
@@ -457,44 +439,5 @@ fn options(headers: &HeaderMap) -> Response<Body> {
     if headers.contains_key(ORIGIN) {
         guard::add_preflight(response.headers_mut(), headers);
     }
-    response
-}
-
-/// The events as one JSON answer: the message, or an array of them for a batch.
-fn whole(events: Vec<Event>) -> Response<Body> {
-    let mut reason = None;
-    let mut messages: Vec<Bytes> = events
-        .into_iter()
-        .map(|event| match event.what {
-            What::Message(message) | What::Answer { message, .. } => message,
-            What::Fault { id, fault } => {
-                let row = Problem::Fault(fault).row();
-                reason = Some(row.reason);
-                row.json(Some(&id.0))
-            }
-        })
-        .collect();
-    let body = match messages.pop() {
-        Some(message) if messages.is_empty() => message,
-        last => {
-            messages.extend(last);
-            [b"[", messages.join(&b","[..]).as_slice(), b"]"].concat().into()
-        }
-    };
-    let mut response = json(StatusCode::OK, body);
-    if let Some(reason) = reason {
-        response.headers_mut().insert(reply::MCP_BRIDGE_ERROR, HeaderValue::from_static(reason));
-    }
-    response
-}
-
-/// An answer that is a stream of events. Nothing in between may hold it back or change it.
-fn event_stream(events: Body) -> Response<Body> {
-    let mut response = empty(StatusCode::OK);
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
-    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
-    *response.body_mut() = events;
     response
 }

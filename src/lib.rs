@@ -14,6 +14,7 @@
 //! | [`server`] | listener, connections and their limits, the graceful end |
 //! | [`drain`] | who stops the program, one signal for everyone, and when everyone has stopped |
 //! | [`log`] | lines to stderr that nobody has to read |
+//! | [`secret`] | tokens and digests: what is compared and never shown |
 //! | [`http`] | which request means what; [`http::reply`] is the one table of refusals |
 //! | [`sessions`] | which sessions exist; seats, the child started ahead; starts and ends them |
 //! | [`session`] | one session: a handle, and the one loop that owns machine, pipes and readers |
@@ -32,6 +33,7 @@ pub mod http;
 pub mod log;
 pub mod proto;
 pub mod reaper;
+pub mod secret;
 pub mod server;
 pub mod session;
 pub mod sessions;

@@ -5,14 +5,17 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use mcp_bridge::child::{Command, Unrunnable, raise_open_files};
-use mcp_bridge::cli::{self, LogFormat, Options, Task};
-use mcp_bridge::drain::{self, Drain, Signals};
+use hyper::header::HeaderName;
+use mcp_bridge::child::{self, Command, Unrunnable, raise_open_files};
+use mcp_bridge::cli::{self, LogFormat, OnExit, Options, Task};
+use mcp_bridge::drain::{self, Drain, Heard, Signals};
+use mcp_bridge::http::admin::Metadata;
 use mcp_bridge::http::guard::Trust;
 use mcp_bridge::http::{self, Http};
 use mcp_bridge::log;
 use mcp_bridge::proto::machine::Limits;
 use mcp_bridge::reaper::Reaper;
+use mcp_bridge::secret::Tokens;
 use mcp_bridge::server;
 use mcp_bridge::server::listener::{self, Listener};
 use mcp_bridge::session;
@@ -37,9 +40,9 @@ fn main() -> ExitCode {
     let arguments = std::env::args_os().skip(1).collect();
     match cli::parse(arguments, &Environment, listener::container_evidence()) {
         Ok(Task::Serve(options)) => serve(&options).into(),
-        Ok(Task::Check(options)) => match command(&options) {
-            Ok(command) => {
-                say(&format!("options are good; the command is {}", command.program.display()));
+        Ok(Task::Check(options)) => match Means::find(&options) {
+            Ok(means) => {
+                say(&format!("options are good; the command is {}", means.command.program.display()));
                 ExitCode::SUCCESS
             }
             Err((why, code)) => {
@@ -72,14 +75,15 @@ fn serve(options: &Options) -> u8 {
     for name in &options.unknown_variables {
         warn!(event = "options.unknown_variable", name, "no option is called this; see --help");
     }
-    let command = match command(options) {
-        Ok(command) => command,
+    let means = match Means::find(options) {
+        Ok(means) => means,
         Err((why, code)) => {
-            error!(event = "child.command_missing", code, "{why}");
+            let event = if code == USAGE { "options.unusable" } else { "child.command_missing" };
+            error!(event, code, "{why}");
             return code;
         }
     };
-    raise_open_files();
+    let open_files = raise_open_files();
     // One thread, and it is the main one: children die with the thread that started them (see child.rs).
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -88,49 +92,61 @@ fn serve(options: &Options) -> u8 {
             return CANNOT_LISTEN;
         }
     };
-    let code = runtime.block_on(run(options, command));
+    let code = runtime.block_on(run(options, means, open_files));
     log::flush();
     code
 }
 
-async fn run(options: &Options, command: Command) -> u8 {
-    let (listener, url, mut stop, reaper) = match prepare(options).await {
+async fn run(options: &Options, means: Means, open_files: Option<u64>) -> u8 {
+    let (listener, url, mut signals, reaper) = match prepare(options).await {
         Ok(prepared) => prepared,
         Err(error) => {
             error!(event = "listen.failed", listen = ?options.listen, %error, "--listen takes another address");
             return CANNOT_LISTEN;
         }
     };
+    let Means { command, tokens, metadata } = means;
     let sessions = Sessions::new(sessions_config(options), command, reaper.clone());
     if let Err(error) = sessions.start_ahead() {
         error!(event = "child.spawn_failed", %error);
         return NOT_EXECUTABLE;
     }
+    let server_config = server_config(options, open_files);
     info!(
         event = "bridge.start",
         listen = format!("{url}{}", options.path),
         because = options.listen_because,
         command = ?options.command,
         era = "legacy",
+        token = tokens.is_some(),
         max_sessions = options.max_sessions,
+        max_connections = server_config.max_connections,
         idle_timeout = ?options.idle_timeout,
         request_timeout = ?options.request_timeout,
         max_body = options.max_body,
         max_message = options.max_message,
         version = env!("CARGO_PKG_VERSION"),
     );
-    let http = Arc::new(Http::new(http_config(options, &listener), Arc::clone(&sessions)));
+    if tokens.is_none() && listener.is_reachable() {
+        warn!(
+            event = "auth.none",
+            "whoever reaches this address can use the server; --token-file asks for a token"
+        );
+    }
+    let http = http_config(options, &listener, tokens.clone(), metadata);
+    let http = Arc::new(Http::new(http, Arc::clone(&sessions)));
     let (drain, watch) = drain::channel();
-    let server = tokio::spawn(server::serve(listener, Arc::clone(&http), watch));
+    let server = tokio::spawn(server::serve(listener, server_config, Arc::clone(&http), watch));
 
-    let first = stop.next().await;
-    info!(event = "bridge.stopping", signal = first.name, sessions = sessions.count(), within = ?options.shutdown_timeout);
+    let first = stop_signal(&mut signals, &sessions, tokens.as_deref()).await;
+    info!(event = "bridge.stopping", signal = first.name(), sessions = sessions.count(), within = ?options.shutdown_timeout);
+    let patient = first != Heard::Quit;
     let code = tokio::select! {
-        in_time = wind_down(options, &http, &sessions, drain), if first.patient => {
+        in_time = wind_down(options, &http, &sessions, drain), if patient => {
             if in_time { DRAINED } else { OUT_OF_TIME }
         }
-        second = stop.next(), if first.patient => 128 + second.number,
-        else => 128 + first.number,
+        second = stop_signal(&mut signals, &sessions, tokens.as_deref()), if patient => second.exit_code(),
+        else => first.exit_code(),
     };
     sessions.kill_all();
     reaper.kill_orphans();
@@ -138,6 +154,17 @@ async fn run(options: &Options, command: Command) -> u8 {
     let left = sessions.count();
     info!(event = "bridge.exit", code, left);
     code
+}
+
+/// Waits for a signal that ends the program, and does what others ask for.
+async fn stop_signal(signals: &mut Signals, sessions: &Sessions, tokens: Option<&Tokens>) -> Heard {
+    loop {
+        match (signals.next().await, tokens.filter(|tokens| tokens.can_reload())) {
+            (Heard::User1, _) => sessions.dump(),
+            (Heard::Hangup, Some(tokens)) => tokens.reload(),
+            (heard, _) => return heard,
+        }
+    }
 }
 
 async fn prepare(options: &Options) -> io::Result<(Listener, String, Signals, Reaper)> {
@@ -150,7 +177,7 @@ async fn prepare(options: &Options) -> io::Result<(Listener, String, Signals, Re
 
 /// Ends everything in order. The listener stays open meanwhile: a balancer needs a moment to look elsewhere. Whether
 /// all sessions ended in time.
-async fn wind_down(options: &Options, http: &Http, sessions: &Sessions, drain: Drain) -> bool {
+async fn wind_down(options: &Options, http: &Http, sessions: &Arc<Sessions>, drain: Drain) -> bool {
     // An eighth of the time is for the last bytes on the wire, half of the rest for calls in flight.
     let last = options.shutdown_timeout / 8;
     let half = (options.shutdown_timeout - last) / 2;
@@ -166,28 +193,60 @@ async fn wind_down(options: &Options, http: &Http, sessions: &Sessions, drain: D
     in_time
 }
 
-/// The server's command, or what is wrong with it and the exit code that says so.
-fn command(options: &Options) -> Result<Command, (String, u8)> {
-    let set = options.env.iter().map(|(name, value)| (name.into(), value.into())).collect();
-    let command = Command::new(&options.command, options.cwd.clone(), set).map_err(|why| {
-        let code = match why {
-            Unrunnable::NotFound { .. } => NOT_FOUND,
-            Unrunnable::NotExecutable { .. } => NOT_EXECUTABLE,
-            Unrunnable::NoDirectory { .. } => USAGE,
+/// What the options name and the system must have.
+struct Means {
+    command: Command,
+    tokens: Option<Arc<Tokens>>,
+    metadata: Option<Metadata>,
+}
+
+impl Means {
+    /// Finds it all, or says what is wrong and with which exit code.
+    fn find(options: &Options) -> Result<Self, (String, u8)> {
+        let usage = |why| (why, USAGE);
+        let tokens = match (&options.token_file, &options.token) {
+            (Some(file), _) => Some(Tokens::from_file(file.clone()).map_err(usage)?),
+            (None, Some(text)) => Some(Tokens::from_text(text).map_err(usage)?),
+            (None, None) => None,
         };
-        (why.to_string(), code)
-    })?;
-    Ok(command)
+        let metadata = match &options.resource_metadata {
+            Some(url) => Some(Metadata::new(url.clone(), &options.authorization_servers).map_err(usage)?),
+            None if options.authorization_servers.is_empty() => None,
+            None => {
+                return Err(usage(
+                    "--authorization-server needs --resource-metadata, the URL where clients find it"
+                        .to_owned(),
+                ));
+            }
+        };
+        let minimal = child::Environment::MINIMAL.into_iter().map(Into::into);
+        let passed = options.pass_env.iter().map(Into::into);
+        let environment = child::Environment {
+            only: options.clean_env.then(|| minimal.chain(passed).collect()),
+            set: options.env.iter().map(|(name, value)| (name.into(), value.into())).collect(),
+        };
+        let command = Command::new(&options.command, options.cwd.clone(), environment).map_err(|why| {
+            let code = match why {
+                Unrunnable::NotFound { .. } => NOT_FOUND,
+                Unrunnable::NotExecutable { .. } => NOT_EXECUTABLE,
+                Unrunnable::NoDirectory { .. } => USAGE,
+            };
+            (why.to_string(), code)
+        })?;
+        Ok(Self { command, tokens: tokens.map(Arc::new), metadata })
+    }
 }
 
 fn sessions_config(options: &Options) -> sessions::Config {
     sessions::Config {
         max_sessions: options.max_sessions,
         replica: options.replica.clone(),
-        // One child ahead of the first session by default: its client does not wait for the process to start.
-        ahead: options.warm.max(usize::from(!options.lazy)),
+        // One child ahead of the first session by default: its client does not wait for the process to start. A child
+        // whose environment depends on its client cannot be started before there is one.
+        ahead: options.warm.max(usize::from(!options.lazy && options.env_from_header.is_empty())),
         warm: options.warm,
         evict: options.evict,
+        max_starting: options.max_starting,
         stop_grace: options.stop_grace,
         // Of the half that is not for calls in flight, EOF and SIGTERM get two fifths each.
         shutdown_grace: options.shutdown_timeout / 6,
@@ -196,6 +255,7 @@ fn sessions_config(options: &Options) -> sessions::Config {
                 init_timeout: options.init_timeout,
                 request_timeout: options.request_timeout,
                 max_in_flight: options.max_in_flight,
+                respawn: options.on_exit == OnExit::Respawn,
             },
             idle_timeout: options.idle_timeout,
             max_lifetime: options.max_lifetime,
@@ -207,7 +267,33 @@ fn sessions_config(options: &Options) -> sessions::Config {
     }
 }
 
-fn http_config(options: &Options, listener: &Listener) -> http::Config {
+/// Descriptors that are for neither connections nor children.
+const SPARE_FILES: u64 = 64;
+
+/// The most connections, where nobody says otherwise.
+const MAX_CONNECTIONS: usize = 1024;
+
+fn server_config(options: &Options, open_files: Option<u64>) -> server::Config {
+    // One half of the open files is for connections, the other for the pipes of children.
+    let fitting = open_files.map_or(MAX_CONNECTIONS, |files| {
+        usize::try_from(files.saturating_sub(SPARE_FILES) / 2).unwrap_or(MAX_CONNECTIONS).max(1)
+    });
+    server::Config {
+        max_connections: options.max_connections.unwrap_or(MAX_CONNECTIONS.min(fitting)),
+        header_timeout: options.header_timeout,
+        idle_timeout: options.connection_idle_timeout,
+    }
+}
+
+fn http_config(
+    options: &Options,
+    listener: &Listener,
+    tokens: Option<Arc<Tokens>>,
+    metadata: Option<Metadata>,
+) -> http::Config {
+    let named = |(variable, header): &(String, String)| {
+        HeaderName::try_from(header).ok().map(|header| (variable.clone(), header))
+    };
     http::Config {
         path: options.path.clone(),
         trust: Trust {
@@ -215,7 +301,11 @@ fn http_config(options: &Options, listener: &Listener) -> http::Config {
             origins: options.allow_origin.clone(),
             hosts: options.allow_host.clone(),
         },
+        tokens,
+        metadata,
+        env_from_header: options.env_from_header.iter().filter_map(named).collect(),
         max_body: options.max_body,
+        body_timeout: options.body_timeout,
         sse_after: options.sse_after,
         keep_alive: options.keep_alive,
         prime: options.prime,

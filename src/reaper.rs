@@ -121,6 +121,12 @@ impl Reaper {
         }
     }
 
+    /// Orphans that became ours: what a child started and left behind (proc(5), /proc/pid/task/tid/children).
+    pub fn orphans(&self) -> Vec<Pid> {
+        let waiting = self.lock();
+        children().into_iter().filter(|pid| !waiting.contains_key(pid)).collect()
+    }
+
     /// Kills whatever is left: children, and orphans of theirs that left their group and became ours. As process 1 the
     /// kernel does it when we exit, elsewhere nobody would.
     pub fn kill_orphans(&self) {

@@ -29,18 +29,17 @@ pub mod listener;
 use guarded::{Exchanges, Guarded, Tracked, sniff};
 use listener::{Accepted, Listener};
 
-/// How many connections are served at once; further ones wait in the listen queue.
-const MAX_CONNECTIONS: usize = 1024;
-
-/// How long a new connection may say nothing, or stop in the middle of an HTTP/2 preface.
-const SNIFF_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long the head of a request may take from its first byte.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long a connection may idle between requests. Balancers keep theirs for 60 s (ALB) to 600 s (GCP), and whoever
-/// closes first must be the one who sends requests.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(650);
+/// What an operator sets.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// How many connections are served at once; further ones wait in the listen queue.
+    pub max_connections: usize,
+    /// How long a new connection may say nothing or stop in the middle of an HTTP/2 preface, and then how long the head
+    /// of a request may take from its first byte.
+    pub header_timeout: Duration,
+    /// How long a connection may idle between requests.
+    pub idle_timeout: Duration,
+}
 
 /// The largest request head, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
@@ -59,8 +58,8 @@ const TCP_KEEPALIVE: (u32, u32, u32) = (30, 10, 3);
 const TCP_USER_TIMEOUT: u32 = 30_000;
 
 /// Serves connections until the signal; those that are there then finish what they are doing.
-pub async fn serve(listener: Listener, http: Arc<Http>, mut stop: Watch) {
-    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+pub async fn serve(listener: Listener, config: Config, http: Arc<Http>, mut stop: Watch) {
+    let permits = Arc::new(Semaphore::new(config.max_connections));
     loop {
         // Taken before accept: what we cannot serve waits in the kernel and not in our memory.
         let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
@@ -73,13 +72,13 @@ pub async fn serve(listener: Listener, http: Arc<Http>, mut stop: Watch) {
             Ok(Accepted::Tcp(stream)) => {
                 tune(&stream);
                 tokio::spawn(async move {
-                    connection(stream, http, stop).await;
+                    connection(stream, config, http, stop).await;
                     drop(permit);
                 });
             }
             Ok(Accepted::Unix(stream)) => {
                 tokio::spawn(async move {
-                    connection(stream, http, stop).await;
+                    connection(stream, config, http, stop).await;
                     drop(permit);
                 });
             }
@@ -114,12 +113,12 @@ fn tune(stream: &TcpStream) {
     }
 }
 
-async fn connection<S>(mut stream: S, http: Arc<Http>, mut stop: Watch)
+async fn connection<S>(mut stream: S, config: Config, http: Arc<Http>, mut stop: Watch)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let sniffed = tokio::select! {
-        sniffed = timeout(SNIFF_TIMEOUT, sniff(&mut stream)) => sniffed,
+        sniffed = timeout(config.header_timeout, sniff(&mut stream)) => sniffed,
         () = stop.signaled() => return,
     };
     let (is_h2, first) = match sniffed {
@@ -142,7 +141,7 @@ where
         })
     };
     // Only HTTP/1 sends requests one after the other; HTTP/2 has pings instead.
-    let head_timeout = (!is_h2).then_some(HEAD_TIMEOUT);
+    let head_timeout = (!is_h2).then_some(config.header_timeout);
     let io = TokioIo::new(Guarded::new(stream, first, exchanges, head_timeout));
     let served = if is_h2 {
         let connection = http2::Builder::new(TokioExecutor::new())
@@ -163,7 +162,7 @@ where
     } else {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(IDLE_TIMEOUT)
+            .header_read_timeout(config.idle_timeout)
             .max_buf_size(MAX_HEAD)
             .serve_connection(io, service);
         tokio::pin!(connection);

@@ -142,6 +142,8 @@ impl End {
 pub enum Fault {
     /// The session ended while it was in flight.
     Ended(End),
+    /// The child ended while it was in flight, for this reason, and the session goes on with a new one.
+    Lost(End),
     /// No answer within the request timeout.
     Timeout(Duration),
     /// The client cancelled it, and the child did not answer.
@@ -182,6 +184,21 @@ enum Command {
     Listen { after: Option<EventId>, feed: Feed },
 }
 
+impl End {
+    /// Whether it is the child's failure, which a new child may not repeat.
+    fn is_loss(self) -> bool {
+        matches!(
+            self,
+            Self::Refused
+                | Self::InitTimeout(_)
+                | Self::Exited(_)
+                | Self::StdoutClosed
+                | Self::StdinClosed
+                | Self::TooLong(_)
+        )
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stop {
     /// Go on.
@@ -190,6 +207,17 @@ enum Stop {
     WhenIdle,
     /// End now.
     Now(End),
+}
+
+/// How a session is, for whoever looks at it from outside.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Vitals {
+    /// Since when nothing is in flight and nobody listens; `None` while that is not so.
+    pub idle_since: Option<Instant>,
+    /// Requests without an answer.
+    pub in_flight: usize,
+    /// Bytes that wait for the child.
+    pub stdin_queue: usize,
 }
 
 /// The handle of a session.
@@ -205,8 +233,9 @@ struct Shared {
     room_units: u32,
     stop: watch::Sender<Stop>,
     left: Arc<Notify>,
-    /// Since when nothing is in flight and nobody listens; `None` while that is not so.
-    idle_since: Mutex<Option<Instant>>,
+    vitals: Mutex<Vitals>,
+    /// Once it is clear: whether the first child answered `initialize` with a result, or why the session ended before.
+    opened: watch::Sender<Option<Result<(), End>>>,
     negotiated: OnceLock<Box<str>>,
     ended: OnceLock<End>,
 }
@@ -227,7 +256,8 @@ impl Session {
             room_units,
             stop: watch::Sender::new(Stop::No),
             left,
-            idle_since: Mutex::new(None),
+            vitals: Mutex::default(),
+            opened: watch::Sender::new(None),
             negotiated: OnceLock::new(),
             ended: OnceLock::new(),
         });
@@ -250,9 +280,21 @@ impl Session {
         self.negotiated().and_then(Revision::parse)
     }
 
-    /// Since when nothing is in flight and nobody listens; `None` while that is not so.
-    pub fn idle_since(&self) -> Option<Instant> {
-        *self.0.idle_since.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Waits until the child has answered `initialize` with a result.
+    ///
+    /// # Errors
+    /// Why the session ended before.
+    pub async fn opened(&self) -> Result<(), End> {
+        let mut opened = self.0.opened.subscribe();
+        match opened.wait_for(Option::is_some).await {
+            Ok(opened) => opened.unwrap_or(Ok(())),
+            Err(_) => Ok(()), // the sender is in our own hands
+        }
+    }
+
+    /// How it is.
+    pub fn vitals(&self) -> Vitals {
+        *self.0.vitals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until `bytes` of a body may be read for this session. `None`: the session is over, and whoever posts to it

@@ -1,27 +1,31 @@
 //! Which sessions exist. Starts them, each with a child of its own, and sees their children out.
 
 use std::collections::{HashMap, VecDeque};
+use std::ffi::OsString;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::io::{copy, sink};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use crate::child::{Child, Command, Process, TERM_GRACE};
 use crate::proto::ids::SessionId;
 use crate::proto::message::Message;
 use crate::reaper::{Reaper, Status};
+use crate::secret::Digest;
 use crate::session::reader::Reader;
-use crate::session::worker::{Ended, Worker};
-use crate::session::{self, End, Exit, Session};
+use crate::session::{self, End, Exit, Session, Vitals};
 
 mod ahead;
+mod keeper;
+mod spawning;
 mod stderr;
 
 use ahead::{Ahead, Started};
+use keeper::Keeper;
+use spawning::{Spawning, Start, jittered};
 
 /// How many ended sessions are remembered, so that a late client is told why its session is gone.
 const REMEMBERED: usize = 1024;
@@ -39,12 +43,27 @@ pub struct Config {
     pub warm: usize,
     /// Whether the longest idle session is ended when all are taken and one more is wanted.
     pub evict: bool,
+    /// How many children may be starting at once.
+    pub max_starting: usize,
     /// How long a child may take to leave after its stdin ended, before it gets SIGTERM.
     pub stop_grace: Duration,
     /// The same while the bridge itself is stopping.
     pub shutdown_grace: Duration,
     /// For each session.
     pub session: session::Config,
+}
+
+/// What opens a session.
+#[derive(Debug)]
+pub struct Opening {
+    /// The client's `initialize`; its answer comes to the session's first reader.
+    pub initialize: Message,
+    /// Whether the client takes an event stream.
+    pub streams: bool,
+    /// Whose session it will be; nobody else will find it.
+    pub owner: Option<Digest>,
+    /// What is added to the child's environment.
+    pub environment: Vec<(OsString, OsString)>,
 }
 
 /// Why no session was started.
@@ -54,6 +73,8 @@ pub enum NoSession {
     Full(usize),
     /// The bridge is stopping.
     Draining,
+    /// Servers fail at their start one after the other; for this time none is started.
+    Crashing(Duration),
     /// The child could not be started.
     Spawn {
         /// What the system said.
@@ -90,20 +111,42 @@ pub struct Sessions {
     command: Command,
     reaper: Reaper,
     seats: Arc<Semaphore>,
+    spawning: Spawning,
+    draining: watch::Sender<bool>,
     registry: Mutex<Registry>,
 }
 
 #[derive(Debug, Default)]
 struct Registry {
-    live: HashMap<SessionId, Session>,
-    /// Processes of live and leaving sessions, so that an impatient operator can end them at once.
-    processes: HashMap<SessionId, Process>,
-    ended: HashMap<SessionId, End>,
+    live: HashMap<SessionId, Owned<Session>>,
+    /// All children by their pid, so that an impatient operator can end them at once.
+    processes: HashMap<i32, Process>,
+    ended: HashMap<SessionId, Owned<End>>,
     ended_order: VecDeque<SessionId>,
     ahead: Ahead,
+    /// How many sessions have ended whose children are still leaving.
+    leaving: usize,
     /// How many clients wait for a seat.
     waiting: usize,
-    draining: bool,
+}
+
+/// Something that is only there for its owner.
+#[derive(Debug)]
+struct Owned<T> {
+    owner: Option<Digest>,
+    it: T,
+}
+
+impl<T> Owned<T> {
+    fn show(&self, caller: Option<Digest>) -> Option<&T> {
+        (self.owner == caller).then_some(&self.it)
+    }
+}
+
+impl Registry {
+    fn sessions(&self) -> Vec<Session> {
+        self.live.values().map(|owned| owned.it.clone()).collect()
+    }
 }
 
 /// A client that waits for a seat.
@@ -126,7 +169,9 @@ impl Sessions {
     /// No sessions yet.
     pub fn new(config: Config, command: Command, reaper: Reaper) -> Arc<Self> {
         let seats = Arc::new(Semaphore::new(config.max_sessions));
-        Arc::new(Self { config, command, reaper, seats, registry: Mutex::default() })
+        let spawning = Spawning::new(config.max_starting);
+        let draining = watch::Sender::new(false);
+        Arc::new(Self { config, command, reaper, seats, spawning, draining, registry: Mutex::default() })
     }
 
     /// Starts children ahead of the first session: its client does not wait for a process, and a command that cannot
@@ -142,47 +187,65 @@ impl Sessions {
     fn fill(self: &Arc<Self>, target: usize) -> io::Result<()> {
         while self.is_ready() && self.lock().ahead.len() < target {
             let Ok(seat) = Arc::clone(&self.seats).try_acquire_owned() else { break };
-            let started = self.spawn(seat)?;
-            info!(event = "child.ahead", pid = started.child.process.pid());
-            tokio::spawn(watch_unused(Arc::downgrade(self), started.child.process.clone()));
-            self.lock().ahead.push(started);
+            let sid = Arc::new(OnceLock::new());
+            let child = self.spawn(&[], Arc::clone(&sid))?;
+            info!(event = "child.ahead", pid = child.process.pid());
+            tokio::spawn(watch_unused(Arc::downgrade(self), child.process.clone()));
+            self.lock().ahead.push(Started { child, sid, seat });
         }
         Ok(())
     }
 
     /// Replaces children that sessions have taken.
     fn refill(self: &Arc<Self>) {
-        if let Err(error) = self.fill(self.config.warm) {
+        if self.config.warm > 0
+            && let Err(error) = self.fill(self.config.warm)
+        {
             warn!(event = "child.spawn_failed", %error);
         }
     }
 
-    /// Starts a session. `initialize` opens it, and its answer comes to the reader; `streams`: whether the client
-    /// takes an event stream.
+    /// The place of a session whose children are gone can be given to another.
+    fn seat_freed(self: &Arc<Self>) {
+        self.lock().leaving -= 1;
+        self.refill(); // a full house may have kept it from being done before
+    }
+
+    /// Starts a session.
     ///
     /// # Errors
     /// [`NoSession`]; nothing has happened then.
-    pub async fn start(
-        self: &Arc<Self>,
-        initialize: Message,
-        streams: bool,
-    ) -> Result<(Session, Reader), NoSession> {
+    pub async fn start(self: &Arc<Self>, opening: Opening) -> Result<(Session, Reader), NoSession> {
+        let Opening { initialize, streams, owner, environment } = opening;
         let id = self.new_id()?;
-        let Started { child, sid, seat } = self.take_child().await?;
+        let (Started { child, sid, seat }, start) = self.take_child(&environment).await?;
         let _ = sid.set(id.short().to_owned());
         info!(event = "session.start", sid = id.short(), pid = child.process.pid());
         let (session, worker, reader) = Session::new(self.config.session, id.clone(), initialize, streams);
-        {
-            let mut registry = self.lock();
-            registry.live.insert(id.clone(), session.clone());
-            registry.processes.insert(id, child.process.clone());
-        }
-        tokio::spawn(Arc::clone(self).run(session.clone(), worker, child, seat));
-        if self.config.warm > 0 {
-            let this = Arc::clone(self);
-            tokio::spawn(async move { this.refill() }); // this client need not wait for the next one's process
-        }
+        self.lock().live.insert(id, Owned { owner, it: session.clone() });
+        let keeper = Keeper {
+            sessions: Arc::clone(self),
+            session: session.clone(),
+            environment,
+            seat: Some(seat),
+            process: Mutex::new(Some(child.process.clone())),
+        };
+        tokio::spawn(Arc::new(keeper).run(worker, child));
+        tokio::spawn(Arc::clone(self).watch_start(session.clone(), start));
         Ok((session, reader))
+    }
+
+    /// Waits for the child to answer `initialize`. Others may start meanwhile once this one had its time.
+    async fn watch_start(self: Arc<Self>, session: Session, start: Option<Start>) {
+        self.refill(); // not by the client: it need not wait for the next one's process
+        let ended = match timeout(spawning::SHARE, session.opened()).await {
+            Ok(ended) => ended,
+            Err(_) => {
+                drop(start);
+                session.opened().await
+            }
+        };
+        self.note_start(ended.err());
     }
 
     /// An id that nobody can guess.
@@ -195,16 +258,28 @@ impl Sessions {
         Ok(SessionId::from_random(self.config.replica.as_deref(), random))
     }
 
-    /// A child: one that waits, or a new one.
-    async fn take_child(&self) -> Result<Started, NoSession> {
-        if !self.is_ready() {
-            return Err(NoSession::Draining);
-        }
+    /// A child: one that waits, or a new one and leave to start it.
+    async fn take_child(
+        &self,
+        environment: &[(OsString, OsString)],
+    ) -> Result<(Started, Option<Start>), NoSession> {
+        self.check_open()?;
         if let Some(started) = self.lock().ahead.take() {
-            return Ok(started);
+            return Ok((started, None));
         }
         let seat = self.take_seat().await?;
-        self.spawn(seat).map_err(NoSession::spawn)
+        let start = self.spawning.start().await;
+        self.check_open()?; // it may have been a long wait
+        let sid = Arc::new(OnceLock::new());
+        let child = self.spawn(environment, Arc::clone(&sid)).map_err(NoSession::spawn)?;
+        Ok((Started { child, sid, seat }, start))
+    }
+
+    fn check_open(&self) -> Result<(), NoSession> {
+        if !self.is_taking() {
+            return Err(NoSession::Draining);
+        }
+        self.spawning.pause().map_or(Ok(()), |pause| Err(NoSession::Crashing(pause)))
     }
 
     /// A place among [`Config::max_sessions`]. If one is about to be free because a child is leaving, waits for it:
@@ -220,7 +295,7 @@ impl Sessions {
         let _waiting = Waiting::new(self);
         let patience = self.config.stop_grace + TERM_GRACE;
         let seat = timeout(patience, Arc::clone(&self.seats).acquire_owned()).await;
-        if !self.is_ready() {
+        if !self.is_taking() {
             return Err(NoSession::Draining);
         }
         seat.ok().and_then(Result::ok).ok_or_else(full)
@@ -229,7 +304,7 @@ impl Sessions {
     /// Whether more children are leaving than clients wait for their seats.
     fn is_seat_coming(&self) -> bool {
         let registry = self.lock();
-        registry.processes.len().saturating_sub(registry.live.len()) > registry.waiting
+        registry.leaving > registry.waiting
     }
 
     /// Ends the session that has been idle for the longest time, if there is one and the operator wants it.
@@ -239,7 +314,8 @@ impl Sessions {
         }
         let longest = {
             let registry = self.lock();
-            let idle = registry.live.values().filter_map(|session| Some((session.idle_since()?, session)));
+            let live = registry.live.values().map(|owned| &owned.it);
+            let idle = live.filter_map(|session| Some((session.vitals().idle_since?, session)));
             idle.min_by_key(|(since, _)| *since).map(|(_, session)| session.clone())
         };
         longest.is_some_and(|session| {
@@ -248,58 +324,23 @@ impl Sessions {
         })
     }
 
-    fn spawn(&self, seat: OwnedSemaphorePermit) -> io::Result<Started> {
-        let Child { process, stdin, stdout, stderr } = self.command.spawn(&self.reaper)?;
-        let sid = Arc::new(OnceLock::new());
-        tokio::spawn(stderr::log(stderr, Arc::clone(&sid), process.exit.clone()));
-        Ok(Started { child: Child { process, stdin, stdout, stderr: () }, sid, seat })
+    /// Starts a process. Its log lines carry the name that `sid` will have.
+    fn spawn(
+        &self,
+        environment: &[(OsString, OsString)],
+        sid: Arc<OnceLock<String>>,
+    ) -> io::Result<Child<()>> {
+        let Child { process, stdin, stdout, stderr } = self.command.spawn(environment, &self.reaper)?;
+        tokio::spawn(stderr::log(stderr, sid, process.exit.clone()));
+        self.lock().processes.insert(process.pid(), process.clone());
+        Ok(Child { process, stdin, stdout, stderr: () })
     }
 
-    async fn run(
-        self: Arc<Self>,
-        session: Session,
-        worker: Worker,
-        child: Child<()>,
-        seat: OwnedSemaphorePermit,
-    ) {
-        let began = Instant::now();
-        let Child { mut process, stdin, stdout, stderr: () } = child;
-        let mut exit = process.exit.clone();
-        let exit = async move { describe(exit.wait().await) };
-        let Ended { why, mut stdout } = worker.run(stdin, stdout, exit).await;
-        self.bury(session.id(), why);
-
-        let sid = session.id().short();
-        let grace = if self.lock().draining { self.config.shutdown_grace } else { self.config.stop_grace };
-        // A child that still writes while it leaves must not die of a closed pipe.
-        let mut nowhere = sink();
-        let read_on = async {
-            let _ = copy(&mut stdout, &mut nowhere).await;
-            std::future::pending::<()>().await;
-        };
-        let farewell = tokio::select! {
-            farewell = process.see_out(grace) => farewell,
-            () = read_on => return, // it never ends
-        };
-        let status = &*describe(process.exit.status()).to_string();
-        let farewell = &*farewell.to_string();
-        let seconds = began.elapsed().as_secs();
-        if why.is_trouble() {
-            warn!(event = "session.end", sid, reason = why.cause(), status, farewell, seconds);
-        } else {
-            info!(event = "session.end", sid, reason = why.cause(), status, farewell, seconds);
-        }
-        self.lock().processes.remove(session.id());
-        drop(seat);
-        if self.config.warm > 0 {
-            self.refill(); // a full house may have kept it from being done before
-        }
-    }
-
-    /// What is known of this id.
-    pub fn find(&self, id: &SessionId) -> Found {
+    /// What this caller may know of this id.
+    pub fn find(&self, id: &SessionId, caller: Option<Digest>) -> Found {
         let registry = self.lock();
-        match (registry.live.get(id), registry.ended.get(id)) {
+        let live = registry.live.get(id).and_then(|owned| owned.show(caller));
+        match (live, registry.ended.get(id).and_then(|owned| owned.show(caller))) {
             (Some(session), _) => Found::Live(session.clone()),
             (None, Some(end)) => Found::Ended(*end),
             (None, None) => Found::Unknown,
@@ -314,40 +355,44 @@ impl Sessions {
 
     fn bury(&self, id: &SessionId, why: End) {
         let mut registry = self.lock();
-        if registry.live.remove(id).is_none() {
-            return;
-        }
+        let Some(Owned { owner, .. }) = registry.live.remove(id) else { return };
+        registry.leaving += 1;
         if registry.ended_order.len() == REMEMBERED
             && let Some(oldest) = registry.ended_order.pop_front()
         {
             registry.ended.remove(&oldest);
         }
-        registry.ended.insert(id.clone(), why);
+        registry.ended.insert(id.clone(), Owned { owner, it: why });
         registry.ended_order.push_back(id.clone());
     }
 
-    /// Whether new sessions are taken. A full house is no reason to say no: whoever balances by this answer would
-    /// take the clients of running sessions away.
+    /// Whether new sessions are taken and can be started. A full house is no reason to say no: whoever balances by this
+    /// answer would take the clients of running sessions away.
     pub fn is_ready(&self) -> bool {
-        !self.lock().draining
+        self.is_taking() && self.spawning.pause().is_none()
+    }
+
+    /// Whether new sessions are taken: the bridge is not stopping.
+    pub fn is_taking(&self) -> bool {
+        !*self.draining.borrow()
     }
 
     /// Takes no new sessions, ends those with nothing in flight at once and the others when their calls are done.
-    pub fn drain(&self) {
+    pub fn drain(self: &Arc<Self>) {
+        self.draining.send_replace(true);
         let (sessions, waiting) = {
             let mut registry = self.lock();
-            registry.draining = true;
-            (registry.live.values().cloned().collect::<Vec<_>>(), registry.ahead.take_all())
+            (registry.sessions(), registry.ahead.take_all())
         };
         for session in sessions {
             session.end_when_idle();
         }
         for Started { child, seat, .. } in waiting {
-            let grace = self.config.shutdown_grace;
+            let this = Arc::clone(self);
             tokio::spawn(async move {
-                let Child { mut process, stdin, .. } = child;
+                let Child { process, stdin, stdout, stderr: () } = child;
                 drop(stdin);
-                process.see_out(grace).await;
+                this.see_out(process, Some(stdout)).await;
                 drop(seat); // drained() waits for it too
             });
         }
@@ -355,7 +400,7 @@ impl Sessions {
 
     /// Ends every session now; calls in flight get an error.
     pub fn end_all(&self) {
-        let sessions: Vec<_> = self.lock().live.values().cloned().collect();
+        let sessions = self.lock().sessions();
         for session in sessions {
             session.end(End::Shutdown);
         }
@@ -375,6 +420,25 @@ impl Sessions {
         let _ = self.seats.acquire_many(all).await;
     }
 
+    /// Logs what there is, for whoever asks the running program.
+    pub fn dump(&self) {
+        let registry = self.lock();
+        info!(
+            event = "bridge.state",
+            sessions = registry.live.len(),
+            leaving = registry.leaving,
+            waiting = registry.waiting,
+            ahead = registry.ahead.len(),
+            processes = registry.processes.len(),
+            ready = self.is_ready(),
+        );
+        for session in registry.live.values().map(|owned| &owned.it) {
+            let Vitals { idle_since, in_flight, stdin_queue } = session.vitals();
+            let idle = idle_since.map_or(0, |since| since.elapsed().as_secs());
+            info!(event = "session.state", sid = session.id().short(), in_flight, stdin_queue, idle);
+        }
+    }
+
     /// How many sessions are live.
     pub fn count(&self) -> usize {
         self.lock().live.len()
@@ -389,12 +453,14 @@ impl Sessions {
 async fn watch_unused(sessions: Weak<Sessions>, mut process: Process) {
     let status = process.exit.wait().await;
     let Some(sessions) = sessions.upgrade() else { return };
-    let random = getrandom::u32().unwrap_or(u32::MAX);
-    let Some(pause) = sessions.lock().ahead.bury(process.pid(), random) else { return };
+    let Some(failures) = sessions.lock().ahead.bury(process.pid()) else { return };
+    process.clear_up(&sessions.reaper).await;
+    sessions.lock().processes.remove(&process.pid());
     let status = &*describe(status).to_string();
     warn!(event = "child.exit", phase = "before_session", pid = process.pid(), status);
+    sessions.note_crash();
     if sessions.config.warm > 0 {
-        sleep(pause).await;
+        sleep(jittered(failures)).await;
         sessions.refill();
     }
 }

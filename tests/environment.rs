@@ -7,7 +7,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::process::Command;
 
-use support::{Bridge, Scratch, Value};
+use support::{Bridge, Request, Scratch, Session, Value, initialize, json};
 
 fn environment(options: &[&str], change: impl FnOnce(&mut Command)) -> Value {
     Bridge::start_with(options, &["hostile", "good"], change).session().look("echo_env")
@@ -31,6 +31,31 @@ fn what_a_service_manager_tells_the_bridge_is_not_for_children() {
     for name in ["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID"] {
         assert_eq!(seen[name], Value::Null, "a child would act in the name of the bridge");
     }
+}
+
+#[test]
+fn the_environment_of_a_child_can_be_chosen() {
+    let set = environment(&["--env", "A=1", "--env", "B=x=y"], |bridge| {
+        bridge.env("A", "old");
+    });
+    assert_eq!((&set["A"], &set["B"]), (&json!("1"), &json!("x=y")));
+
+    let clean = environment(&["--clean-env", "--pass-env", "KEPT", "--env", "A=1"], |bridge| {
+        bridge.env("KEPT", "yes").env("DROPPED", "no");
+    });
+    assert_eq!((&clean["KEPT"], &clean["A"], &clean["DROPPED"]), (&json!("yes"), &json!("1"), &Value::Null));
+    assert!(clean["PATH"].is_string(), "a program without PATH finds nothing");
+}
+
+#[test]
+fn a_variable_may_come_from_a_header_of_initialize() {
+    let bridge = Bridge::start(&["--env-from-header", "USER_NAME=X-User"], &["hostile", "good"]);
+    for user in ["ada", "grace"] {
+        let request = Request::post("/mcp", initialize(0, "2025-06-18").to_string()).header("X-User", user);
+        let session = Session::from_response(bridge.address, &mut bridge.send(request));
+        assert_eq!(session.look("echo_env")["USER_NAME"], user);
+    }
+    assert_eq!(bridge.session().look("echo_env")["USER_NAME"], Value::Null);
 }
 
 #[test]

@@ -33,6 +33,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ),
     ("reaper", &["crate::"]),
     ("log", &["crate::", "tokio", "hyper"]),
+    ("secret", &["crate::", "tokio", "hyper"]),
     ("drain", &["crate::"]),
     ("child", &["serde", "json", "crate::proto", "crate::session", "crate::http", "crate::server", "hyper"]),
     (
@@ -84,7 +85,23 @@ const WALLS: &[(&str, &[&str])] = &[
     ("server", &["serde", "jsonrpc", "crate::child", "crate::reaper", "crate::session", "crate::proto"]),
     (
         "cli",
-        &["tokio", "hyper", "std::fs", "std::io", "std::env::var", "TcpListener", "TcpStream", "crate::"],
+        &[
+            "tokio",
+            "hyper",
+            "std::fs",
+            "std::io",
+            "std::env::var",
+            "TcpListener",
+            "TcpStream",
+            "crate::child",
+            "crate::drain",
+            "crate::http",
+            "crate::log",
+            "crate::proto",
+            "crate::reaper",
+            "crate::server",
+            "crate::session",
+        ],
     ),
 ];
 

@@ -30,7 +30,8 @@ const RESERVED: [&str; 4] = ["/healthz", "/readyz", "/sse", "/message"];
 pub(super) fn path(text: &str) -> Result<String, String> {
     let path = text.strip_suffix('/').unwrap_or(text);
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
-    if path.starts_with('/') && path.bytes().all(plain) && !RESERVED.contains(&path) {
+    let ours = !RESERVED.contains(&path) && !path.starts_with("/.well-known");
+    if path.starts_with('/') && ours && path.bytes().all(plain) {
         Ok(path.to_owned())
     } else {
         Err("write a path such as /mcp, of letters, digits and /-._~, other than /healthz and /readyz"
@@ -60,6 +61,101 @@ pub(super) fn origin(text: &str) -> Result<String, String> {
     } else {
         Err("write scheme://host or scheme://host:port, without a path and without *".to_owned())
     }
+}
+
+pub(super) fn host(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.contains(['/', ' ']) {
+        return Err("write a host name without scheme, port and path".to_owned());
+    }
+    Ok(text.to_ascii_lowercase())
+}
+
+pub(super) fn url(text: &str) -> Result<String, String> {
+    let plain = |byte: u8| byte.is_ascii_graphic() && !b"\"\\<>".contains(&byte);
+    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    match host {
+        Some(host) if !host.is_empty() && !host.starts_with('/') && text.bytes().all(plain) => {
+            Ok(text.to_owned())
+        }
+        _ => Err("write a URL, as in https://login.example.com".to_owned()),
+    }
+}
+
+/// The name of an environment variable (POSIX.1-2024, base definitions 8.1).
+pub(super) fn variable(text: &str) -> Result<String, String> {
+    let first = text.bytes().next().is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_');
+    if first && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+        Ok(text.to_owned())
+    } else {
+        Err("write the name of a variable: letters, digits and _".to_owned())
+    }
+}
+
+pub(super) fn assignment(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() && !text.contains('\0') => {
+            Ok((name.to_owned(), value.to_owned()))
+        }
+        _ => Err("write NAME=VALUE".to_owned()),
+    }
+}
+
+/// Variables that make a loader, a shell or an interpreter run something else: a client's value must not get there.
+const DANGEROUS: [&str; 22] = [
+    "PATH",
+    "HOME",
+    "SHELL",
+    "ENV",
+    "BASH_ENV",
+    "IFS",
+    "CDPATH",
+    "SHELLOPTS",
+    "BASHOPTS",
+    "PS4",
+    "PROMPT_COMMAND",
+    "GCONV_PATH",
+    "LOCPATH",
+    "NLSPATH",
+    "TMPDIR",
+    "EDITOR",
+    "VISUAL",
+    "PAGER",
+    "BROWSER",
+    "NODE_OPTIONS",
+    "NODE_PATH",
+    "JAVA_TOOL_OPTIONS",
+];
+const DANGEROUS_FAMILIES: [&str; 12] = [
+    "LD_",
+    "DYLD_",
+    "GLIBC_",
+    "MALLOC_",
+    "BASH_FUNC_",
+    "PYTHON",
+    "PERL",
+    "RUBY",
+    "GIT_",
+    "SSH_",
+    "MCP_BRIDGE_",
+    "NPM_CONFIG_",
+];
+
+pub(super) fn env_from_header(text: &str) -> Result<(String, String), String> {
+    let cure = || "write NAME=HEADER, as in GITHUB_TOKEN=X-GitHub-Token".to_owned();
+    let (name, header) = text.split_once('=').ok_or_else(cure)?;
+    let name = variable(name).map_err(|_| cure())?;
+    let upper = name.to_ascii_uppercase();
+    if DANGEROUS.contains(&&*upper) || DANGEROUS_FAMILIES.iter().any(|family| upper.starts_with(family)) {
+        return Err(format!(
+            "{name} decides what a loader, a shell or an interpreter runs; no client may set it"
+        ));
+    }
+    // A token (RFC 9110 §5.6.2), less what nobody uses in a header's name.
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    if header.is_empty() || !header.bytes().all(plain) {
+        return Err(cure());
+    }
+    Ok((name, header.to_ascii_lowercase()))
 }
 
 /// A duration above zero.

@@ -1,11 +1,12 @@
-//! For probes: is the loop alive, and does it take new sessions.
+//! For probes: is the loop alive, and does it take new sessions. For clients without a token: where to get one.
 
+use bytes::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
 
 use super::body::Body;
-use super::reply::{Problem, empty, refuse};
+use super::reply::{Problem, empty, json, refuse};
 use crate::sessions::Sessions;
 
 /// The answer to a probe; `None` where the request is none. No check of Host or Origin and no detail: a kubelet calls
@@ -14,6 +15,9 @@ pub fn answer(parts: &Parts, sessions: &Sessions) -> Option<Response<Body>> {
     let (status, text) = match parts.uri.path() {
         "/healthz" => (StatusCode::OK, "ok\n"),
         "/readyz" if sessions.is_ready() => (StatusCode::OK, "ready\n"),
+        "/readyz" if sessions.is_taking() => {
+            (StatusCode::SERVICE_UNAVAILABLE, "every start of the server fails\n")
+        }
         "/readyz" => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
         _ => return None,
     };
@@ -24,4 +28,49 @@ pub fn answer(parts: &Parts, sessions: &Sessions) -> Option<Response<Body>> {
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     *response.body_mut() = Body::full(text.into());
     Some(response)
+}
+
+/// Where the metadata of a protected resource is looked for (RFC 9728 §3).
+const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
+
+/// The metadata of a protected resource (RFC 9728).
+#[derive(Clone, Debug)]
+pub struct Metadata {
+    /// Where it is.
+    pub url: String,
+    document: Option<Bytes>,
+}
+
+impl Metadata {
+    /// The metadata to be found at `url`. Without authorization servers somebody else serves it there.
+    ///
+    /// # Errors
+    /// A sentence for the operator: what it is about follows from its URL (RFC 9728 §3.1), and this one says nothing.
+    pub fn new(url: String, authorization_servers: &[String]) -> Result<Self, String> {
+        if authorization_servers.is_empty() {
+            return Ok(Self { url, document: None });
+        }
+        let Some((origin, path)) = url.split_once(WELL_KNOWN) else {
+            return Err(format!(
+                "--resource-metadata is {url:?}: to be served here it has {WELL_KNOWN} behind the host"
+            ));
+        };
+        let document = serde_json::json!({
+            "resource": format!("{origin}{path}"),
+            "authorization_servers": authorization_servers,
+            "bearer_methods_supported": ["header"],
+        });
+        let document = Some(document.to_string().into());
+        Ok(Self { url, document })
+    }
+
+    /// Whether it is served under this path, which has the endpoint's path behind it or not (RFC 9728 §3.1).
+    pub(super) fn is_at(&self, path: &str, endpoint: &str) -> bool {
+        let rest = path.strip_prefix(WELL_KNOWN);
+        self.document.is_some() && rest.is_some_and(|rest| rest.is_empty() || rest == endpoint)
+    }
+
+    pub(super) fn answer(&self) -> Response<Body> {
+        json(StatusCode::OK, self.document.clone().unwrap_or_default())
+    }
 }

@@ -18,16 +18,13 @@ use crate::proto::ids::{EventId, Id};
 use crate::session::reader::{Delivery, Event, Reader, What};
 use crate::session::{Room, Session};
 
-/// How long a whole request body may take.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
-
 /// What a client waits before it reconnects to a primed stream, in milliseconds.
 const RETRY: &str = "1000";
 
 /// How much of a body that does not say its length is read without leave, in bytes.
 const UNANNOUNCED: usize = 64 * 1024;
 
-/// Reads a request body of at most `max` bytes, and gets leave from the session it is for to hold it: a session whose
+/// Reads a request body of at most `max` bytes within a `limit` of time, and gets leave from the session it is for to hold it: a session whose
 /// child does not read makes its clients wait with their bodies, and not our memory.
 ///
 /// # Errors
@@ -35,6 +32,7 @@ const UNANNOUNCED: usize = 64 * 1024;
 pub async fn read(
     body: Incoming,
     max: usize,
+    limit: Duration,
     session: Option<&Session>,
 ) -> Result<(Bytes, Option<Room>), Problem> {
     let mut room = None;
@@ -64,9 +62,9 @@ pub async fn read(
         }
         Ok(if rest.is_empty() { first } else { rest.freeze() })
     };
-    match timeout(BODY_TIMEOUT, read).await {
+    match timeout(limit, read).await {
         Ok(read) => read.map(|body| (body, room)),
-        Err(_) => Err(Problem::BodyTimeout(BODY_TIMEOUT)),
+        Err(_) => Err(Problem::BodyTimeout(limit)),
     }
 }
 

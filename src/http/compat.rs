@@ -3,6 +3,7 @@
 //! proper; a session ends with its stream, because there is no other way to name it.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -12,15 +13,17 @@ use hyper::{Method, Response, StatusCode};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
+use super::answer::event_stream;
 use super::body::{Body, Joined, MergedStream};
 use super::reply::{Problem, empty};
-use super::{Refused, event_stream, no_session, parse_one};
+use super::{Refused, no_session, parse_one};
 use crate::proto::ids::{ClientId, SessionId};
 use crate::proto::machine::Refusal;
 use crate::proto::message::{Kind, Message};
+use crate::secret::Digest;
 use crate::session::reader::Delivery;
 use crate::session::{End, Posted, Room, Session};
-use crate::sessions::Sessions;
+use crate::sessions::{Opening, Sessions};
 
 /// Where a client begins.
 pub(super) const SSE: &str = "/sse";
@@ -42,6 +45,8 @@ type Open = HashMap<SessionId, Arc<Connection>>;
 
 #[derive(Debug)]
 pub(super) struct Connection {
+    /// Whose it is.
+    owner: Option<Digest>,
     readers: mpsc::Sender<Joined>,
     state: Mutex<State>,
 }
@@ -65,6 +70,7 @@ impl Compat {
     pub(super) fn open(
         &self,
         parts: &Parts,
+        owner: Option<Digest>,
         sessions: &Arc<Sessions>,
         keep_alive: Duration,
     ) -> Result<Response<Body>, Problem> {
@@ -74,12 +80,12 @@ impl Compat {
         if !super::guard::accepts(&parts.headers).stream {
             return Err(Problem::NotAcceptableForGet);
         }
-        if !sessions.is_ready() {
+        if !sessions.is_taking() {
             return Err(Problem::Draining);
         }
         let id = sessions.new_id().map_err(|error| no_session(&error))?;
         let (readers, coming) = mpsc::channel(JOINING);
-        let connection = Arc::new(Connection { readers, state: Mutex::new(State::Fresh) });
+        let connection = Arc::new(Connection { owner, readers, state: Mutex::new(State::Fresh) });
         lock(&self.0).insert(id.clone(), connection);
         let endpoint = format!("{MESSAGE}?sessionId={}", id.as_str());
         let owner = Owner { id: id.clone(), open: Arc::clone(&self.0), sessions: Arc::clone(sessions) };
@@ -97,10 +103,15 @@ impl Compat {
     ///
     /// # Errors
     /// [`Problem::SessionNotFound`].
-    pub(super) fn find(&self, parts: &Parts) -> Result<(Option<Session>, Arc<Connection>), Problem> {
+    pub(super) fn find(
+        &self,
+        parts: &Parts,
+        caller: Option<Digest>,
+    ) -> Result<(Option<Session>, Arc<Connection>), Problem> {
         let query = parts.uri.query().unwrap_or_default();
         let id = query.split('&').find_map(|pair| pair.strip_prefix("sessionId=")).and_then(SessionId::parse);
         let connection = id.and_then(|id| lock(&self.0).get(&id).cloned());
+        let connection = connection.filter(|connection| connection.owner == caller);
         let connection = connection.ok_or(Problem::SessionNotFound(None))?;
         let session = match &*lock(&connection.state) {
             State::Open(session) => Some(session.clone()),
@@ -118,13 +129,14 @@ pub(super) async fn post(
     connection: &Connection,
     body: Bytes,
     room: Option<Room>,
+    environment: Vec<(OsString, OsString)>,
     sessions: &Arc<Sessions>,
 ) -> Result<Response<Body>, Refused> {
     let message = parse_one(body)?;
     let id = message.id();
     let request = message.kind() == Kind::Request;
     if request && message.method() == "initialize" {
-        return initialize(connection, message, sessions).await.map_err(|problem| (problem, id));
+        return initialize(connection, message, environment, sessions).await.map_err(|problem| (problem, id));
     }
     let session = match &*lock(&connection.state) {
         State::Open(session) => session.clone(),
@@ -150,6 +162,7 @@ pub(super) async fn post(
 async fn initialize(
     connection: &Connection,
     message: Message,
+    environment: Vec<(OsString, OsString)>,
     sessions: &Arc<Sessions>,
 ) -> Result<Response<Body>, Problem> {
     let id = message.id();
@@ -162,7 +175,8 @@ async fn initialize(
     }
     // If the client leaves while it waits for a place it may try again.
     let mut starting = Starting { connection, started: false };
-    let (session, reader) = sessions.start(message, true).await.map_err(|error| no_session(&error))?;
+    let opening = Opening { initialize: message, streams: true, owner: connection.owner, environment };
+    let (session, reader) = sessions.start(opening).await.map_err(|error| no_session(&error))?;
     *lock(&connection.state) = State::Open(session.clone());
     starting.started = true;
     let _ = connection.readers.send(Joined { reader, id, main: false }).await;

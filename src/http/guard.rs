@@ -1,10 +1,11 @@
 //! What a request must look like before anybody reads its body: pure functions over its head.
 
+use std::ffi::OsString;
 use std::net::IpAddr;
 
 use hyper::header::{
-    ACCEPT, ACCESS_CONTROL_REQUEST_HEADERS, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST,
-    HeaderMap, HeaderName, HeaderValue, ORIGIN, TRANSFER_ENCODING,
+    ACCEPT, ACCESS_CONTROL_REQUEST_HEADERS, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE,
+    EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, TRANSFER_ENCODING,
 };
 use hyper::http::request::Parts;
 use hyper::{Uri, Version};
@@ -114,6 +115,52 @@ fn host_name(authority: &str) -> &str {
 
 fn is_loopback(name: &str) -> bool {
     name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// The bearer token of a request (RFC 6750 §2.1), where there is one. Never from the query: that is logged by others.
+///
+/// # Errors
+/// [`Problem::Header`] for two of them: what stands in front may have checked the other one.
+pub fn bearer(headers: &HeaderMap) -> Result<Option<&[u8]>, Problem> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(Problem::Header("two Authorization headers"));
+    }
+    let value = value.as_bytes();
+    let space = value.iter().position(|byte| *byte == b' ').unwrap_or(value.len());
+    let (scheme, token) = value.split_at(space);
+    // Another scheme is a token that is not ours.
+    Ok(Some(if scheme.eq_ignore_ascii_case(b"bearer") { token.trim_ascii() } else { b"" }))
+}
+
+/// The longest value that a header may give to a child, in bytes.
+const MAX_FROM_HEADER: usize = 8 * 1024;
+
+/// The variables that a child gets from the headers of its client's `initialize`. A header that is not there is a
+/// variable that is not set.
+///
+/// # Errors
+/// [`Problem::Header`], where a value is too long, occurs twice or is no text.
+pub fn environment(
+    headers: &HeaderMap,
+    wanted: &[(String, HeaderName)],
+) -> Result<Vec<(OsString, OsString)>, Problem> {
+    let mut environment = Vec::new();
+    for (variable, header) in wanted {
+        let mut values = headers.get_all(header).iter();
+        let Some(value) = values.next() else { continue };
+        if values.next().is_some() {
+            return Err(Problem::Header("a header that becomes a variable of the server occurs twice"));
+        }
+        let text = value.to_str().ok().filter(|text| text.len() <= MAX_FROM_HEADER && !text.contains('\t'));
+        let Some(text) = text else {
+            let why = "a header that becomes a variable of the server is longer than 8 KiB or has other than visible characters";
+            return Err(Problem::Header(why));
+        };
+        environment.push((variable.into(), text.into()));
+    }
+    Ok(environment)
 }
 
 /// Which forms of an answer the client takes.

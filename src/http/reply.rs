@@ -8,7 +8,9 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use hyper::{Response, StatusCode};
 
 use super::body::Body;
@@ -59,6 +61,13 @@ pub enum Problem {
     Origin(String),
     /// `Host` is not on the list.
     Host(String),
+    /// No token, or none of ours.
+    Unauthorized {
+        /// Whether there was one.
+        given: bool,
+        /// Where it is written how to get one (RFC 9728).
+        metadata: Option<String>,
+    },
     /// `Accept` has neither of the two forms.
     NotAcceptable,
     /// `Accept` of a GET lacks `text/event-stream`.
@@ -85,6 +94,8 @@ pub enum Problem {
     Full(usize),
     /// The bridge is stopping.
     Draining,
+    /// Every server fails at its start; none is started for this time.
+    Crashing(Duration),
     /// The child could not be started; whether for want of a resource.
     Spawn {
         /// EAGAIN, ENOMEM, EMFILE and the like: it may work later.
@@ -181,6 +192,13 @@ impl Problem {
                 let message = format!("Host {host:?} is not allowed here; --allow-host allows it");
                 (S::FORBIDDEN, INVALID_REQUEST, "host_forbidden", message.into())
             }
+            Self::Unauthorized { given, .. } => {
+                let message = match given {
+                    true => "The token is not known here; see --token-file",
+                    false => "A token is required: Authorization: Bearer TOKEN",
+                };
+                (S::UNAUTHORIZED, INVALID_REQUEST, "unauthorized", message.into())
+            }
             Self::NotAcceptable => (
                 S::NOT_ACCEPTABLE,
                 INVALID_REQUEST,
@@ -239,7 +257,7 @@ impl Problem {
                 S::REQUEST_TIMEOUT,
                 INVALID_REQUEST,
                 "request_timeout",
-                format!("The body did not arrive within {} s", limit.as_secs()).into(),
+                format!("The body did not arrive within {limit:?}; --body-timeout sets the limit").into(),
             ),
             Self::BodyBroken => (
                 S::BAD_REQUEST,
@@ -258,6 +276,12 @@ impl Problem {
                 INTERNAL_ERROR,
                 "shutting_down",
                 "The bridge is stopping and takes no new sessions".into(),
+            ),
+            Self::Crashing(_) => (
+                S::SERVICE_UNAVAILABLE,
+                INTERNAL_ERROR,
+                "spawn_backoff",
+                "Every start of the server fails; the bridge's log says why. Try again later".into(),
             ),
             Self::Spawn { resource: true } => (
                 S::SERVICE_UNAVAILABLE,
@@ -285,10 +309,13 @@ impl Problem {
     fn data(&self) -> Vec<(&'static str, String)> {
         let end = match self {
             Self::SessionNotFound(Some(end)) => *end,
-            Self::Fault(Fault::Ended(end)) | Self::StartFailed(Fault::Ended(end)) => *end,
+            Self::Fault(Fault::Ended(end) | Fault::Lost(end)) | Self::StartFailed(Fault::Ended(end)) => *end,
             _ => return Vec::new(),
         };
         let mut data = vec![("cause", format!("\"{}\"", end.cause()))];
+        if matches!(self, Self::Fault(Fault::Lost(_))) {
+            data.push(("respawned", "true".to_owned()));
+        }
         match end {
             End::Exited(Exit::Code(code)) => data.push(("exit_code", code.to_string())),
             End::Exited(Exit::Signal(signal)) => data.push(("signal", format!("\"{signal}\""))),
@@ -297,12 +324,23 @@ impl Problem {
         data
     }
 
-    fn retry_after(&self) -> Option<&'static str> {
+    /// After how many seconds it may be worth another try.
+    fn retry_after(&self) -> Option<u64> {
         match self {
-            Self::Full(_) => Some("5"),
-            Self::Draining | Self::Spawn { .. } => Some("1"),
+            Self::Full(_) => Some(5),
+            Self::Draining | Self::Spawn { .. } => Some(1),
+            Self::Crashing(pause) => Some(pause.as_secs() + 1),
             _ => None,
         }
+    }
+
+    /// What a client without a token must be told (RFC 6750 §3, RFC 9728 §5.1).
+    fn challenge(&self) -> Option<HeaderValue> {
+        let Self::Unauthorized { given, metadata } = self else { return None };
+        let error = given.then(|| "error=\"invalid_token\"".to_owned());
+        let metadata = metadata.as_ref().map(|url| format!("resource_metadata=\"{url}\""));
+        let parameters: Vec<_> = error.into_iter().chain(metadata).collect();
+        HeaderValue::from_str(format!("Bearer {}", parameters.join(", ")).trim_end()).ok()
     }
 }
 
@@ -327,6 +365,10 @@ fn fault_row(fault: &Fault) -> (i32, &'static str, Cow<'static, str>) {
         Fault::Refused(refusal) => {
             let row = Problem::Refused(refusal.clone()).row();
             return (row.code, row.reason, row.message);
+        }
+        Fault::Lost(end) => {
+            let (_, reason, message) = fault_row(&Fault::Ended(*end));
+            (reason, format!("{message}; the session goes on with a new server").into())
         }
         Fault::Ended(end) => match end {
             End::Exited(exit) => {
@@ -392,7 +434,10 @@ pub fn refuse(problem: &Problem, id: Option<&Id>) -> Response<Body> {
         headers.insert(ALLOW, HeaderValue::from_static(allowed));
     }
     if let Some(seconds) = problem.retry_after() {
-        headers.insert(RETRY_AFTER, HeaderValue::from_static(seconds));
+        headers.insert(RETRY_AFTER, seconds.into());
+    }
+    if let Some(challenge) = problem.challenge() {
+        headers.insert(WWW_AUTHENTICATE, challenge);
     }
     response
 }

@@ -5,7 +5,7 @@
 //! returned. Time is a [`Duration`] since the session began, and whether somebody reads a stream is asked through a
 //! function, so that every rule here is a table in a test.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -15,8 +15,10 @@ use super::line::{push_flat, push_line};
 use super::message::{Envelope, Head, Kind, Message, find, peek_head, splice};
 
 mod calls;
+mod memory;
 
 use calls::{Call, Calls, HANDSHAKE, WithChild};
+use memory::{Effect, Memory};
 
 /// How long a cancelled call waits for an answer that crossed the cancellation, before it ends with an error.
 pub const CANCEL_GRACE: Duration = Duration::from_secs(5);
@@ -44,6 +46,8 @@ pub struct Limits {
     pub request_timeout: Duration,
     /// How many requests of one session may be in flight.
     pub max_in_flight: usize,
+    /// Whether the session outlives its child: then it remembers what a new one must be told.
+    pub respawn: bool,
 }
 
 /// What became of a client's message.
@@ -91,6 +95,13 @@ pub enum Told {
     },
     /// The bridge has answered the child itself; to what.
     Replied(&'static str),
+    /// A new child has answered what the bridge told it in the client's place: which method, and whether it succeeded.
+    Restored {
+        /// The method.
+        method: String,
+        /// Whether the answer is a result and not an error.
+        success: bool,
+    },
     /// It reaches nobody.
     Dropped(Dropped),
 }
@@ -175,6 +186,17 @@ pub struct Machine {
     asked: HashMap<ChildId, Asked>,
     forgotten: VecDeque<ChildId>,
     negotiated: Option<Box<str>>,
+    /// Requests of the bridge itself that the child has not answered; among them the handshake with a new child.
+    own: BTreeMap<BridgeId, Own>,
+    memory: Memory,
+}
+
+/// A request of the bridge itself.
+#[derive(Debug)]
+struct Own {
+    method: String,
+    /// When the child must have answered; nothing waits for the answers to what follows the handshake.
+    deadline: Option<Duration>,
 }
 
 /// Whether somebody reads a stream.
@@ -192,6 +214,8 @@ impl Machine {
             asked: HashMap::new(),
             forgotten: VecDeque::new(),
             negotiated: None,
+            own: BTreeMap::new(),
+            memory: Memory::default(),
         }
     }
 
@@ -209,6 +233,34 @@ impl Machine {
         self.write_request(initialize, id, out);
     }
 
+    /// Whether a new child can be told what this one was.
+    pub fn can_restart(&self) -> bool {
+        self.memory.initialize().is_some()
+    }
+
+    /// The child is gone and another will come: returns the requests that went with it. What it has not seen waits
+    /// for the other one.
+    pub fn lose(&mut self) -> Vec<(StreamId, ClientId)> {
+        self.phase = Phase::Starting { initialized: true };
+        self.own.clear();
+        for id in std::mem::take(&mut self.asked).into_keys() {
+            self.forget(id); // its client may be about to answer
+        }
+        self.calls.drain_written().into_iter().map(|call| (call.stream, call.client)).collect()
+    }
+
+    /// Greets a new child as the client greeted the first one.
+    pub fn greet(&mut self, now: Duration, out: &mut BytesMut) {
+        let Some(initialize) = self.memory.initialize().cloned() else { return };
+        self.ask(&initialize, Some(now + self.limits.init_timeout), out);
+    }
+
+    fn ask(&mut self, request: &Message, deadline: Option<Duration>, out: &mut BytesMut) {
+        let id = self.calls.reserve();
+        self.own.insert(id, Own { method: request.method().into_owned(), deadline });
+        self.write_request(request, id, out);
+    }
+
     /// What the child answered as `protocolVersion`; `None` before, or where it answered none.
     pub fn negotiated(&self) -> Option<&str> {
         self.negotiated.as_deref()
@@ -217,6 +269,11 @@ impl Machine {
     /// Whether the child has refused `initialize`, which ends the session.
     pub fn refused(&self) -> bool {
         self.phase == Phase::Refused
+    }
+
+    /// Whether the child has answered `initialize` with a result.
+    pub fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Answered | Phase::Open)
     }
 
     /// Whether the child has answered `initialize`.
@@ -367,20 +424,26 @@ impl Machine {
             // An error about a request whose id the child could not read (JSON-RPC 2.0 §5), or a child that loses ids:
             // with one call in flight there is no doubt whose answer it is.
             "null" => match self.calls.with_child() {
-                WithChild::One(id) => Some(id),
-                WithChild::None | WithChild::Several => None,
+                WithChild::One(id) if self.own.is_empty() => Some(id),
+                _ => None,
             },
             _ => BridgeId::echoed(token),
         };
         let Some(id) = id else { return Told::Dropped(Dropped::UnknownId) };
+        let success = envelope.kind == Kind::Success;
+        if let Some(own) = self.own.remove(&id) {
+            return self.own_answered(own, success, out);
+        }
         if !self.calls.is_with_child(id) {
             let ended = self.calls.has_ended(id);
             return Told::Dropped(if ended { Dropped::Late } else { Dropped::UnknownId });
         }
         let Some(call) = self.calls.remove(id) else { return Told::Dropped(Dropped::Late) };
-        let success = envelope.kind == Kind::Success;
         if id == HANDSHAKE {
             self.handshake_answered(text, success, out);
+        }
+        if let (true, Some(effect)) = (success, call.effect) {
+            self.memory.note(effect);
         }
         let client = call.client.0.as_json().as_bytes();
         let mut message = BytesMut::new();
@@ -408,6 +471,21 @@ impl Machine {
         if early || !self.held.is_empty() {
             self.say_initialized(out);
         }
+    }
+
+    fn own_answered(&mut self, own: Own, success: bool, out: &mut BytesMut) -> Told {
+        if own.deadline.is_some() {
+            if success {
+                self.say_initialized(out);
+                let requests: Vec<_> = self.memory.requests().cloned().collect();
+                for request in requests {
+                    self.ask(&request, None, out);
+                }
+            } else {
+                self.phase = Phase::Refused;
+            }
+        }
+        Told::Restored { method: own.method, success }
     }
 
     fn child_request(
@@ -510,11 +588,14 @@ impl Machine {
                 None => return TooLong::Nobody,
             },
             Head::Unclear => match self.calls.with_child() {
-                WithChild::None => return TooLong::Nobody,
-                WithChild::One(id) => id,
-                WithChild::Several => return TooLong::Unclear,
+                WithChild::None if self.own.is_empty() => return TooLong::Nobody,
+                WithChild::One(id) if self.own.is_empty() => id,
+                _ => return TooLong::Unclear,
             },
         };
+        if self.own.remove(&id).is_some_and(|own| own.deadline.is_some()) {
+            self.phase = Phase::Refused;
+        }
         if !self.calls.is_with_child(id) {
             return TooLong::Nobody;
         }
@@ -527,9 +608,15 @@ impl Machine {
         }
     }
 
+    /// When the child must have answered `initialize`, while it has not.
+    fn handshake_deadline(&self) -> Option<Duration> {
+        let own = self.own.values().find_map(|own| own.deadline);
+        own.or_else(|| self.calls.handshake().map(|call| call.deadline))
+    }
+
     /// When the next deadline passes.
     pub fn next_deadline(&self) -> Option<Duration> {
-        let handshake = self.calls.handshake().map(|call| call.deadline);
+        let handshake = self.handshake_deadline();
         let oldest = self.calls.oldest().map(|(_, call)| call.deadline);
         let cancelled = self.calls.next_cancelled().map(|(deadline, _)| deadline);
         let asked = self.asked.values().filter_map(|asked| asked.unheard).min();
@@ -538,7 +625,7 @@ impl Machine {
 
     /// Ends one thing whose deadline has passed; `None` when there is no more.
     pub fn expire(&mut self, now: Duration, live: Live<'_>, out: &mut BytesMut) -> Option<Expired> {
-        if self.calls.handshake().is_some_and(|call| call.deadline <= now) {
+        if self.handshake_deadline().is_some_and(|deadline| deadline <= now) {
             return Some(Expired::Initialize);
         }
         if let Some((deadline, id)) = self.calls.next_cancelled()
@@ -608,7 +695,17 @@ impl Machine {
         let handshake = self.calls.next_id() == HANDSHAKE;
         let timeout = if handshake { self.limits.init_timeout } else { self.limits.request_timeout };
         let deadline = now + timeout;
-        self.calls.insert(Call { client, stream, streams, token, deadline, cancelled: None, written: false })
+        let effect = if self.limits.respawn { Effect::of(message) } else { None };
+        self.calls.insert(Call {
+            client,
+            stream,
+            streams,
+            token,
+            deadline,
+            cancelled: None,
+            written: false,
+            effect,
+        })
     }
 
     fn write_or_hold(&mut self, message: Message, id: Option<BridgeId>, out: &mut BytesMut) {

@@ -161,6 +161,11 @@ impl Message {
         &self.text
     }
 
+    /// The same in a buffer of its own: one that is kept for long must not keep the body alive in which it came.
+    pub fn detached(&self) -> Self {
+        Self { text: Bytes::copy_from_slice(&self.text), envelope: self.envelope.clone() }
+    }
+
     /// Its parts.
     pub fn envelope(&self) -> &Envelope {
         &self.envelope

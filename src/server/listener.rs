@@ -81,6 +81,11 @@ impl Listener {
         }
     }
 
+    /// Whether other machines can reach it.
+    pub fn is_reachable(&self) -> bool {
+        matches!(self, Self::Tcp(_)) && !self.is_loopback()
+    }
+
     /// The base URL that reaches it.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::reader::{Delivery, Event, Feed, Unsent, What};
-use super::{Command, Config, End, Fault, MAX_STDIN_QUEUE, Posted, Shared};
+use super::{Command, Config, End, Fault, MAX_STDIN_QUEUE, Posted, Shared, Vitals};
 use crate::proto::ids::{ClientId, EventId, StreamId};
 use crate::proto::line::{Frame, LineDecoder};
 use crate::proto::log::EventLog;
@@ -31,6 +31,12 @@ const STUCK: Duration = Duration::from_secs(1);
 
 /// How long it may have too much waiting at all: its child is not read meanwhile.
 const TOO_SLOW: Duration = Duration::from_secs(30);
+
+/// How long a child must live for its loss to count as the first.
+const STABLE: Duration = Duration::from_secs(30);
+
+/// After how many children that did not get through the handshake the session is given up.
+const MAX_UNGREETED: u32 = 5;
 
 /// How much of a noisy line is logged, in characters.
 const NOISE_WIDTH: usize = 256;
@@ -65,9 +71,23 @@ pub(super) struct Core<'s> {
     full: HashMap<StreamId, Full>,
     /// Why the session must end, once that is clear.
     ending: Option<End>,
+    losses: Losses,
+    /// Whether the first child has answered `initialize` with a result.
+    opened: bool,
     noise: Ration,
     dropped: Ration,
     evicted: Ration,
+}
+
+/// The children that the session has lost.
+#[derive(Debug)]
+struct Losses {
+    /// When the present child came.
+    came: Instant,
+    /// How many have been lost one soon after the other.
+    soon: u32,
+    /// How many of them have not even answered the handshake.
+    ungreeted: u32,
 }
 
 /// A reader that has too much waiting.
@@ -121,6 +141,8 @@ impl<'s> Core<'s> {
             idle: false,
             full: HashMap::new(),
             ending: None,
+            losses: Losses { came: began, soon: 0, ungreeted: 0 },
+            opened: false,
             noise: Ration::new(),
             dropped: Ration::new(),
             evicted: Ration::new(),
@@ -155,8 +177,12 @@ impl<'s> Core<'s> {
             self.active = Instant::now();
         }
         self.idle = idle;
-        let since = idle.then_some(self.active);
-        *self.shared.idle_since.lock().unwrap_or_else(PoisonError::into_inner) = since;
+        let vitals = Vitals {
+            idle_since: idle.then_some(self.active),
+            in_flight: self.machine.in_flight(),
+            stdin_queue: self.stdin.len(),
+        };
+        *self.shared.vitals.lock().unwrap_or_else(PoisonError::into_inner) = vitals;
     }
 
     fn is_idle(&self) -> bool {
@@ -418,12 +444,30 @@ impl<'s> Core<'s> {
         let told = self.machine.child(text, now, &|stream| is_live(streams, stream), &mut self.stdin);
         match told {
             Told::Answer { stream, message, success } => {
+                if !self.opened && self.machine.is_open() {
+                    self.opened = true;
+                    self.shared.opened.send_replace(Some(Ok(())));
+                }
                 if let (None, Some(version)) = (self.shared.negotiated.get(), self.machine.negotiated()) {
                     let _ = self.shared.negotiated.set(version.into());
                 }
                 self.deliver(stream, What::Answer { message, success });
             }
             Told::Event { stream, message } => self.deliver(stream, What::Message(message)),
+            Told::Restored { method, success: true } => {
+                if method == "initialize" {
+                    self.losses.ungreeted = 0;
+                }
+                debug!(event = "child.restored", sid = self.sid(), method);
+            }
+            Told::Restored { method, success: false } => {
+                warn!(
+                    event = "child.not_restored",
+                    sid = self.sid(),
+                    method,
+                    "the new child refuses what the old one took"
+                );
+            }
             Told::Replied(to) => debug!(event = "child.replied", sid = self.sid(), to),
             Told::Dropped(Dropped::Noise) => self.noisy(text),
             Told::Dropped(why) => {
@@ -522,6 +566,32 @@ impl<'s> Core<'s> {
                 ),
             }
         }
+    }
+
+    /// The child is lost, and if the session can go on with another its calls are told so: returns how many have been
+    /// lost one soon after the other. `None`: the session ends.
+    pub(super) fn lose(&mut self, why: End) -> Option<u32> {
+        let can = self.config.limits.respawn && why.is_loss() && self.machine.can_restart();
+        if !can || self.losses.ungreeted == MAX_UNGREETED {
+            return None;
+        }
+        if self.losses.came.elapsed() >= STABLE {
+            self.losses.soon = 0;
+        }
+        self.losses.soon += 1;
+        self.losses.ungreeted += 1;
+        self.ending = None;
+        self.stdin = BytesMut::new();
+        for (stream, id) in self.machine.lose() {
+            self.deliver(stream, What::Fault { id, fault: Fault::Lost(why) });
+        }
+        Some(self.losses.soon)
+    }
+
+    /// A new child is there.
+    pub(super) fn greet(&mut self) {
+        self.losses.came = Instant::now();
+        self.machine.greet(self.began.elapsed(), &mut self.stdin);
     }
 
     /// Ends everything that is in flight, and every stream.

@@ -5,6 +5,7 @@
 //! queue. A caller that races with it either cannot send or gets an answer.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,13 +40,34 @@ pub struct Worker {
     pub(super) feed: Feed,
 }
 
-/// What is left of a session: why it ended, and the child's stdout, which must be read on while the child leaves.
+/// A child as its session sees it.
+pub struct Pipes<W, R> {
+    /// Its stdin. Dropping it is the child's sign to leave.
+    pub stdin: W,
+    /// Its stdout.
+    pub stdout: R,
+    /// Its end.
+    pub exit: Pin<Box<dyn Future<Output = Exit> + Send>>,
+}
+
+/// A child that a session has lost.
+#[derive(Debug)]
+pub struct Lost<R> {
+    /// How.
+    pub why: End,
+    /// Its stdout, which must be read on while it leaves.
+    pub stdout: Option<R>,
+    /// The how manieth it is of those that were lost one soon after the other.
+    pub count: u32,
+}
+
+/// What is left of a session: why it ended, and its child's stdout, which must be read on while the child leaves.
 #[derive(Debug)]
 pub struct Ended<R> {
     /// Why.
     pub why: End,
-    /// The child's stdout.
-    pub stdout: R,
+    /// The child's stdout; `None` between two children.
+    pub stdout: Option<R>,
 }
 
 /// What is known of a child that is about to be gone.
@@ -77,51 +99,58 @@ impl Dying {
             _ => End::StdinClosed,
         }
     }
+
+    /// How it ended, once that is clear.
+    fn over(&mut self, in_flight: usize) -> Option<End> {
+        if self.stdin_closed && in_flight == 0 && !self.served {
+            // Most likely it is about to exit, and its exit says more than the closed pipe.
+            self.served = true;
+            self.until = self.until.min(Instant::now() + LAST_WORDS);
+        }
+        let complete = self.exit.is_some() && self.stdout_ended;
+        (complete || self.until <= Instant::now()).then(|| self.end())
+    }
 }
 
 impl Worker {
-    /// Runs the session until it ends. Dropping stdin at the end is the child's sign to leave.
-    pub async fn run<W, R>(
-        mut self,
-        mut stdin: W,
-        mut stdout: R,
-        exit: impl Future<Output = Exit>,
-    ) -> Ended<R>
+    /// Runs the session until it ends. `next` is asked for another child where the session outlives one; its answer
+    /// `None` ends the session too.
+    pub async fn run<W, R, F, N>(mut self, first: Pipes<W, R>, mut next: F) -> Ended<R>
     where
         W: AsyncWrite + Unpin,
         R: AsyncRead + Unpin,
+        F: FnMut(Lost<R>) -> N,
+        N: Future<Output = Option<Pipes<W, R>>>,
     {
         let mut core = Core::new(self.config, &self.shared);
         core.open(&self.initialize, self.streams, self.feed);
         let mut decoder = LineDecoder::new(self.config.max_message);
         let mut stop = self.shared.stop.subscribe();
         let left = Arc::clone(&self.shared.left);
+        let mut child = Some(first);
+        let mut coming: Option<(End, Pin<Box<N>>)> = None;
         let mut dying: Option<Dying> = None;
         let mut armed = Instant::now() + self.config.limits.init_timeout;
         tokio::pin! {
-            let exit = exit;
             let timer = sleep_until(armed);
         }
 
         let why = loop {
-            if let Some(why) = core.over() {
-                break why;
-            }
-            match *stop.borrow_and_update() {
+            let stopping = *stop.borrow_and_update();
+            match stopping {
                 Stop::Now(why) => break why,
                 Stop::WhenIdle if core.in_flight() == 0 => break End::Shutdown,
                 Stop::WhenIdle | Stop::No => {}
             }
-            if let Some(dying) = &mut dying {
-                if dying.stdin_closed && core.in_flight() == 0 && !dying.served {
-                    // Most likely it is about to exit, and its exit says more than the closed pipe.
-                    dying.served = true;
-                    dying.until = dying.until.min(Instant::now() + LAST_WORDS);
-                }
-                let complete = dying.exit.is_some() && dying.stdout_ended;
-                if complete || dying.until <= Instant::now() {
-                    break dying.end();
-                }
+            let over = core.over().or_else(|| dying.as_mut().and_then(|dying| dying.over(core.in_flight())));
+            if let Some(why) = over {
+                let lost = if stopping == Stop::No { core.lose(why) } else { None };
+                let Some(count) = lost else { break why };
+                decoder = LineDecoder::new(self.config.max_message);
+                dying = None;
+                let stdout = child.take().map(|child| child.stdout);
+                coming = Some((why, Box::pin(next(Lost { why, stdout, count }))));
+                continue;
             }
             // The timer is moved only forward in urgency: nearly every deadline is later than the one it is set to.
             let deadline = dying.as_ref().map(|dying| dying.until).into_iter().chain(core.deadline()).min();
@@ -131,13 +160,17 @@ impl Worker {
                 armed = deadline;
                 timer.as_mut().reset(armed);
             }
+            let (stdin, stdout, exit) = match &mut child {
+                Some(Pipes { stdin, stdout, exit }) => (Some(stdin), Some(stdout), Some(exit)),
+                None => (None, None, None),
+            };
             tokio::select! {
-                status = &mut exit, if dying.as_ref().is_none_or(|dying| dying.exit.is_none()) => {
+                status = present(exit), if dying.as_ref().is_none_or(|dying| dying.exit.is_none()) => {
                     let dying = dying.get_or_insert_with(|| Dying::begin(LAST_WORDS));
                     dying.exit = Some(status);
                     dying.until = dying.until.min(Instant::now() + LAST_WORDS);
                 }
-                read = stdout.read_buf(decoder.buffer()),
+                read = present(stdout.map(|stdout| stdout.read_buf(decoder.buffer()))),
                     if dying.as_ref().map_or(!core.is_full(), |dying| {
                         !dying.stdout_ended && (dying.exit.is_some() || !core.is_full())
                     }) =>
@@ -152,7 +185,7 @@ impl Worker {
                         dying.until = dying.until.min(Instant::now() + LAST_WORDS);
                     }
                 }
-                written = stdin.write(&core.stdin),
+                written = present(stdin.map(|stdin| stdin.write(&core.stdin))),
                     if !core.stdin.is_empty() && dying.as_ref().is_none_or(|dying| !dying.stdin_closed) =>
                 {
                     match written {
@@ -161,6 +194,14 @@ impl Worker {
                             let dying = dying.get_or_insert_with(|| Dying::begin(CLOSED_STDIN_GRACE));
                             dying.stdin_closed = true;
                         }
+                    }
+                }
+                another = present(coming.as_mut().map(|(_, coming)| coming)) => {
+                    let lost = coming.take().map(|(why, _)| why);
+                    child = another;
+                    match (&child, lost) {
+                        (None, Some(why)) => break why,
+                        _ => core.greet(),
                     }
                 }
                 Some(command) = self.mailbox.recv(), if core.accepting() && dying.is_none() => {
@@ -179,6 +220,7 @@ impl Worker {
         };
 
         let _ = self.shared.ended.set(why);
+        self.shared.opened.send_if_modified(|opened| opened.replace(opened.unwrap_or(Err(why))).is_none());
         self.mailbox.close();
         self.shared.room.close();
         while let Ok(command) = self.mailbox.try_recv() {
@@ -186,10 +228,18 @@ impl Worker {
             feed.push(Delivery::Gone(why));
         }
         core.fail(why);
-        if !core.stdin.is_empty() && dying.is_none() {
-            let _ = timeout(FLUSH, stdin.write_all(&core.stdin)).await;
+        if let (Some(child), None, false) = (&mut child, &dying, core.stdin.is_empty()) {
+            let _ = timeout(FLUSH, child.stdin.write_all(&core.stdin)).await;
         }
-        Ended { why, stdout }
+        Ended { why, stdout: child.map(|child| child.stdout) }
+    }
+}
+
+/// Waits for a future that is there; for ever, if none is.
+async fn present<F: Future>(future: Option<F>) -> F::Output {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
     }
 }
 

@@ -2,21 +2,16 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::child::Child;
 
-/// How long after a child died unused the next one is started: doubled from the first to the second, and a random
-/// part of it, so that replicas which fail together do not try together.
-const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
-
-/// A child and its place among the sessions.
+/// A child that no session has yet, and its seat.
 #[derive(Debug)]
 pub(super) struct Started {
     pub(super) child: Child<()>,
-    /// Set when a session takes the child, so that its log lines carry the session's name.
+    /// Told which session gets the child, so that its log lines carry the session's name.
     pub(super) sid: Arc<OnceLock<String>>,
     pub(super) seat: OwnedSemaphorePermit,
 }
@@ -45,15 +40,12 @@ impl Ahead {
         self.waiting.remove(alive)
     }
 
-    /// Removes one that died; `None` if a session had taken it. Otherwise, how long to wait before the next is
-    /// started; `random` is what the pause is drawn with.
-    pub(super) fn bury(&mut self, pid: i32, random: u32) -> Option<Duration> {
+    /// Removes one that died; `None` if a session had taken it. Otherwise, how many have died unused by now.
+    pub(super) fn bury(&mut self, pid: i32) -> Option<u32> {
         let place = self.waiting.iter().position(|started| started.child.process.pid() == pid)?;
         self.waiting.remove(place);
-        let (first, last) = BACKOFF;
-        let limit = first.saturating_mul(1 << self.failures.min(10)).min(last);
         self.failures += 1;
-        Some(limit.mul_f64(f64::from(random) / f64::from(u32::MAX)))
+        Some(self.failures)
     }
 
     pub(super) fn take_all(&mut self) -> Vec<Started> {

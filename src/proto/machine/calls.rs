@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
+use super::memory::Effect;
 use crate::proto::ids::{BridgeId, ClientId, ProgressToken, StreamId};
 
 /// The id of `initialize`. It is the first message of every child.
@@ -23,6 +24,8 @@ pub(super) struct Call {
     pub(super) cancelled: Option<Duration>,
     /// Whether the child has seen it.
     pub(super) written: bool,
+    /// What its success changes in the child that a successor must be told again.
+    pub(super) effect: Option<Effect>,
 }
 
 /// All of them. Ids are given in ascending order and deadlines are equally far, so the first is the next to expire;
@@ -56,10 +59,15 @@ impl Calls {
         BridgeId(self.last.0 + 1)
     }
 
+    /// Gives out an id for a request of the bridge itself.
+    pub(super) fn reserve(&mut self) -> BridgeId {
+        self.last = self.next_id();
+        self.last
+    }
+
     /// Takes a call in. Of two with the same progress token the newer one gets the progress.
     pub(super) fn insert(&mut self, call: Call) -> BridgeId {
-        let id = self.next_id();
-        self.last = id;
+        let id = self.reserve();
         if let Some(token) = call.token.clone() {
             self.by_token.insert(token, id);
         }
@@ -81,6 +89,13 @@ impl Calls {
             self.cancelled.remove(&(deadline, id));
         }
         Some(call)
+    }
+
+    /// Takes out those that the child has seen, oldest first.
+    pub(super) fn drain_written(&mut self) -> Vec<Call> {
+        let written = self.table.iter().filter(|(_, call)| call.written).map(|(id, _)| *id);
+        let written: Vec<_> = written.collect();
+        written.into_iter().filter_map(|id| self.remove(id)).collect()
     }
 
     /// Takes all out, oldest first.

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::*;
 
-const LIMITS: Limits = Limits { init_timeout: secs(10), request_timeout: secs(100), max_in_flight: 4 };
+const LIMITS: Limits = Limits { init_timeout: secs(10), request_timeout: secs(100), max_in_flight: 4, respawn: false };
 
 const LISTENING: u64 = StreamId::LISTENING.0;
 
@@ -1791,7 +1791,7 @@ proptest! {
         steps in prop::collection::vec(any_step(), 0..120),
         dies in any::<bool>(),
     ) {
-        let limits = Limits { init_timeout: secs(60), request_timeout: secs(30), max_in_flight };
+        let limits = Limits { init_timeout: secs(60), request_timeout: secs(30), max_in_flight, respawn: false };
         let mut world = World::new(limits, initialize);
         for step in steps {
             if !world.failed {

@@ -22,7 +22,7 @@ use crate::session::reader::{MAX_UNSENT, Reader, What};
 use crate::session::{MAILBOX, MAX_STDIN_QUEUE, Posted, Session};
 
 const CONFIG: Config = Config {
-    limits: Limits { init_timeout: secs(10), request_timeout: secs(100), max_in_flight: 256 },
+    limits: Limits { init_timeout: secs(10), request_timeout: secs(100), max_in_flight: 256, respawn: false },
     idle_timeout: secs(1000),
     max_lifetime: None,
     max_body: 1024 * 1024,
@@ -184,7 +184,8 @@ fn unspawned(
     let (session, worker, opening) = Session::new(config, id, initialize, true);
     let stdin_lines = BufReader::new(childs_stdin).lines();
     let child = Child { stdin: Some(stdin_lines), stdout: Some(childs_stdout), exit: Some(exit) };
-    (session, opening, child, worker.run(stdin, stdout, exited))
+    let first = Pipes { stdin, stdout, exit: Box::pin(exited) };
+    (session, opening, child, worker.run(first, |_| pending()))
 }
 
 async fn post(session: &Session, text: &str, streams: bool) -> Result<Reader, End> {
@@ -1597,7 +1598,7 @@ async fn a_child_that_still_writes_after_the_end_has_a_reader() {
         harness.child.write(&line).await;
         harness.child.close_stdout();
     };
-    let (read_all, ()) = tokio::join!(stdout.read_to_end(&mut read), write);
+    let (read_all, ()) = tokio::join!(stdout.as_mut().expect("one child was there").read_to_end(&mut read), write);
     read_all.unwrap();
     assert_eq!(read, news(1).as_bytes());
 }

@@ -1,0 +1,149 @@
+//! What is typed, and what comes of it.
+
+use super::*;
+use std::collections::HashMap;
+
+struct Variables(HashMap<String, String>);
+
+impl Environment for Variables {
+    fn get(&self, name: &str) -> Option<String> {
+        self.0.get(name).cloned()
+    }
+    fn names(&self) -> Vec<String> {
+        self.0.keys().cloned().collect()
+    }
+}
+
+fn run(line: &str, variables: &[(&str, &str)], container: Option<&'static str>) -> Result<Task, String> {
+    let arguments = line.split_whitespace().map(OsString::from).collect();
+    let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    parse(arguments, &Variables(variables), container)
+}
+
+fn options(line: &str, variables: &[(&str, &str)]) -> Options {
+    match run(line, variables, None) {
+        Ok(Task::Serve(options)) => *options,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+fn error(line: &str, variables: &[(&str, &str)]) -> String {
+    match run(line, variables, None) {
+        Err(error) => error,
+        other => panic!("{line} should be refused, got {other:?}"),
+    }
+}
+
+#[test]
+fn everything_behind_the_dashes_is_the_command() {
+    let options = options("--max-sessions 3 -- npx -y server --listen 1 -- x", &[]);
+    assert_eq!(options.command, ["npx", "-y", "server", "--listen", "1", "--", "x"]);
+    assert_eq!(options.max_sessions, 3);
+}
+
+#[test]
+fn the_command_line_wins_over_the_environment() {
+    let variables =
+        [("MCP_BRIDGE_MAX_SESSIONS", "5"), ("MCP_BRIDGE_IDLE_TIMEOUT", "1m"), ("MCP_BRIDGE_LAZY", "1")];
+    let options = options("--max-sessions=7 -- x", &variables);
+    assert_eq!(options.max_sessions, 7);
+    assert_eq!(options.idle_timeout, Duration::from_secs(60));
+    assert!(options.lazy);
+}
+
+#[test]
+fn where_to_listen_and_why() {
+    let listen = |line: &str, variables: &[(&str, &str)], container| match run(line, variables, container) {
+        Ok(Task::Serve(options)) => (options.listen, options.listen_because),
+        other => panic!("{other:?}"),
+    };
+    let tcp = |text: &str| Address::Tcp(text.parse().expect("an address"));
+    assert_eq!(listen("-- x", &[], None), (tcp(LOCAL), "default; --listen changes it"));
+    assert_eq!(listen("-- x", &[], Some("pid 1")), (tcp(CONTAINER), "pid 1"));
+    assert_eq!(listen("--listen [::1]:0 -- x", &[], Some("pid 1")), (tcp("[::1]:0"), "--listen"));
+    assert_eq!(
+        listen("-- x", &[("MCP_BRIDGE_LISTEN", "unix:/run/x")], None),
+        (Address::Unix("/run/x".into()), "MCP_BRIDGE_LISTEN")
+    );
+}
+
+#[test]
+fn each_mistake_names_the_option_the_value_and_the_cure() {
+    let table = [
+        ("--listen localhost:80 -- x", "--listen is \"localhost:80\": write IP:PORT"),
+        ("--listen 80 -- x", "write IP:PORT"),
+        ("--path mcp -- x", "--path is \"mcp\": write a path such as /mcp"),
+        ("--path /healthz -- x", "other than /healthz"),
+        ("--max-sessions 0 -- x", "write a number from 1"),
+        ("--idle-timeout 5 -- x", "--idle-timeout is \"5\": write a number with ms, s, m or h"),
+        ("--idle-timeout 0s -- x", "longer than zero"),
+        ("--request-timeout 99999999h -- x", "a year"),
+        ("--max-body 1X -- x", "write a size"),
+        ("--env FOO -- x", "write NAME=VALUE"),
+        ("--env =x -- x", "write NAME=VALUE"),
+        ("--log xml -- x", "write text or json"),
+        ("--allow-origin * -- x", "without a path and without *"),
+        ("--allow-host http://a -- x", "without scheme"),
+        ("--no-such-option -- x", "--help lists the options"),
+        ("npx server", "The server's command goes behind --"),
+        ("", "no server command; it goes behind --"),
+        ("--", "no server command"),
+    ];
+    for (line, want) in table {
+        let text = error(line, &[]);
+        assert!(text.contains(want), "{line}: {text:?} should contain {want:?}");
+    }
+    let text = error("-- x", &[("MCP_BRIDGE_LOG", "xml")]);
+    assert!(text.starts_with("MCP_BRIDGE_LOG is \"xml\""), "{text}");
+    assert!(error("-- x", &[("MCP_BRIDGE_LAZY", "maybe")]).contains("write 1 or 0"));
+}
+
+#[test]
+fn durations_and_sizes() {
+    let table = [("250ms", 250), ("15s", 15_000), ("30m", 1_800_000), ("1h", 3_600_000), ("0", 0), ("0s", 0)];
+    for (text, milliseconds) in table {
+        assert_eq!(duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
+    }
+    for text in ["", "s", "-1s", "1.5s", "1 s", "1d", "99999999999999999999s"] {
+        assert!(duration(text).is_err(), "{text}");
+    }
+    assert_eq!(size("10MiB"), Ok(10 << 20));
+    assert_eq!(size("512K"), Ok(512 << 10));
+    assert_eq!(size("7"), Ok(7));
+    for text in ["", "0", "MiB", "1TiB", "5GiB", "-1"] {
+        assert!(size(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn lists_come_from_the_environment_line_by_line() {
+    let variables =
+        [("MCP_BRIDGE_ENV", "A=1\nB=x=y,z\n"), ("MCP_BRIDGE_ALLOW_ORIGIN", "https://App.example\n")];
+    let options = options("-- x", &variables);
+    assert_eq!(options.env, [("A".into(), "1".into()), ("B".into(), "x=y,z".into())]);
+    assert_eq!(options.allow_origin, ["https://app.example"]);
+    let given = self::options("--env=C=3 --env D= --lazy -- x", &variables);
+    assert_eq!(given.env, [("C".into(), "3".into()), ("D".into(), String::new())]);
+    assert!(given.unknown_variables.is_empty(), "{:?}", given.unknown_variables);
+}
+
+#[test]
+fn a_variable_that_names_no_option_is_told_but_not_what_kubernetes_sets() {
+    let variables = [
+        ("MCP_BRIDGE_LISTN", "x"),
+        ("MCP_BRIDGE_SERVICE_HOST", "10.0.0.1"),
+        ("MCP_BRIDGE_PORT_8080_TCP", "tcp://10.0.0.1:8080"),
+        ("MCP_BRIDGE_LOG", "json"),
+    ];
+    assert_eq!(options("-- x", &variables).unknown_variables, ["MCP_BRIDGE_LISTN"]);
+}
+
+#[test]
+fn help_and_version_are_for_whoever_asked() {
+    assert!(matches!(run("--help", &[], None), Ok(Task::Print(text)) if text.contains("--max-sessions")));
+    assert!(
+        matches!(run("--version", &[], None), Ok(Task::Print(text)) if text.starts_with("mcp-bridge 0."))
+    );
+    assert!(matches!(run("--healthcheck", &[], None), Ok(Task::HealthCheck(_))));
+    assert!(matches!(run("--check -- x", &[], None), Ok(Task::Check(_))));
+}

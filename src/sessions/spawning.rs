@@ -1,0 +1,137 @@
+//! How many servers may be starting at once, and when to stop trying: what protects the machine from a storm of starts.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+/// How long a start counts as one: interpreters have read their modules by then, and one that hangs must not keep
+/// others from starting.
+pub(super) const SHARE: Duration = Duration::from_secs(5);
+
+/// So many starts that fail within this time are a crash loop.
+const CRASHES: (usize, Duration) = (5, Duration::from_secs(30));
+
+/// The first and the longest pause between two starts while each fails.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// Leave to start servers.
+#[derive(Debug)]
+pub(super) struct Spawning {
+    permits: Arc<Semaphore>,
+    crashes: Mutex<Crashes>,
+}
+
+/// The starts that failed since one succeeded.
+#[derive(Debug, Default)]
+struct Crashes {
+    recent: VecDeque<Instant>,
+    /// How many pauses there have been.
+    pauses: u32,
+    until: Option<Instant>,
+}
+
+/// One start; over when it is dropped.
+#[derive(Debug)]
+pub(super) struct Start(#[allow(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
+
+impl Spawning {
+    /// At most so many starts at once.
+    pub(super) fn new(at_once: usize) -> Self {
+        Self { permits: Arc::new(Semaphore::new(at_once)), crashes: Mutex::default() }
+    }
+
+    /// Waits for leave to start one. Whoever waits has a seat, so that no more wait than there are seats.
+    pub(super) async fn start(&self) -> Option<Start> {
+        Arc::clone(&self.permits).acquire_owned().await.ok().map(Start)
+    }
+
+    /// How long nothing is to be started, because all that was failed.
+    pub(super) fn pause(&self) -> Option<Duration> {
+        let until = self.lock().until?;
+        until.checked_duration_since(Instant::now()).filter(|pause| !pause.is_zero())
+    }
+
+    /// A server answered `initialize`.
+    pub(super) fn succeeded(&self) {
+        *self.lock() = Crashes::default();
+    }
+
+    /// A server ended before it had answered `initialize`. Returns the pause, if this makes one.
+    pub(super) fn failed(&self) -> Option<Duration> {
+        let now = Instant::now();
+        let mut crashes = self.lock();
+        let (count, within) = CRASHES;
+        crashes.recent.push_back(now);
+        while crashes.recent.len() > count {
+            crashes.recent.pop_front();
+        }
+        let first = crashes.recent.front().copied();
+        let looping = crashes.recent.len() == count && first.is_some_and(|first| now - first <= within);
+        // Once in a loop each further failure is the loop going on, however far apart they are.
+        if !looping && crashes.pauses == 0 {
+            return None;
+        }
+        crashes.pauses += 1;
+        let pause = jittered(crashes.pauses);
+        crashes.until = Some(now + pause);
+        Some(pause)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Crashes> {
+        self.crashes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A pause before the next try, of which this is the how manieth: anywhere between nothing and a limit that doubles, so
+/// that those who failed together do not try together.
+pub(super) fn jittered(pauses: u32) -> Duration {
+    let (first, last) = PAUSES;
+    let limit = first.saturating_mul(1 << pauses.saturating_sub(1).min(10)).min(last);
+    let random = getrandom::u32().unwrap_or(u32::MAX);
+    limit.mul_f64(f64::from(random) / f64::from(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_fifth_failure_within_thirty_seconds_begins_a_pause_and_a_success_ends_it() {
+        let spawning = Spawning::new(1);
+        for _ in 0..4 {
+            assert_eq!(spawning.failed(), None);
+        }
+        assert_eq!(spawning.pause(), None);
+        let pause = spawning.failed().expect("a loop");
+        assert!(pause <= Duration::from_secs(1), "{pause:?}");
+        assert!(spawning.pause().is_none_or(|left| left <= pause));
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        assert_eq!(spawning.pause(), None, "then one may try");
+        assert!(spawning.failed().is_some(), "and if that fails too it is the same loop");
+        spawning.succeeded();
+        assert_eq!((spawning.pause(), spawning.failed()), (None, None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_far_apart_are_no_loop() {
+        let spawning = Spawning::new(1);
+        for _ in 0..20 {
+            assert_eq!(spawning.failed(), None);
+            tokio::time::advance(Duration::from_secs(8)).await;
+        }
+    }
+
+    #[test]
+    fn pauses_grow_to_half_a_minute_and_are_spread_from_nothing() {
+        for (pauses, limit) in [(1, 1), (2, 2), (3, 4), (6, 30), (1000, 30)] {
+            let drawn: Vec<Duration> = (0..200).map(|_| jittered(pauses)).collect();
+            let (least, most) = (drawn.iter().min(), drawn.iter().max());
+            let limit = Duration::from_secs(limit);
+            assert!(most.is_some_and(|most| *most <= limit && *most > limit / 2), "{pauses}: {most:?}");
+            assert!(least.is_some_and(|least| *least < limit / 4), "{pauses}: {least:?}");
+        }
+    }
+}
