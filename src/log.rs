@@ -7,11 +7,14 @@
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt, registry};
@@ -30,6 +33,7 @@ pub fn start(json: bool) {
     let level = std::env::var("RUST_LOG").ok().and_then(|text| text.parse::<Targets>().ok());
     let level = level.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
     let layer = fmt::layer().with_writer(|| Stderr).with_ansi(false).with_target(false);
+    JSON.store(json, Ordering::Relaxed);
     let layer = if json { layer.json().flatten_event(true).boxed() } else { layer.boxed() };
     registry().with(layer.with_filter(level)).init();
 }
@@ -43,6 +47,20 @@ struct Backlog {
 
 static BACKLOG: Mutex<Backlog> = Mutex::new(Backlog { bytes: VecDeque::new(), dropped: 0 });
 
+static JSON: AtomicBool = AtomicBool::new(false);
+
+/// The line about lines that nobody can read any more. Written by hand: it is made while a line is being written.
+fn dropped(lines: u64) -> String {
+    let mut stamp = String::new();
+    let _ = SystemTime.format_time(&mut Writer::new(&mut stamp)); // a String takes everything
+    match JSON.load(Ordering::Relaxed) {
+        true => format!(
+            "{{\"timestamp\":\"{stamp}\",\"level\":\"WARN\",\"event\":\"log.dropped\",\"lines\":{lines}}}\n"
+        ),
+        false => format!("{stamp}  WARN event=\"log.dropped\" lines={lines}\n"),
+    }
+}
+
 /// Writes one log line per call. A fresh one is made for each line.
 #[derive(Debug)]
 struct Stderr;
@@ -51,9 +69,8 @@ impl Write for Stderr {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let mut backlog = BACKLOG.lock().unwrap_or_else(PoisonError::into_inner);
         if backlog.dropped > 0 && backlog.bytes.is_empty() {
-            let dropped = std::mem::take(&mut backlog.dropped);
-            let told = format!("WARN event=\"log.dropped\" lines={dropped} \"nobody read stderr\"\n");
-            backlog.bytes.extend(told.as_bytes());
+            let lines = std::mem::take(&mut backlog.dropped);
+            backlog.bytes.extend(dropped(lines).as_bytes());
         }
         if backlog.bytes.len() + line.len() > MAX_WAITING {
             backlog.dropped += 1;

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hyper::header::HeaderName;
 use mcp_bridge::child::{self, Command, Unrunnable, raise_open_files};
@@ -19,9 +20,12 @@ use mcp_bridge::secret::Tokens;
 use mcp_bridge::server;
 use mcp_bridge::server::listener::{self, Listener};
 use mcp_bridge::session;
-use mcp_bridge::sessions::{self, Sessions};
-use tokio::time::timeout;
+use mcp_bridge::sessions::{self, NoSession, Sessions};
+use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
+
+/// How long the last errors may take to the wire when the program ends at once.
+const PARTING: Duration = Duration::from_millis(100);
 
 /// Every process that was asked to end has ended.
 const DRAINED: u8 = 0;
@@ -85,16 +89,24 @@ fn serve(options: &Options) -> u8 {
     };
     let open_files = raise_open_files();
     // One thread, and it is the main one: children die with the thread that started them (see child.rs).
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime =
+        enough_files().and_then(|()| tokio::runtime::Builder::new_current_thread().enable_all().build());
+    let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
-            error!(event = "bridge.no_runtime", %error);
+            error!(event = "bridge.no_runtime", %error, "raise the limits of open files and memory");
             return CANNOT_LISTEN;
         }
     };
     let code = runtime.block_on(run(options, means, open_files));
     log::flush();
     code
+}
+
+/// Whether there are descriptors for a beginning: tokio panics where it gets none for its signals.
+fn enough_files() -> io::Result<()> {
+    let pipes: io::Result<Vec<_>> = (0..FIRST_FILES / 2).map(|_| io::pipe()).collect();
+    pipes.map(drop)
 }
 
 async fn run(options: &Options, means: Means, open_files: Option<u64>) -> u8 {
@@ -107,9 +119,17 @@ async fn run(options: &Options, means: Means, open_files: Option<u64>) -> u8 {
     };
     let Means { command, tokens, metadata } = means;
     let sessions = Sessions::new(sessions_config(options), command, reaper.clone());
-    if let Err(error) = sessions.start_ahead() {
-        error!(event = "child.spawn_failed", %error);
-        return NOT_EXECUTABLE;
+    match sessions.start_ahead() {
+        Ok(()) => {}
+        // It may be there for the first session, and then it is nobody's fault.
+        Err(NoSession::Spawn { error, resource: true }) => {
+            warn!(event = "child.spawn_failed", %error, resource = true)
+        }
+        Err(NoSession::Spawn { error, .. }) => {
+            error!(event = "child.spawn_failed", %error);
+            return NOT_EXECUTABLE;
+        }
+        Err(_) => {} // none is wanted
     }
     let server_config = server_config(options, open_files);
     info!(
@@ -148,7 +168,11 @@ async fn run(options: &Options, means: Means, open_files: Option<u64>) -> u8 {
         second = stop_signal(&mut signals, &sessions, tokens.as_deref()), if patient => second.exit_code(),
         else => first.exit_code(),
     };
-    sessions.kill_all();
+    if sessions.count() > 0 {
+        sessions.end_all();
+        sessions.kill_all();
+        sleep(PARTING).await;
+    }
     reaper.kill_orphans();
     server.abort();
     let left = sessions.count();
@@ -267,8 +291,14 @@ fn sessions_config(options: &Options) -> sessions::Config {
     }
 }
 
+/// Descriptors that the bridge opens before it serves anybody.
+const FIRST_FILES: usize = 10;
+
 /// Descriptors that are for neither connections nor children.
 const SPARE_FILES: u64 = 64;
+
+/// Probes and a few clients must be served whatever the limit is.
+const MIN_CONNECTIONS: usize = 16;
 
 /// The most connections, where nobody says otherwise.
 const MAX_CONNECTIONS: usize = 1024;
@@ -276,7 +306,7 @@ const MAX_CONNECTIONS: usize = 1024;
 fn server_config(options: &Options, open_files: Option<u64>) -> server::Config {
     // One half of the open files is for connections, the other for the pipes of children.
     let fitting = open_files.map_or(MAX_CONNECTIONS, |files| {
-        usize::try_from(files.saturating_sub(SPARE_FILES) / 2).unwrap_or(MAX_CONNECTIONS).max(1)
+        usize::try_from(files.saturating_sub(SPARE_FILES) / 2).unwrap_or(MAX_CONNECTIONS).max(MIN_CONNECTIONS)
     });
     server::Config {
         max_connections: options.max_connections.unwrap_or(MAX_CONNECTIONS.min(fitting)),

@@ -6,7 +6,8 @@
 //! or subreaper, the orphans they leave behind (wait(2), prctl(2) PR_SET_CHILD_SUBREAPER).
 
 use std::collections::HashMap;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read, Seek};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -32,12 +33,17 @@ pub enum Status {
     Exited(i32),
     /// This signal ended it.
     Signaled(Signal),
+    /// A real-time signal ended it.
+    SignaledRealTime,
 }
 
 /// Who waits for whom.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Reaper {
     waiting: Arc<Mutex<HashMap<Pid, watch::Sender<Option<Status>>>>>,
+    /// Our children, orphans that became ours included (proc(5), /proc/pid/task/tid/children). Open all the time: when
+    /// descriptors have run out, processes must be found all the same. `None`: there is no /proc.
+    children: Arc<Option<File>>,
 }
 
 /// The end of one process, when it has come. Clones all hear of it.
@@ -70,7 +76,8 @@ impl Reaper {
         if let Err(error) = nix::sys::prctl::set_child_subreaper(true) {
             warn!(event = "reaper.no_subreaper", %error, "orphans of children are left to init");
         }
-        let reaper = Self::default();
+        let children = File::open("/proc/thread-self/children").ok();
+        let reaper = Self { waiting: Arc::default(), children: Arc::new(children) };
         let mut child_ended = signal(SignalKind::child())?;
         let task = reaper.clone();
         tokio::spawn(async move {
@@ -99,6 +106,8 @@ impl Reaper {
             let pid = match waitid(Id::All, flags) {
                 Ok(status) => status.pid(),
                 Err(Errno::EINTR) => continue,
+                // Somebody ended by a signal that nix has no name for, a real-time one (signal(7)).
+                Err(Errno::EINVAL) => self.ended_without_a_name(flags),
                 Err(_) => None, // ECHILD: there is no child at all
             };
             let Some(pid) = pid else { return };
@@ -110,6 +119,7 @@ impl Reaper {
             let status = match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
                 Ok(WaitStatus::Exited(_, code)) => Some(Status::Exited(code)),
                 Ok(WaitStatus::Signaled(_, signal, _)) => Some(Status::Signaled(signal)),
+                Err(Errno::EINVAL) => Some(Status::SignaledRealTime),
                 _ => None,
             };
             match waiting {
@@ -121,10 +131,17 @@ impl Reaper {
         }
     }
 
-    /// Orphans that became ours: what a child started and left behind (proc(5), /proc/pid/task/tid/children).
+    /// The process that waitid(2) has just reported and nix could not describe.
+    fn ended_without_a_name(&self, flags: WaitPidFlag) -> Option<Pid> {
+        let adopted: Vec<Pid> = self.lock().keys().copied().collect();
+        let unnamed = |pid: &Pid| waitid(Id::Pid(*pid), flags) == Err(Errno::EINVAL);
+        adopted.into_iter().chain(self.children()).find(unnamed)
+    }
+
+    /// Orphans that became ours: what a child started and left behind.
     pub fn orphans(&self) -> Vec<Pid> {
         let waiting = self.lock();
-        children().into_iter().filter(|pid| !waiting.contains_key(pid)).collect()
+        self.children().into_iter().filter(|pid| !waiting.contains_key(pid)).collect()
     }
 
     /// Kills whatever is left: children, and orphans of theirs that left their group and became ours. As process 1 the
@@ -133,7 +150,7 @@ impl Reaper {
         // Killing a parent makes its children ours, so one look is not enough; the bound is for what will not die.
         for _ in 0..ORPHAN_ROUNDS {
             self.reap();
-            let children = children();
+            let children = self.children();
             if children.is_empty() {
                 return;
             }
@@ -145,13 +162,16 @@ impl Reaper {
         }
     }
 
+    fn children(&self) -> Vec<Pid> {
+        let read = |mut file: &File| {
+            let mut list = String::new();
+            file.rewind().and_then(|()| file.read_to_string(&mut list)).map(|_| list)
+        };
+        let list = self.children.as_ref().as_ref().map(read).and_then(Result::ok).unwrap_or_default();
+        list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).map(Pid::from_raw).collect()
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<Pid, watch::Sender<Option<Status>>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Our children, orphans that became ours included (proc(5), /proc/pid/task/tid/children).
-fn children() -> Vec<Pid> {
-    let list = std::fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
-    list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).map(Pid::from_raw).collect()
 }

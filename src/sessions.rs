@@ -87,7 +87,8 @@ pub enum NoSession {
 impl NoSession {
     fn spawn(error: io::Error) -> Self {
         use nix::errno::Errno;
-        let wanting = [Errno::EAGAIN, Errno::ENOMEM, Errno::EMFILE, Errno::ENFILE];
+        // ENOSPC is what epoll_ctl(2) says when a user watches too much.
+        let wanting = [Errno::EAGAIN, Errno::ENOMEM, Errno::EMFILE, Errno::ENFILE, Errno::ENOSPC];
         let resource = error.raw_os_error().is_some_and(|raw| wanting.contains(&Errno::from_raw(raw)));
         Self::Spawn { error, resource }
     }
@@ -178,9 +179,9 @@ impl Sessions {
     /// run is noticed at once.
     ///
     /// # Errors
-    /// What the attempt to start a child said.
-    pub fn start_ahead(self: &Arc<Self>) -> io::Result<()> {
-        self.fill(self.config.ahead)
+    /// [`NoSession::Spawn`].
+    pub fn start_ahead(self: &Arc<Self>) -> Result<(), NoSession> {
+        self.fill(self.config.ahead).map_err(NoSession::spawn)
     }
 
     /// Starts children until so many wait for a session, as far as there are seats.
@@ -469,6 +470,7 @@ fn describe(status: Option<Status>) -> Exit {
     match status {
         Some(Status::Exited(code)) => Exit::Code(code),
         Some(Status::Signaled(signal)) => Exit::Signal(signal.as_str()),
+        Some(Status::SignaledRealTime) => Exit::Signal("SIGRT"),
         None => Exit::Unknown,
     }
 }

@@ -75,7 +75,13 @@ impl Trust {
     /// [`Problem::Origin`].
     pub fn check_origin(&self, headers: &HeaderMap) -> Result<(), Problem> {
         let mut origins = headers.get_all(ORIGIN).iter();
-        let Some(origin) = origins.next() else { return Ok(()) };
+        let Some(origin) = origins.next() else {
+            // A page's image or frame makes a GET without Origin; browsers say then how far away the page is (Fetch Metadata).
+            return match headers.get("sec-fetch-site").map(HeaderValue::as_bytes) {
+                None | Some(b"none" | b"same-origin") => Ok(()),
+                Some(site) => Err(Problem::Origin(format!("({})", String::from_utf8_lossy(site)))),
+            };
+        };
         let shown = String::from_utf8_lossy(origin.as_bytes()).into_owned();
         if origins.next().is_some() {
             return Err(Problem::Header("two Origin headers"));

@@ -120,6 +120,30 @@ fn known(word: &str) -> String {
     if matches!(word, "notebook" | "hostile") { example(word) } else { word.to_owned() }
 }
 
+/// The same command as process 1 of a PID namespace of its own. Where that takes rights we do not have, says so.
+pub fn as_process_1(command: &Command) -> Option<Command> {
+    let unshare = || {
+        let mut unshare = Command::new("unshare");
+        unshare.args(["-pf", "--mount-proc", "--kill-child", "--"]);
+        unshare
+    };
+    let mut probe = unshare();
+    let works = probe.arg("true").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if !works.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: `unshare -pf --mount-proc` does not work here, it takes root");
+        return None;
+    }
+    let mut wrapped = unshare();
+    wrapped.arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => wrapped.env(name, value),
+            None => wrapped.env_remove(name),
+        };
+    }
+    Some(wrapped)
+}
+
 /// A command whose first process is `hostile MODE` and all later ones `hostile good`: one bad child among good ones.
 /// The bridge must be `--lazy`, so that the first process belongs to the first session.
 pub fn first_is_hostile(scratch: &Scratch, mode: &str) -> Vec<String> {

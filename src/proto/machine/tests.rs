@@ -9,7 +9,8 @@ use serde_json::Value;
 
 use super::*;
 
-const LIMITS: Limits = Limits { init_timeout: secs(10), request_timeout: secs(100), max_in_flight: 4, respawn: false };
+const LIMITS: Limits =
+    Limits { init_timeout: secs(10), request_timeout: secs(100), max_in_flight: 4, respawn: false };
 
 const LISTENING: u64 = StreamId::LISTENING.0;
 

@@ -21,6 +21,8 @@ use crate::proto::machine::{CANCEL_GRACE, LISTENER_GRACE, Limits};
 use crate::session::reader::{MAX_UNSENT, Reader, What};
 use crate::session::{MAILBOX, MAX_STDIN_QUEUE, Posted, Session};
 
+mod respawn;
+
 const CONFIG: Config = Config {
     limits: Limits { init_timeout: secs(10), request_timeout: secs(100), max_in_flight: 256, respawn: false },
     idle_timeout: secs(1000),
@@ -170,8 +172,17 @@ fn unspawned(
     config: Config,
     pipe: usize,
 ) -> (Session, Reader, Child, impl Future<Output = Ended<DuplexStream>> + use<>) {
-    let (stdin, childs_stdin) = duplex(pipe);
-    let (childs_stdout, stdout) = duplex(pipe);
+    let (first, child) = pipes(pipe);
+    let initialize = message(&request("\"init\"", "initialize"));
+    let id = SessionId::from_random(None, [7; 24]);
+    let (session, worker, opening) = Session::new(config, id, initialize, true);
+    (session, opening, child, worker.run(first, |_| pending()))
+}
+
+/// A child's pipes: the session's ends, and the child's own.
+fn pipes(size: usize) -> (Pipes<DuplexStream, DuplexStream>, Child) {
+    let (stdin, childs_stdin) = duplex(size);
+    let (childs_stdout, stdout) = duplex(size);
     let (exit, exited) = oneshot::channel();
     let exited = async move {
         match exited.await {
@@ -179,13 +190,9 @@ fn unspawned(
             Err(_) => pending().await,
         }
     };
-    let initialize = message(&request("\"init\"", "initialize"));
-    let id = SessionId::from_random(None, [7; 24]);
-    let (session, worker, opening) = Session::new(config, id, initialize, true);
     let stdin_lines = BufReader::new(childs_stdin).lines();
     let child = Child { stdin: Some(stdin_lines), stdout: Some(childs_stdout), exit: Some(exit) };
-    let first = Pipes { stdin, stdout, exit: Box::pin(exited) };
-    (session, opening, child, worker.run(first, |_| pending()))
+    (Pipes { stdin, stdout, exit: Box::pin(exited) }, child)
 }
 
 async fn post(session: &Session, text: &str, streams: bool) -> Result<Reader, End> {
@@ -1598,7 +1605,8 @@ async fn a_child_that_still_writes_after_the_end_has_a_reader() {
         harness.child.write(&line).await;
         harness.child.close_stdout();
     };
-    let (read_all, ()) = tokio::join!(stdout.as_mut().expect("one child was there").read_to_end(&mut read), write);
+    let (read_all, ()) =
+        tokio::join!(stdout.as_mut().expect("one child was there").read_to_end(&mut read), write);
     read_all.unwrap();
     assert_eq!(read, news(1).as_bytes());
 }

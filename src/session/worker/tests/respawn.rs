@@ -1,0 +1,264 @@
+//! A session that outlives its child.
+
+use tokio::sync::mpsc;
+
+use super::*;
+
+/// A session that gets further children when a test gives them.
+struct Respawning {
+    harness: Harness,
+    /// Which child was lost, and how many so far.
+    lost: mpsc::UnboundedReceiver<(End, u32)>,
+    /// The next child; `None`: there is none.
+    give: mpsc::UnboundedSender<Option<Pipes<DuplexStream, DuplexStream>>>,
+}
+
+impl Respawning {
+    /// The first child has had its handshake.
+    async fn open() -> Self {
+        let limits = Limits { respawn: true, ..CONFIG.limits };
+        Self::open_with(Config { limits, ..CONFIG }).await
+    }
+
+    async fn open_with(config: Config) -> Self {
+        let mut session = Self::starting(config).await;
+        let Harness { child, opening, .. } = &mut session.harness;
+        child.send(&result("1")).await;
+        assert_eq!(rest(opening).await, [format!("1-1 {}", result("\"init\"")), "end".into()]);
+        session.harness.accepted(&note("notifications/initialized")).await;
+        session.harness.child.expect(&note("notifications/initialized")).await;
+        session
+    }
+
+    async fn starting(config: Config) -> Self {
+        let (first, mut child) = pipes(NARROW);
+        let id = SessionId::from_random(None, [7; 24]);
+        let initialize = message(&request("\"init\"", "initialize"));
+        let (session, worker, opening) = Session::new(config, id, initialize, true);
+        let (give, given) = mpsc::unbounded_channel();
+        let (tell, lost) = mpsc::unbounded_channel();
+        let given = Arc::new(tokio::sync::Mutex::new(given));
+        let next = move |lost: Lost<DuplexStream>| {
+            let given = Arc::clone(&given);
+            tell.send((lost.why, lost.count)).expect("the test listens");
+            async move { given.lock().await.recv().await.flatten() }
+        };
+        let worker = tokio::spawn(worker.run(first, next));
+        child.expect(&request("1", "initialize")).await;
+        Self { harness: Harness { session, opening, child, worker }, lost, give }
+    }
+
+    /// The child exits.
+    async fn die(&mut self) -> (End, u32) {
+        self.harness.child.exit();
+        self.harness.child.close_stdout();
+        bounded(self.lost.recv()).await.expect("the session goes on")
+    }
+
+    /// Another child comes, and is greeted under this id.
+    async fn another(&mut self, id: &str) {
+        let (next, child) = pipes(NARROW);
+        self.give.send(Some(next)).expect("the session waits for it");
+        self.harness.child = child;
+        self.harness.child.expect(&request(id, "initialize")).await;
+    }
+
+    /// The same, and it answers.
+    async fn good_child(&mut self, id: &str) {
+        self.another(id).await;
+        self.harness.child.send(&result(id)).await;
+        self.harness.child.expect(&note("notifications/initialized")).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_was_with_the_child_ends_and_one_that_comes_later_is_for_the_next_child() {
+    let mut session = Respawning::open().await;
+    let lost = session.harness.call("7", "2").await;
+    assert_eq!(session.die().await, (End::Exited(DIED), 1));
+    assert_eq!(rest(&lost).await, failed(2, "7", "Lost(Exited(Code(3)))"));
+    let later = session.harness.post(&call("8", "8")).await;
+    assert_eq!(available(&later).await, [""; 0], "it waits for a child");
+    session.good_child("4").await;
+    session.harness.child.expect(&call("3", "8")).await;
+    session.harness.child.send(&result("3")).await;
+    assert_eq!(rest(&later).await, answered(3, "8"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_child_that_closes_its_stdout_is_lost_too() {
+    let mut session = Respawning::open().await;
+    session.harness.child.close_stdout();
+    assert_eq!(bounded(session.lost.recv()).await, Some((End::StdoutClosed, 1)));
+    session.good_child("2").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listening_client_goes_on_listening() {
+    let mut session = Respawning::open().await;
+    let listening = session.harness.listen(None).await;
+    session.die().await;
+    session.good_child("2").await;
+    session.harness.child.send(&news(1)).await;
+    assert_eq!(next(&listening).await, format!("0-1 {}", news(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_log_level_and_live_subscriptions_are_told_to_the_next_child_and_refused_ones_are_not() {
+    let subscribe = |id: &str, verb: &str, uri: &str| {
+        format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"resources/{verb}","params":{{"uri":"{uri}"}}}}"#)
+    };
+    let level = |id: &str| {
+        format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"logging/setLevel","params":{{"level":"error"}}}}"#)
+    };
+    let mut session = Respawning::open().await;
+    let asked = [
+        (level("11"), level("2"), true),
+        (subscribe("12", "subscribe", "a"), subscribe("3", "subscribe", "a"), true),
+        (subscribe("13", "subscribe", "b"), subscribe("4", "subscribe", "b"), true),
+        (subscribe("14", "subscribe", "c"), subscribe("5", "subscribe", "c"), false),
+        (subscribe("15", "unsubscribe", "a"), subscribe("6", "unsubscribe", "a"), true),
+    ];
+    for (index, (posted, seen, granted)) in asked.iter().enumerate() {
+        let reader = session.harness.post(posted).await;
+        session.harness.child.expect(seen).await;
+        let id = (index + 2).to_string();
+        let refused = format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32602,"message":"no"}}}}"#);
+        session.harness.child.send(&if *granted { result(&id) } else { refused }).await;
+        rest(&reader).await;
+    }
+    session.die().await;
+    session.good_child("7").await;
+    session.harness.child.expect(&level("8")).await;
+    session.harness.child.expect(&subscribe("9", "subscribe", "b")).await;
+    session.harness.child.send(&result("8")).await;
+    session.harness.child.send(&result("9")).await;
+    let reader = session.harness.call("20", "10").await;
+    session.harness.child.send(&result("10")).await;
+    assert_eq!(rest(&reader).await, answered(7, "20"), "nothing of it reaches the client");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_child_that_does_not_get_through_its_first_handshake_ends_the_session() {
+    let limits = Limits { respawn: true, ..CONFIG.limits };
+    let mut session = Respawning::starting(Config { limits, ..CONFIG }).await;
+    session.harness.child.exit();
+    session.harness.child.close_stdout();
+    assert_eq!(rest(&session.harness.opening).await, failed(1, "\"init\"", "Ended(Exited(Code(3)))"));
+    assert_eq!(session.harness.ended().await, End::Exited(DIED));
+}
+
+#[tokio::test(start_paused = true)]
+async fn five_children_that_do_not_get_through_the_handshake_end_the_session() {
+    let mut session = Respawning::open().await;
+    assert_eq!(session.die().await, (End::Exited(DIED), 1));
+    let waiting = session.harness.post(&call("8", "8")).await;
+    settle().await;
+    for count in 2..=5 {
+        session.another(&(count + 1).to_string()).await;
+        assert_eq!(session.die().await, (End::Exited(DIED), count));
+    }
+    session.another("7").await;
+    session.harness.child.exit();
+    session.harness.child.close_stdout();
+    assert_eq!(rest(&waiting).await, failed(2, "8", "Ended(Exited(Code(3)))"));
+    assert_eq!(session.harness.ended().await, End::Exited(DIED));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_child_that_never_answers_the_handshake_is_lost_like_one_that_exits() {
+    let mut session = Respawning::open().await;
+    session.die().await;
+    session.another("2").await;
+    assert_eq!(bounded(session.lost.recv()).await, Some((End::InitTimeout(secs(10)), 2)));
+    session.good_child("3").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_child_that_refuses_the_handshake_is_lost_like_one_that_exits() {
+    let mut session = Respawning::open().await;
+    session.die().await;
+    session.another("2").await;
+    session.harness.child.send(r#"{"jsonrpc":"2.0","id":2,"error":{"code":-32603,"message":"no"}}"#).await;
+    assert_eq!(bounded(session.lost.recv()).await, Some((End::Refused, 2)));
+    session.good_child("3").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn losses_far_apart_are_each_the_first() {
+    let mut session = Respawning::open().await;
+    for id in 2..=20 {
+        sleep(secs(31)).await;
+        assert_eq!(session.die().await, (End::Exited(DIED), 1));
+        session.good_child(&id.to_string()).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_no_child_can_be_had_the_session_ends_with_the_reason_of_the_loss() {
+    let mut session = Respawning::open().await;
+    session.die().await;
+    let waiting = session.harness.post(&call("8", "8")).await;
+    settle().await;
+    session.give.send(None).expect("the session waits");
+    assert_eq!(rest(&waiting).await, failed(2, "8", "Ended(Exited(Code(3)))"));
+    assert_eq!(session.harness.ended().await, End::Exited(DIED));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_between_two_children_can_be_ended() {
+    for why in [End::Deleted, End::Shutdown] {
+        let mut session = Respawning::open().await;
+        session.die().await;
+        let waiting = session.harness.post(&call("8", "8")).await;
+        settle().await;
+        session.harness.session.end(why);
+        assert_eq!(rest(&waiting).await, failed(2, "8", &format!("Ended({why:?})")));
+        assert_eq!(session.harness.ended().await, why);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_ends_when_idle_gets_no_further_child() {
+    let mut session = Respawning::open().await;
+    let lost = session.harness.call("7", "2").await;
+    session.harness.session.end_when_idle();
+    session.harness.child.exit();
+    session.harness.child.close_stdout();
+    assert_eq!(rest(&lost).await, failed(2, "7", "Ended(Exited(Code(3)))"));
+    assert_eq!(session.harness.ended().await, End::Exited(DIED));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_to_a_question_of_the_lost_child_reaches_nobody() {
+    let mut session = Respawning::open().await;
+    let _listening = session.harness.listen(None).await;
+    session.harness.child.send(&request("\"q\"", "sampling/createMessage")).await;
+    settle().await;
+    session.die().await;
+    session.good_child("2").await;
+    session.harness.accepted(&result("\"q\"")).await;
+    let reader = session.harness.call("7", "3").await;
+    session.harness.child.send(&result("3")).await;
+    assert_eq!(rest(&reader).await, answered(2, "7"), "the next child saw the call and nothing before it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_initialize_too_long_to_remember_makes_the_session_end_with_its_child() {
+    let limits = Limits { respawn: true, ..CONFIG.limits };
+    let (first, mut child) = pipes(WIDE);
+    let long = format!(
+        r#"{{"jsonrpc":"2.0","id":0,"method":"initialize","params":{{"x":"{}"}}}}"#,
+        "x".repeat(8 * 1024)
+    );
+    let id = SessionId::from_random(None, [7; 24]);
+    let (session, worker, opening) = Session::new(Config { limits, ..CONFIG }, id, message(&long), true);
+    let worker = tokio::spawn(worker.run(first, |_| pending()));
+    child.line().await;
+    child.send(&result("1")).await;
+    rest(&opening).await;
+    child.exit();
+    child.close_stdout();
+    assert_eq!(bounded(worker).await.unwrap().why, End::Exited(DIED));
+    drop(session);
+}
