@@ -421,11 +421,12 @@ impl Process {
         if self.exit.status().is_some() {
             return;
         }
-        if killpg(self.pid, signal) == Err(Errno::ESRCH) {
-            let _ = kill(self.pid, signal);
-        }
-        if signal == Signal::SIGTERM {
-            let _ = killpg(self.pid, Signal::SIGCONT); // a stopped process does not see SIGTERM
+        // A stopped process does not see SIGTERM before it goes on.
+        let goes_on = (signal == Signal::SIGTERM).then_some(Signal::SIGCONT);
+        for signal in [signal].into_iter().chain(goes_on) {
+            if killpg(self.pid, signal) == Err(Errno::ESRCH) {
+                let _ = kill(self.pid, signal);
+            }
         }
     }
 }

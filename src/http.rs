@@ -20,7 +20,7 @@ use crate::proto::message::{Kind, Malformed, Message, elements, find, is_array};
 use crate::proto::version::Revision;
 use crate::secret::{Digest, Tokens};
 use crate::session::reader::{Delivery, What};
-use crate::session::{End, Posted, Room, Session};
+use crate::session::{End, Posted, Room, Rooms, Session};
 use crate::sessions::{Found, NoSession, Opening, Sessions};
 
 pub mod admin;
@@ -32,7 +32,7 @@ pub mod reply;
 
 use admin::Metadata;
 use answer::{First, event_stream};
-use body::{Body, EventStream};
+use body::{Body, EventStream, Leave};
 use compat::Compat;
 use guard::{Accepts, MCP_PROTOCOL_VERSION, MCP_SESSION_ID, Trust};
 use reply::{Problem, empty, refuse};
@@ -78,6 +78,8 @@ pub struct Config {
 pub struct Http {
     config: Config,
     sessions: Arc<Sessions>,
+    /// For bodies that name no session.
+    lobby: Rooms,
     /// Open streams of the old transport; `None` where it is not offered.
     compat: Option<Compat>,
 }
@@ -96,7 +98,8 @@ impl Http {
     /// The face of these sessions.
     pub fn new(config: Config, sessions: Arc<Sessions>) -> Self {
         let compat = config.sse_compat.then(Compat::default);
-        Self { config, sessions, compat }
+        let lobby = Rooms::new(config.max_body);
+        Self { config, sessions, lobby, compat }
     }
 
     /// Ends what belongs to no session and would go on for ever: the bridge is stopping.
@@ -214,7 +217,8 @@ impl Http {
         body: Incoming,
         session: Option<&Session>,
     ) -> Result<(Bytes, Option<Room>), Refused> {
-        let read = body::read(body, self.config.max_body, self.config.body_timeout, session).await;
+        let leave = session.map_or(Leave::Lobby(&self.lobby), Leave::Session);
+        let read = body::read(body, self.config.max_body, self.config.body_timeout, leave).await;
         read.map_err(|problem| (problem, None))
     }
 

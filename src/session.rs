@@ -156,9 +156,37 @@ pub enum Fault {
     Refused(Refusal),
 }
 
-/// Leave to hold a request body that the session has not taken yet.
+/// Leave to hold a request body that nobody has taken yet.
 #[derive(Debug)]
 pub struct Room(#[allow(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
+
+/// How much memory there is for bodies on their way to one place.
+#[derive(Debug)]
+pub struct Rooms {
+    /// In units of [`ROOM_UNIT`] bytes, [`Rooms::units`] in all.
+    free: Arc<Semaphore>,
+    units: u32,
+}
+
+impl Rooms {
+    /// Room for [`MAX_STDIN_QUEUE`] bytes, or for one body of the largest size.
+    pub fn new(max_body: usize) -> Self {
+        let units = u32::try_from(max_body.max(MAX_STDIN_QUEUE).div_ceil(ROOM_UNIT)).unwrap_or(u32::MAX);
+        Self { free: Arc::new(Semaphore::new(units as usize)), units }
+    }
+
+    /// Waits until there is room for so many bytes; `None` where there will be none any more.
+    pub async fn take(&self, bytes: usize) -> Option<Room> {
+        let units = bytes.div_ceil(ROOM_UNIT).clamp(1, self.units as usize);
+        let units = u32::try_from(units).unwrap_or(self.units);
+        Arc::clone(&self.free).acquire_many_owned(units).await.ok().map(Room)
+    }
+
+    /// There is no room any more, for nobody.
+    fn close(&self) {
+        self.free.close();
+    }
+}
 
 /// What one POST carries.
 #[derive(Debug)]
@@ -228,9 +256,7 @@ pub struct Session(Arc<Shared>);
 struct Shared {
     id: SessionId,
     mailbox: mpsc::Sender<Command>,
-    /// In units of [`ROOM_UNIT`] bytes, [`Shared::room_units`] in all.
-    room: Arc<Semaphore>,
-    room_units: u32,
+    rooms: Rooms,
     stop: watch::Sender<Stop>,
     left: Arc<Notify>,
     vitals: Mutex<Vitals>,
@@ -247,13 +273,10 @@ impl Session {
         let (sender, mailbox) = mpsc::channel(MAILBOX);
         let left = Arc::new(Notify::new());
         let (feed, reader) = reader::queue(Arc::clone(&left));
-        let room_units =
-            u32::try_from(config.max_body.max(MAX_STDIN_QUEUE).div_ceil(ROOM_UNIT)).unwrap_or(u32::MAX);
         let shared = Arc::new(Shared {
             id,
             mailbox: sender,
-            room: Arc::new(Semaphore::new(room_units as usize)),
-            room_units,
+            rooms: Rooms::new(config.max_body),
             stop: watch::Sender::new(Stop::No),
             left,
             vitals: Mutex::default(),
@@ -297,12 +320,16 @@ impl Session {
         *self.0.vitals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until `bytes` of a body may be read for this session. `None`: the session is over, and whoever posts to it
-    /// will be told so.
-    pub async fn room(&self, bytes: usize) -> Option<Room> {
-        let units = bytes.div_ceil(ROOM_UNIT).clamp(1, self.0.room_units as usize);
-        let units = u32::try_from(units).unwrap_or(self.0.room_units);
-        Arc::clone(&self.0.room).acquire_many_owned(units).await.ok().map(Room)
+    /// Waits until `bytes` of a body may be read for this session.
+    ///
+    /// # Errors
+    /// Why the session ended, where it has.
+    pub async fn room(&self, bytes: usize) -> Result<Room, End> {
+        self.0.rooms.take(bytes).await.ok_or_else(|| self.ended())
+    }
+
+    fn ended(&self) -> End {
+        self.0.ended.get().copied().unwrap_or(End::Shutdown)
     }
 
     /// Passes messages on, and gives the room of their body back once they are. `streams`: whether the client takes an event stream. Waits while the session is full.
@@ -330,7 +357,7 @@ impl Session {
 
     async fn send(&self, command: Command) -> Result<(), End> {
         let sent = self.0.mailbox.send(command).await;
-        sent.map_err(|_| self.0.ended.get().copied().unwrap_or(End::Shutdown))
+        sent.map_err(|_| self.ended())
     }
 
     /// Ends the session now; what is in flight gets an error.

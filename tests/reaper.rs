@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{env, fs, io, process};
 
-use mcp_bridge::child::Command;
+use mcp_bridge::child::{Command, Environment};
 use mcp_bridge::reaper::{Reaper, Status};
 use nix::libc;
 use nix::sys::signal::{Signal, kill};
@@ -154,7 +154,7 @@ async fn one_child(index: usize, reaper: &Reaper, broken: &Broken) {
 
 /// Starts a shell, waits for it, and returns what it said.
 async fn assert_ends(script: &str, expected: Status, reaper: &Reaper) -> String {
-    let mut child = command("sh", &["-c", script]).spawn(reaper).unwrap();
+    let mut child = command("sh", &["-c", script]).spawn(&[], reaper).unwrap();
     let mut late = child.process.exit.clone();
     assert_eq!(child.process.exit.wait().await, Some(expected), "{script}");
     // Whoever asks only now hears the same.
@@ -166,7 +166,7 @@ async fn assert_ends(script: &str, expected: Status, reaper: &Reaper) -> String 
 
 fn command(program: &str, arguments: &[&str]) -> Command {
     let words: Vec<_> = [&[program], arguments].concat().into_iter().map(Into::into).collect();
-    Command::new(&words, None, Vec::new()).expect("the program is there")
+    Command::new(&words, None, Environment::default()).expect("the program is there")
 }
 
 /// Commands that are found, and fail when they are executed.
@@ -191,7 +191,7 @@ impl Broken {
 
     fn assert_cannot_start(&self, index: usize, reaper: &Reaper) {
         let (command, expected) = &self.0[index % self.0.len()];
-        let error: io::Error = command.spawn(reaper).map(|_| ()).expect_err("it cannot be executed");
+        let error: io::Error = command.spawn(&[], reaper).map(|_| ()).expect_err("it cannot be executed");
         assert_eq!(error.raw_os_error(), Some(*expected), "{command:?}");
     }
 }

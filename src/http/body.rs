@@ -16,31 +16,59 @@ use tokio::time::{Instant, Sleep, timeout};
 use super::reply::Problem;
 use crate::proto::ids::{EventId, Id};
 use crate::session::reader::{Delivery, Event, Reader, What};
-use crate::session::{Room, Session};
+use crate::session::{Room, Rooms, Session};
 
 /// What a client waits before it reconnects to a primed stream, in milliseconds.
 const RETRY: &str = "1000";
 
-/// How much of a body that does not say its length is read without leave, in bytes.
-const UNANNOUNCED: usize = 64 * 1024;
+/// How much of a body that does not say its length is read without leave, in bytes. A body without a session needs none
+/// up to this length at all: most are `initialize`, and must not wait for somebody else's slow megabytes.
+const SMALL: usize = 64 * 1024;
 
-/// Reads a request body of at most `max` bytes within a `limit` of time, and gets leave from the session it is for to hold it: a session whose
-/// child does not read makes its clients wait with their bodies, and not our memory.
+/// Who gives leave to hold a body: memory is bounded for each session, and for all bodies together that name none.
+#[derive(Clone, Copy, Debug)]
+pub enum Leave<'l> {
+    /// The session that the body is for: one whose child does not read makes its clients wait with their bodies.
+    Session(&'l Session),
+    /// Nobody has a session yet.
+    Lobby(&'l Rooms),
+}
+
+impl Leave<'_> {
+    async fn take(self, bytes: usize) -> Result<Option<Room>, Problem> {
+        match self {
+            Self::Session(session) => {
+                let room = session.room(bytes).await;
+                room.map(Some).map_err(|end| Problem::SessionNotFound(Some(end)))
+            }
+            Self::Lobby(_) if bytes <= SMALL => Ok(None),
+            Self::Lobby(rooms) => Ok(rooms.take(bytes).await),
+        }
+    }
+}
+
+/// Reads a request body of at most `max` bytes within a `limit` of time, with leave to hold it.
 ///
 /// # Errors
-/// [`Problem::BodyTooLarge`], [`Problem::BodyTimeout`], or [`Problem::BodyBroken`].
+/// [`Problem::BodyTooLarge`], [`Problem::BodyTimeout`], [`Problem::BodyBroken`], or [`Problem::SessionNotFound`] where
+/// the session has ended meanwhile: what nobody will take is not read.
 pub async fn read(
     body: Incoming,
     max: usize,
     limit: Duration,
-    session: Option<&Session>,
+    leave: Leave<'_>,
 ) -> Result<(Bytes, Option<Room>), Problem> {
-    let mut room = None;
-    if let (Some(session), Some(length)) = (session, body.size_hint().exact()) {
-        room = session.room(usize::try_from(length).unwrap_or(max)).await;
-    }
+    let announced = body.size_hint().exact().map(|length| usize::try_from(length).unwrap_or(max));
+    // Waiting for leave does not count as the client's slowness where it is a session's own.
+    let mut room = match (announced, leave) {
+        (Some(length), Leave::Session(_)) => leave.take(length).await?,
+        _ => None,
+    };
     let mut body = Limited::new(body, max);
     let read = async {
+        if let (Some(length), Leave::Lobby(_)) = (announced, leave) {
+            room = leave.take(length).await?;
+        }
         let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| match error.is::<LengthLimitError>() {
@@ -56,8 +84,8 @@ pub async fn read(
                 rest.extend_from_slice(&first);
             }
             rest.extend_from_slice(&data);
-            if let (Some(session), None, true) = (session, &room, rest.len() > UNANNOUNCED) {
-                room = session.room(max).await;
+            if announced.is_none() && room.is_none() && rest.len() > SMALL {
+                room = leave.take(max).await?;
             }
         }
         Ok(if rest.is_empty() { first } else { rest.freeze() })

@@ -75,6 +75,7 @@ pub(super) struct Core<'s> {
     /// Whether the first child has answered `initialize` with a result.
     opened: bool,
     noise: Ration,
+    invalid: Ration,
     dropped: Ration,
     evicted: Ration,
 }
@@ -144,6 +145,7 @@ impl<'s> Core<'s> {
             losses: Losses { came: began, soon: 0, ungreeted: 0 },
             opened: false,
             noise: Ration::new(),
+            invalid: Ration::new(),
             dropped: Ration::new(),
             evicted: Ration::new(),
         }
@@ -422,7 +424,7 @@ impl<'s> Core<'s> {
         let text = match std::str::from_utf8(line) {
             Ok(text) => text,
             Err(_) => {
-                if let Some(count) = self.dropped.take() {
+                if let Some(count) = self.invalid.take() {
                     warn!(event = "child.invalid_utf8", sid = self.sid(), bytes = line.len(), count);
                 }
                 repaired = String::from_utf8_lossy(line);

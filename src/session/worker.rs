@@ -222,7 +222,7 @@ impl Worker {
         let _ = self.shared.ended.set(why);
         self.shared.opened.send_if_modified(|opened| opened.replace(opened.unwrap_or(Err(why))).is_none());
         self.mailbox.close();
-        self.shared.room.close();
+        self.shared.rooms.close();
         while let Ok(command) = self.mailbox.try_recv() {
             let (Command::Post { feed, .. } | Command::Listen { feed, .. }) = command;
             feed.push(Delivery::Gone(why));

@@ -14,7 +14,7 @@ use super::spawning::{Start, jittered};
 use super::{Sessions, describe};
 use crate::child::{Child, Farewell, Process};
 use crate::session::worker::{Ended, Lost, Pipes, Worker};
-use crate::session::{End, Session};
+use crate::session::{End, Exit, Session};
 
 /// After how many starts in a row that the system refused the session is given up.
 const MAX_REFUSED: u32 = 5;
@@ -46,14 +46,17 @@ impl Keeper {
         let next = move |lost| Arc::clone(&keeper).another(lost);
         let Ended { why, stdout } = worker.run(pipes(child), next).await;
         self.sessions.bury(self.session.id(), why);
+        let opened = self.session.opened().await.is_ok();
 
         let sid = self.session.id().short();
         let left = self.see_out(stdout).await;
         let (status, farewell) = left.unwrap_or_else(|| ("no child".to_owned(), "none".to_owned()));
         let (status, farewell) = (&*status, &*farewell);
         let seconds = began.elapsed().as_secs();
-        if why.is_trouble() {
-            warn!(event = "session.end", sid, reason = why.cause(), status, farewell, seconds);
+        // A server that ends in good order before it was of any use is trouble too.
+        if why.is_trouble() || (matches!(why, End::Exited(_)) && !opened) {
+            let hint = hint(why);
+            warn!(event = "session.end", sid, reason = why.cause(), status, farewell, seconds, hint);
         } else {
             info!(event = "session.end", sid, reason = why.cause(), status, farewell, seconds);
         }
@@ -117,6 +120,16 @@ impl Keeper {
 async fn give_back(start: Start, mut process: Process) {
     let _ = tokio::time::timeout(super::spawning::SHARE, process.exit.wait()).await;
     drop(start);
+}
+
+/// What may be behind an end.
+fn hint(why: End) -> Option<&'static str> {
+    match why {
+        // Nobody but the kernel kills a child that we have not asked to leave.
+        End::Exited(Exit::Signal("SIGKILL")) => Some("out of memory? see the container's memory limit"),
+        End::InitTimeout(_) => Some("see --init-timeout, and --warm for servers that start slowly"),
+        _ => None,
+    }
 }
 
 /// The child as its session sees it.

@@ -19,6 +19,7 @@
     reason = "these rules are for the bridge; a test shall fail loudly"
 )]
 
+pub mod beside;
 pub mod http;
 pub mod proc;
 

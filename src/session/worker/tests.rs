@@ -1845,18 +1845,18 @@ async fn bodies_that_wait_are_bounded_together() {
 #[tokio::test(start_paused = true)]
 async fn a_body_gives_its_room_back_when_the_session_has_taken_it() {
     let mut harness = Harness::open().await;
-    let all = bounded(harness.session.room(MAX_STDIN_QUEUE)).await;
+    let all = bounded(harness.session.room(MAX_STDIN_QUEUE)).await.ok();
     let posted = Posted::One(message(&note("n")));
     let reader = harness.session.post(posted, all, true).await.unwrap();
     assert_eq!(rest(&reader).await, ["accepted", "end"]);
     harness.child.expect(&note("n")).await;
-    assert!(bounded(harness.session.room(MAX_STDIN_QUEUE)).await.is_some());
+    assert!(bounded(harness.session.room(MAX_STDIN_QUEUE)).await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_body_that_is_not_taken_keeps_its_room_until_the_session_ends() {
     let Deaf { harness, waiting, .. } = Deaf::new().await;
-    let room = bounded(harness.session.room(MAX_STDIN_QUEUE)).await;
+    let room = bounded(harness.session.room(MAX_STDIN_QUEUE)).await.ok();
     let posted = Posted::One(message(&note("n")));
     let mut posting = Box::pin(harness.session.post(posted, room, true));
     assert!(poll_once(posting.as_mut()).await.is_pending());
@@ -1864,7 +1864,7 @@ async fn a_body_that_is_not_taken_keeps_its_room_until_the_session_ends() {
     assert!(poll_once(next_body.as_mut()).await.is_pending());
     harness.session.end(End::Deleted);
     assert_eq!(rest(&waiting[0]).await, ["gone deleted", "end"]);
-    assert!(bounded(next_body).await.is_none(), "and then it is told so");
+    assert!(bounded(next_body).await.is_err(), "and then it is told so");
     assert_eq!(bounded(posting).await.expect_err("it was never taken"), End::Deleted);
 }
 
@@ -1872,8 +1872,8 @@ async fn a_body_that_is_not_taken_keeps_its_room_until_the_session_ends() {
 async fn a_body_of_the_largest_size_gets_room() {
     let max_body = 3 * MAX_STDIN_QUEUE;
     let harness = Harness::open_with(Config { max_body, ..CONFIG }, NARROW).await;
-    assert!(bounded(harness.session.room(max_body)).await.is_some());
-    assert!(bounded(harness.session.room(usize::MAX)).await.is_some(), "a larger one waits for all there is");
+    assert!(bounded(harness.session.room(max_body)).await.is_ok());
+    assert!(bounded(harness.session.room(usize::MAX)).await.is_ok(), "a larger one waits for all there is");
 }
 
 // What a child writes.
