@@ -7,7 +7,7 @@
 #![allow(clippy::indexing_slicing, reason = "`Value[…]` is null for what is missing; it never panics")]
 #![allow(clippy::exit, reason = "ending at the worst moment is what half of the modes are for")]
 
-use std::io::{self, BufRead, Write};
+use std::io::{self, BufRead, Seek, Write};
 use std::process::{self, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 #[rustfmt::skip]
 const MODES: &[(&str, &str)] = &[
     ("good",                        "no fault at all"),
+    ("any FILE",                    "one of the modes in FILE, a line each: every process takes the next line"),
     ("strict",                      "refuses requests before `initialized` and every second `initialize`, like the Go SDK"),
     // starting
     ("exit_at_start CODE",          "ends before it reads anything"),
@@ -105,6 +106,9 @@ struct Log {
 
 fn main() {
     let mut args: Vec<String> = env::args().skip(1).collect();
+    if args.first().is_some_and(|mode| mode == "any") {
+        args = next_line(args.get(1).map_or("", String::as_str)).unwrap_or_default();
+    }
     let mode = if args.is_empty() { "--help".to_owned() } else { args.remove(0) };
     if mode == "--help" || !MODES.iter().any(|(usage, _)| usage.split(' ').next() == Some(&mode)) {
         let table = |rows: &[(&str, &str)]| -> String {
@@ -550,6 +554,17 @@ fn write_to(fd: i32, bytes: &[u8]) {
         1 => io::stdout().write_all(bytes).and_then(|()| io::stdout().flush()),
         _ => io::stderr().write_all(bytes),
     };
+}
+
+/// The words of the line whose turn it is, from the top again after the last one. Whoever appends a byte to a file is
+/// told by the kernel where that is: a turn that nobody else has.
+fn next_line(path: &str) -> io::Result<Vec<String>> {
+    let mut turns = fs::OpenOptions::new().create(true).append(true).open(format!("{path}.turns"))?;
+    turns.write_all(b".")?;
+    let turn = usize::try_from(turns.stream_position()? - 1).unwrap_or(0);
+    let text = fs::read_to_string(path)?;
+    let line = text.lines().nth(turn % text.lines().count().max(1)).unwrap_or_default();
+    Ok(line.split_whitespace().map(str::to_owned).collect())
 }
 
 /// Ends by exit code (`3`) or by signal (`KILL`, `SIGSEGV`).

@@ -15,6 +15,7 @@
 //! | [`drain`] | who stops the program, one signal for everyone, and when everyone has stopped |
 //! | [`log`] | lines to stderr that nobody has to read |
 //! | [`secret`] | tokens and digests: what is compared and never shown |
+//! | [`memory`] | free memory goes back to the system |
 //! | [`http`] | which request means what; [`http::reply`] is the one table of refusals |
 //! | [`sessions`] | which sessions exist; seats, the child started ahead; starts and ends them |
 //! | [`session`] | one session: a handle, and the one loop that owns machine, pipes and readers |
@@ -31,6 +32,7 @@ pub mod cli;
 pub mod drain;
 pub mod http;
 pub mod log;
+pub mod memory;
 pub mod proto;
 pub mod reaper;
 pub mod secret;

@@ -312,6 +312,7 @@ fn server_config(options: &Options, open_files: Option<u64>) -> server::Config {
         max_connections: options.max_connections.unwrap_or(MAX_CONNECTIONS.min(fitting)),
         header_timeout: options.header_timeout,
         idle_timeout: options.connection_idle_timeout,
+        response_timeout: options.body_timeout,
     }
 }
 

@@ -35,10 +35,14 @@ pub struct Config {
     /// How many connections are served at once; further ones wait in the listen queue.
     pub max_connections: usize,
     /// How long a new connection may say nothing or stop in the middle of an HTTP/2 preface, and then how long the head
-    /// of a request may take from its first byte.
+    /// of a request may take from its first byte. An HTTP/2 peer that is silent for so long is pinged, and has as long
+    /// to answer.
     pub header_timeout: Duration,
     /// How long a connection may idle between requests.
     pub idle_timeout: Duration,
+    /// How long an HTTP/2 peer may take nothing of a response. Over HTTP/1 the kernel notices that, see
+    /// TCP_USER_TIMEOUT.
+    pub response_timeout: Duration,
 }
 
 /// The largest request head, in bytes.
@@ -46,9 +50,6 @@ const MAX_HEAD: usize = 64 * 1024;
 
 /// Requests at once on one HTTP/2 connection.
 const MAX_H2_STREAMS: u32 = 128;
-
-/// How often a silent HTTP/2 peer is pinged, and how long it may take to answer.
-const H2_PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
 
 /// How long accepting pauses when the process is out of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -113,6 +114,31 @@ fn tune(stream: &TcpStream) {
     }
 }
 
+/// Why a connection over HTTP/2 must end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Over {
+    /// Nobody has asked for anything for too long.
+    Idle,
+    /// The peer has taken nothing of a response for too long.
+    Stuck,
+}
+
+/// Waits until a connection over HTTP/2 must end: pings show that its peer is there, and not that it is of use.
+/// `idle_timeout`: `None` where it is ending already.
+async fn outlived(exchanges: &Exchanges, idle_timeout: Option<Duration>, patience: Duration) -> Over {
+    let look = idle_timeout.unwrap_or(patience).min(patience) / 4;
+    loop {
+        sleep(look).await;
+        if exchanges.is_stuck(patience) {
+            return Over::Stuck;
+        }
+        let idle = exchanges.idle_since().map(|since| since.elapsed());
+        if idle.zip(idle_timeout).is_some_and(|(idle, limit)| idle >= limit) {
+            return Over::Idle;
+        }
+    }
+}
+
 async fn connection<S>(mut stream: S, config: Config, http: Arc<Http>, mut stop: Watch)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -133,7 +159,7 @@ where
     let service = {
         let exchanges = exchanges.clone();
         service_fn(move |request: hyper::Request<Incoming>| {
-            let (http, exchange) = (Arc::clone(&http), exchanges.begin());
+            let (http, exchange) = (Arc::clone(&http), exchanges.begin(is_h2));
             async move {
                 let response = http.handle(request).await;
                 Ok::<_, Infallible>(response.map(|body| Tracked::new(body, exchange)))
@@ -142,21 +168,29 @@ where
     };
     // Only HTTP/1 sends requests one after the other; HTTP/2 has pings instead.
     let head_timeout = (!is_h2).then_some(config.header_timeout);
-    let io = TokioIo::new(Guarded::new(stream, first, exchanges, head_timeout));
+    let io = TokioIo::new(Guarded::new(stream, first, exchanges.clone(), head_timeout));
     let served = if is_h2 {
         let connection = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_H2_STREAMS)
             .max_header_list_size(MAX_HEAD as u32 / 2)
-            .keep_alive_interval(H2_PING.0)
-            .keep_alive_timeout(H2_PING.1)
+            .keep_alive_interval(config.header_timeout)
+            .keep_alive_timeout(config.header_timeout)
             .serve_connection(io, service);
         tokio::pin!(connection);
-        tokio::select! {
-            served = &mut connection => served,
-            () = stop.signaled() => {
+        let mut idle_timeout = Some(config.idle_timeout);
+        loop {
+            tokio::select! {
+                served = &mut connection => break served,
+                () = stop.signaled(), if idle_timeout.is_some() => {}
+                over = outlived(&exchanges, idle_timeout, config.response_timeout) => if over == Over::Stuck {
+                    debug!(event = "conn.timeout", phase = "response");
+                    return;
+                }
+            }
+            // Once: what is going on may end.
+            if idle_timeout.take().is_some() {
                 connection.as_mut().graceful_shutdown();
-                connection.await
             }
         }
     } else {

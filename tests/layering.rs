@@ -33,6 +33,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ),
     ("reaper", &["crate::"]),
     ("log", &["crate::", "tokio", "hyper"]),
+    ("memory", &["crate::", "tokio", "hyper"]),
     ("secret", &["crate::", "tokio", "hyper"]),
     ("drain", &["crate::"]),
     ("child", &["serde", "json", "crate::proto", "crate::session", "crate::http", "crate::server", "hyper"]),
@@ -165,7 +166,7 @@ fn every_room_of_the_house_has_its_walls() {
 }
 
 #[test]
-fn unsafe_stands_in_one_closure_only() {
+fn unsafe_stands_between_fork_and_exec_and_where_memory_goes_back_and_nowhere_else() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let rooms: Vec<_> = WALLS.iter().map(|(room, _)| *room).chain(["main", "lib"]).collect();
     let mut places = Vec::new();
@@ -175,7 +176,8 @@ fn unsafe_stands_in_one_closure_only() {
             code(&path).into_iter().filter(|(_, line)| line.contains("unsafe {")).map(|_| relative.clone()),
         );
     }
-    assert_eq!(places, ["child.rs"]);
+    places.sort();
+    assert_eq!(places, ["child.rs", "memory.rs"]);
 }
 
 #[test]

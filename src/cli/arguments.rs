@@ -89,7 +89,7 @@ pub(super) struct Arguments {
     /// how long a connection may say nothing at first, and how long a request's head may take (10s)
     #[argh(option)]
     pub(super) header_timeout: Option<String>,
-    /// how long a request's body may take (30s)
+    /// how long a request's body may take, and how long an HTTP/2 client may take nothing of a response (30s)
     #[argh(option)]
     pub(super) body_timeout: Option<String>,
     /// how long a connection may idle between requests; longer than a balancer's own limit (650s)

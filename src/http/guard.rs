@@ -96,6 +96,7 @@ impl Trust {
                 uri.as_ref().and_then(Uri::scheme_str).is_some_and(|s| matches!(s, "http" | "https"));
             bare && scheme
                 && !origin.ends_with('/')
+                && !origin.contains('#') // which the parser drops
                 && authority.is_some_and(|authority| {
                     !authority.as_str().contains('@') && is_loopback(host_name(authority.as_str()))
                 })
@@ -108,15 +109,19 @@ impl Trust {
     }
 }
 
-/// The host of `host[:port]`, without the brackets of an IPv6 address.
+/// The host of `host[:port]` (RFC 3986 §3.2), without the brackets of an IPv6 address.
 fn host_name(authority: &str) -> &str {
-    match authority.strip_prefix('[') {
-        Some(rest) => match rest.split_once(']') {
-            Some((host, port)) if port.is_empty() || port.starts_with(':') => host,
-            _ => authority, // no address, and so nobody's
-        },
-        None => authority.rsplit_once(':').map_or(authority, |(host, _)| host),
-    }
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(rest) => rest.split_once(']').unwrap_or((authority, "")),
+        None => {
+            let colon = authority.find(':').unwrap_or(authority.len());
+            authority.split_at(colon)
+        }
+    };
+    let is_port = |port: &str| {
+        port.strip_prefix(':').is_some_and(|port| port.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    if port.is_empty() || is_port(port) { host } else { authority } // no address, and so nobody's
 }
 
 fn is_loopback(name: &str) -> bool {
@@ -237,7 +242,8 @@ pub fn check_body_head(headers: &HeaderMap, max_body: usize) -> Result<(), Probl
         let value = value.to_str().unwrap_or_default();
         value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json")
     };
-    if !headers.get(CONTENT_TYPE).is_some_and(essence) {
+    let mut types = headers.get_all(CONTENT_TYPE).iter();
+    if !types.next().is_some_and(essence) || types.next().is_some() {
         return Err(Problem::MediaType);
     }
     if headers.get(CONTENT_ENCODING).is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"))

@@ -1,10 +1,11 @@
 //! A connection guarded in time: which protocol it speaks, and whether a request head is taking too long.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -35,29 +36,100 @@ pub(super) async fn sniff<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<(b
     }
 }
 
-/// Counts the exchanges of a connection: odd while one is going on, as far as HTTP/1 is concerned.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Exchanges(Arc<AtomicUsize>);
+/// The largest piece that HTTP/2 is given at once, in bytes: what it has been given it keeps until the peer takes it.
+const MAX_PIECE: usize = 64 * 1024;
 
-impl Exchanges {
-    /// Begins an exchange.
-    pub(super) fn begin(&self) -> Exchange {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        Exchange(self.clone())
-    }
+/// The exchanges of a connection, from a request's head to the end of the response's body.
+#[derive(Clone, Debug)]
+pub(super) struct Exchanges(Arc<Shared>);
 
-    fn count(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+#[derive(Debug)]
+struct Shared {
+    /// Odd while an exchange is going on, as far as HTTP/1 is concerned.
+    count: AtomicUsize,
+    open: Mutex<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    /// Exchanges with a piece of the response that the peer may not have taken, and since when, by their numbers.
+    owing: HashMap<usize, Instant>,
+    /// How many exchanges are going on.
+    running: usize,
+    /// Since when none is.
+    idle: Instant,
+}
+
+impl Default for Exchanges {
+    fn default() -> Self {
+        let open = Mutex::new(Open { owing: HashMap::new(), running: 0, idle: Instant::now() });
+        Self(Arc::new(Shared { count: AtomicUsize::new(0), open }))
     }
 }
 
-/// One exchange, from the request's head to the end of the response's body.
+impl Exchanges {
+    /// Begins an exchange. `watched`: whether [`is_stuck`](Self::is_stuck) and [`idle_since`](Self::idle_since) will be
+    /// asked.
+    pub(super) fn begin(&self, watched: bool) -> Exchange {
+        let number = self.0.count.fetch_add(1, Ordering::Relaxed);
+        if watched {
+            self.open().running += 1;
+        }
+        Exchange { exchanges: self.clone(), number, watched }
+    }
+
+    fn count(&self) -> usize {
+        self.0.count.load(Ordering::Relaxed)
+    }
+
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.0.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the peer has taken nothing of some response for so long.
+    pub(super) fn is_stuck(&self, patience: Duration) -> bool {
+        self.open().owing.values().any(|since| since.elapsed() >= patience)
+    }
+
+    /// Since when no exchange is going on; `None` while one is.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        let open = self.open();
+        (open.running == 0).then_some(open.idle)
+    }
+}
+
+/// One exchange.
 #[derive(Debug)]
-pub(super) struct Exchange(Exchanges);
+pub(super) struct Exchange {
+    exchanges: Exchanges,
+    number: usize,
+    watched: bool,
+}
+
+impl Exchange {
+    /// Whether there is a piece of the response that the connection has not asked for yet, or not got rid of.
+    fn owes(&self, owes: bool) {
+        if !self.watched {
+            return;
+        }
+        let mut open = self.exchanges.open();
+        if owes {
+            open.owing.insert(self.number, Instant::now());
+        } else {
+            open.owing.remove(&self.number);
+        }
+    }
+}
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        self.0.0.fetch_add(1, Ordering::Relaxed);
+        self.exchanges.0.count.fetch_add(1, Ordering::Relaxed);
+        if self.watched {
+            let mut open = self.exchanges.open();
+            open.owing.remove(&self.number);
+            open.running -= 1;
+            open.idle = Instant::now();
+        }
     }
 }
 
@@ -65,12 +137,15 @@ impl Drop for Exchange {
 #[derive(Debug)]
 pub(super) struct Tracked {
     body: Body,
-    _exchange: Exchange,
+    /// What is left of a piece that was too large.
+    rest: Bytes,
+    exchange: Exchange,
 }
 
 impl Tracked {
     pub(super) fn new(body: Body, exchange: Exchange) -> Self {
-        Self { body, _exchange: exchange }
+        exchange.owes(true);
+        Self { body, rest: Bytes::new(), exchange }
     }
 }
 
@@ -82,15 +157,33 @@ impl HttpBody for Tracked {
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        Pin::new(&mut self.get_mut().body).poll_frame(context)
+        let this = self.get_mut();
+        let mut polled = match this.rest.is_empty() {
+            true => Pin::new(&mut this.body).poll_frame(context),
+            false => Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut this.rest))))),
+        };
+        this.exchange.owes(polled.is_ready());
+        if this.exchange.watched
+            && let Poll::Ready(Some(Ok(frame))) = &mut polled
+            && let Some(data) = frame.data_mut().filter(|data| data.len() > MAX_PIECE)
+        {
+            this.rest = data.split_off(MAX_PIECE);
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let rest = self.rest.len() as u64;
+        let mut hint = self.body.size_hint();
+        if let Some(upper) = hint.upper() {
+            hint.set_upper(upper + rest);
+        }
+        hint.set_lower(hint.lower() + rest);
+        hint
     }
 }
 

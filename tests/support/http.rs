@@ -235,35 +235,40 @@ impl Response {
     /// The next piece of the body, `None` at its proper end. A body that is cut short is a failed test.
     #[track_caller]
     fn piece(&mut self) -> Option<Vec<u8>> {
+        self.try_piece().unwrap_or_else(|error| panic!("the body is not cut short: {error}"))
+    }
+
+    fn try_piece(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let cut = || io::Error::from(io::ErrorKind::UnexpectedEof);
         let socket = &mut self.connection.socket;
         let wanted = match self.framing {
-            Framing::Ended | Framing::Length(0) => return None,
+            Framing::Ended | Framing::Length(0) => return Ok(None),
             Framing::Length(left) => left,
             Framing::UntilClose => usize::MAX,
             Framing::Chunked => {
-                let size = self.connection.line().expect("the body is not cut short");
-                let size =
-                    usize::from_str_radix(size.split(';').next().unwrap_or_default(), 16).expect("a chunk");
+                let size = self.connection.line().ok_or_else(cut)?;
+                let size = size.split(';').next().unwrap_or_default();
+                let size = usize::from_str_radix(size, 16).map_err(|_| cut())?;
                 let mut chunk = vec![0; size + 2];
-                self.connection.socket.read_exact(&mut chunk).expect("the chunk is not cut short");
+                self.connection.socket.read_exact(&mut chunk)?;
                 chunk.truncate(size);
                 if size == 0 {
                     self.framing = Framing::Ended;
-                    return None;
+                    return Ok(None);
                 }
-                return Some(chunk);
+                return Ok(Some(chunk));
             }
         };
-        let buffer = socket.fill_buf().unwrap_or_else(|error| panic!("the body is not cut short: {error}"));
+        let buffer = socket.fill_buf()?;
         let piece = buffer[..buffer.len().min(wanted)].to_vec();
         socket.consume(piece.len());
         match &mut self.framing {
-            Framing::Length(_) if piece.is_empty() => panic!("the body is not cut short"),
+            Framing::Length(_) if piece.is_empty() => return Err(cut()),
             Framing::Length(left) => *left -= piece.len(),
             _ if piece.is_empty() => self.framing = Framing::Ended,
             _ => {}
         }
-        (!piece.is_empty()).then_some(piece)
+        Ok((!piece.is_empty()).then_some(piece))
     }
 
     /// The rest of the body.
@@ -292,21 +297,30 @@ impl Response {
     /// The next event of a stream; comments go to `comments`. `None` at the proper end of the stream.
     #[track_caller]
     pub fn event(&mut self) -> Option<Event> {
+        self.try_event().unwrap_or_else(|error| panic!("the body is not cut short: {error}"))
+    }
+
+    /// As [`event`](Self::event), for a stream that may break off.
+    ///
+    /// # Errors
+    /// How it broke off.
+    #[track_caller]
+    pub fn try_event(&mut self) -> io::Result<Option<Event>> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             while let Some(end) = self.pending.windows(2).position(|window| window == b"\n\n") {
                 let block: Vec<u8> = self.pending.drain(..end + 2).collect();
                 let block = String::from_utf8(block).expect("a stream is UTF-8");
                 if let Some(event) = self.parse(block.trim_end_matches('\n')) {
-                    return Some(event);
+                    return Ok(Some(event));
                 }
             }
             assert!(Instant::now() < deadline, "only comments come");
-            match self.piece() {
+            match self.try_piece()? {
                 Some(piece) => self.pending.extend(piece),
                 None => {
                     assert!(self.pending.iter().all(|byte| *byte == b'\n'), "the last event is complete");
-                    return None;
+                    return Ok(None);
                 }
             }
         }

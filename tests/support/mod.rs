@@ -20,6 +20,7 @@
 )]
 
 pub mod beside;
+pub mod h2;
 pub mod http;
 pub mod proc;
 
@@ -433,8 +434,15 @@ pub struct Session {
 impl Session {
     #[track_caller]
     pub fn from_response(address: SocketAddr, response: &mut Response) -> Self {
+        let greeting = response.answer();
+        Self::from_answer(address, response, greeting)
+    }
+
+    /// As [`from_response`](Self::from_response), where the body has been read.
+    #[track_caller]
+    pub fn from_answer(address: SocketAddr, response: &Response, greeting: Value) -> Self {
         let id = response.header("mcp-session-id").expect("initialize names the session").to_owned();
-        Session { address, id, greeting: response.answer(), next_id: Arc::new(AtomicU64::new(1000)) }
+        Session { address, id, greeting, next_id: Arc::new(AtomicU64::new(1000)) }
     }
 
     pub fn next_id(&self) -> u64 {

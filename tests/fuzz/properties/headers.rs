@@ -1,0 +1,225 @@
+//! The guards at the door against what a browser would say of the same head.
+
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::{Request, StatusCode, Version};
+use mcp_bridge::http::guard::{self, Trust};
+use mcp_bridge::http::reply::Problem;
+use mcp_bridge::proto::version::Revision;
+use serde_json::Value;
+
+const LISTED_ORIGIN: &str = "https://app.example";
+const LISTED_HOST: &str = "bridge.example";
+const MAX_BODY: usize = 1000;
+const NEGOTIATED: &str = "2024-10-07";
+
+/// The head of any request is let in only where an oracle on the browser's side lets it in, and each refusal is an HTTP
+/// error that says why in JSON.
+pub fn headers(data: &[u8]) {
+    let Some(head) = head(data) else { return };
+    for (loopback, listed) in [(true, false), (false, false), (true, true), (false, true)] {
+        let list = |entry: &str| if listed { vec![entry.to_owned()] } else { Vec::new() };
+        let trust = Trust { loopback, origins: list(LISTED_ORIGIN), hosts: list(LISTED_HOST) };
+        origin(&trust, &head.headers);
+        host(&trust, &head);
+    }
+    accept(&head.headers);
+    body(&head.headers);
+    session(&head.headers);
+    version(&head.headers);
+    preflight(&head.headers);
+    refused(guard::last_event_id(&head.headers));
+}
+
+/// A head as it stands on the wire, without what no HTTP parser lets pass.
+fn head(data: &[u8]) -> Option<Parts> {
+    let mut lines = data.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    let mut first = lines.next()?.split(|byte| *byte == b' ');
+    let mut request = Request::builder().method(first.next()?).uri(first.next()?);
+    if first.next() == Some(b"HTTP/1.0") {
+        request = request.version(Version::HTTP_10);
+    }
+    for line in lines {
+        let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
+        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+            request = request.header(name, value);
+        }
+    }
+    Some(request.body(()).ok()?.into_parts().0)
+}
+
+/// What was let in, after a look at how the rest was refused.
+fn refused<T>(checked: Result<T, Problem>) -> Option<T> {
+    let problem = match checked {
+        Ok(passed) => return Some(passed),
+        Err(problem) => problem,
+    };
+    let row = problem.row();
+    // RFC 9112 §6.1: an unknown transfer coding is 501.
+    let status = row.status.is_client_error() || row.status == StatusCode::NOT_IMPLEMENTED;
+    assert!(status, "{problem:?} is {}", row.status);
+    let error: Value = serde_json::from_slice(&row.json(None)).expect("a refusal is JSON");
+    assert_eq!(error["error"]["data"]["reason"], row.reason);
+    None
+}
+
+fn values<'h>(headers: &'h HeaderMap, name: &str) -> Vec<&'h [u8]> {
+    headers.get_all(name).iter().map(HeaderValue::as_bytes).collect()
+}
+
+fn origin(trust: &Trust, headers: &HeaderMap) {
+    let passed = refused(trust.check_origin(headers)).is_some();
+    match &values(headers, "origin")[..] {
+        // A browser says how far away the page is that made the request (Fetch Metadata §2.3).
+        [] => {
+            let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
+            let near = site.is_none_or(|site| site == b"none" || site == b"same-origin");
+            assert_eq!(passed, near, "without Origin, and {site:?}");
+        }
+        [origin] => {
+            let origin = std::str::from_utf8(origin).unwrap_or_default();
+            let listed = !trust.origins.is_empty() && origin.eq_ignore_ascii_case(LISTED_ORIGIN);
+            let local = local_origin(origin);
+            assert!(!passed || listed || (trust.loopback && local.is_some()), "{origin:?} was let in");
+            let ours = listed || (trust.loopback && local == Some(true));
+            assert!(passed || !ours, "{origin:?} was refused");
+        }
+        _ => assert!(!passed, "two origins were let in"),
+    }
+}
+
+/// Whether a browser calls a page of this machine so. `Some(false)`: its host is of this machine, but no browser spells
+/// the rest so.
+fn local_origin(origin: &str) -> Option<bool> {
+    let (scheme, authority) = origin.split_once("://")?;
+    let http = ["http", "https"].iter().any(|name| scheme.eq_ignore_ascii_case(name));
+    // A fragment names no other host, and no browser sends one.
+    let (authority, fragment) =
+        authority.split_once('#').map_or((authority, false), |(host, _)| (host, true));
+    if !http || authority.contains(['/', '?', '@', '\\']) {
+        return None;
+    }
+    local_authority(authority).map(|whole| whole && !fragment)
+}
+
+fn local_authority(authority: &str) -> Option<bool> {
+    let end = if authority.starts_with('[') {
+        authority.find(']')? + 1
+    } else {
+        authority.rfind(':').unwrap_or(authority.len())
+    };
+    let (name, port) = authority.split_at(end);
+    let name = name.to_ascii_lowercase();
+    // RFC 6761 and RFC 1122 §3.2.1.3.
+    let v4 = || {
+        let parts: Vec<&str> = name.split('.').collect();
+        let byte = |part: &&str| part.parse::<u8>().is_ok_and(|byte| byte.to_string() == **part);
+        parts.len() == 4 && parts[0] == "127" && parts.iter().all(byte)
+    };
+    let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(&name);
+    let v6 = || bare.parse().is_ok_and(|name: std::net::Ipv6Addr| u128::from(name) == 1);
+    if name != "localhost" && !v4() && !v6() {
+        return None;
+    }
+    let port = port
+        .strip_prefix(':')
+        .map_or(port.is_empty(), |port| port.parse::<u16>().is_ok_and(|number| number.to_string() == port));
+    Some(port && (name.starts_with('[') || !name.contains(':')))
+}
+
+fn host(trust: &Trust, head: &Parts) {
+    let passed = refused(trust.check_host(head)).is_some();
+    let target = head.uri.authority().map(|authority| authority.as_str().as_bytes());
+    let name = match (&values(&head.headers, "host")[..], target) {
+        ([name], None) => *name,
+        ([name], Some(target)) if name.eq_ignore_ascii_case(target) => *name,
+        ([], Some(target)) => target,
+        ([], None) => return assert_eq!(passed, head.version == Version::HTTP_10, "no Host"),
+        _ => return assert!(!passed, "two hosts were let in"),
+    };
+    if !trust.loopback && trust.hosts.is_empty() {
+        return;
+    }
+    let name = String::from_utf8_lossy(name).to_ascii_lowercase();
+    let listed = !trust.hosts.is_empty()
+        && name.strip_prefix(LISTED_HOST).is_some_and(|port| port.is_empty() || port.starts_with(':'));
+    let local = local_authority(&name);
+    assert!(!passed || listed || (trust.loopback && local.is_some()), "{name:?} was let in");
+    assert!(passed || !(trust.loopback && local == Some(true)), "{name:?} was refused");
+}
+
+fn accept(headers: &HeaderMap) {
+    let accepts = guard::accepts(headers);
+    let values = values(headers, "accept");
+    let mut joined = HeaderMap::new();
+    let text: Vec<&str> = headers.get_all("accept").iter().filter_map(|value| value.to_str().ok()).collect();
+    if !values.is_empty() {
+        joined.insert("accept", HeaderValue::from_str(&text.join(",")).unwrap());
+    }
+    assert_eq!(guard::accepts(&joined), accepts, "RFC 9110 §5.3: several lines are one list");
+    let lower = text.join(",").to_ascii_lowercase();
+    assert!(values.is_empty() || !accepts.json || lower.contains("application/") || lower.contains("*/*"));
+    assert!(values.is_empty() || !accepts.stream || lower.contains("text/") || lower.contains("*/*"));
+    joined.append("accept", HeaderValue::from_static("text/event-stream, application/json"));
+    let both = guard::accepts(&joined);
+    assert!(both.json && both.stream, "what is named last and whole is taken");
+}
+
+fn body(headers: &HeaderMap) {
+    if refused(guard::check_body_head(headers, MAX_BODY)).is_none() {
+        return;
+    }
+    let first = |name| values(headers, name).first().map(|value| value.to_ascii_lowercase());
+    // Fetch, "CORS-safelisted request-header": the types that a page may send anywhere.
+    let kind = first("content-type").expect("a type");
+    let essence = kind.split(|byte| *byte == b';').next().unwrap().trim_ascii();
+    assert_eq!(essence, b"application/json", "a type that a page may send anywhere was let in");
+    assert!(first("content-encoding").is_none_or(|coding| coding == b"identity"));
+    assert!(values(headers, "transfer-encoding").len() < 2);
+    assert!(first("transfer-encoding").is_none_or(|coding| coding == b"chunked"));
+    let length =
+        first("content-length").and_then(|length| String::from_utf8(length).ok()?.parse::<u64>().ok());
+    assert!(length.is_none_or(|length| length <= MAX_BODY as u64), "too long a body was let in");
+}
+
+fn session(headers: &HeaderMap) {
+    let session = refused(guard::session_id(headers));
+    let values = values(headers, "mcp-session-id");
+    let [value] = values[..] else {
+        return assert_eq!(session.is_some(), values.is_empty(), "one session at most");
+    };
+    let visible = !value.is_empty() && value.iter().all(|byte| (0x21..0x7f).contains(byte));
+    let possible = visible
+        && value.len() <= 128
+        && value.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-');
+    assert_eq!(session.is_some(), visible, "visible ASCII is an id");
+    let id = session.flatten().flatten();
+    assert_eq!(id.as_ref().map(|id| id.as_str().as_bytes()), possible.then_some(value), "the id as it came");
+    assert!(
+        id.is_none_or(|id| !format!("{id:?}").contains(id.as_str()) || value.len() <= 48),
+        "ids are secret"
+    );
+}
+
+fn version(headers: &HeaderMap) {
+    let known = |value: &[u8]| Revision::ALL.iter().any(|revision| revision.as_str().as_bytes() == value);
+    let values = values(headers, "mcp-protocol-version");
+    let passed = refused(guard::check_version(headers, None)).is_some();
+    assert_eq!(passed, values.iter().all(|value| known(value)));
+    let passed = refused(guard::check_version(headers, Some(NEGOTIATED))).is_some();
+    assert_eq!(passed, values.iter().all(|value| known(value) || *value == NEGOTIATED.as_bytes()));
+}
+
+fn preflight(requested: &HeaderMap) {
+    let allowed = |requested: &HeaderMap| {
+        let mut headers = HeaderMap::new();
+        guard::add_preflight(&mut headers, requested);
+        let allowed = headers["access-control-allow-headers"].to_str().expect("ASCII").to_owned();
+        allowed.split(',').map(|name| name.trim().to_ascii_lowercase()).collect::<Vec<_>>()
+    };
+    let always = allowed(&HeaderMap::new());
+    for name in allowed(requested) {
+        assert!(always.contains(&name) || name.starts_with("mcp-param-"), "{name:?} is allowed");
+    }
+}

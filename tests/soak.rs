@@ -1,0 +1,250 @@
+//! Sessions come and go with random faults, and P3 (exactly one end), P4 (isolation) and P6 (nothing left behind) hold
+//! all the while; after each wave memory, descriptors and processes are where they began.
+//!
+//! `SOAK=2m SOAK_SEED=7 cargo test --release --test soak -- --nocapture`. The seed decides the options of the bridge, the
+//! faults of its children in the order in which they start, and what each client means to do in its n-th session. Which
+//! client gets which child, how their steps interleave, and how far a plan gets, is up to the machine.
+
+#![allow(unreachable_pub, reason = "its modules are used nowhere else")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test shall fail loudly"
+)]
+
+#[path = "soak/client.rs"]
+mod client;
+#[path = "soak/judge.rs"]
+mod judge;
+#[path = "soak/plan.rs"]
+mod plan;
+mod support;
+
+use std::collections::{BTreeMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use std::{fs, thread};
+
+use client::Client;
+use nix::sys::signal::Signal;
+use plan::Plan;
+use support::{Bridge, Scratch, Session, eventually, initialize, json, proc, tool_call};
+
+const CLIENTS: u64 = 6;
+
+/// The longest wave; a short run has two.
+const WAVE: Duration = Duration::from_secs(10);
+
+/// How much more memory late waves may leave than early ones: a flood leaves holes that the next one fills. The calmest of
+/// the last waves is compared with the wildest of the first ones.
+const SLACK: u64 = 4 << 20;
+const WAVES: usize = 3;
+
+struct Soak {
+    plan: Plan,
+    bridge: Bridge,
+    scratch: Scratch,
+    failed: AtomicBool,
+    counts: Mutex<BTreeMap<String, u64>>,
+    /// Descriptors of the bridge without any child.
+    files: usize,
+    /// Resident after each wave.
+    memory: Vec<u64>,
+    peak: u64,
+}
+
+#[test]
+fn under_random_faults_each_call_has_one_end_nobody_sees_anothers_and_nothing_is_left() {
+    let plan = Plan::from_environment();
+    let (seed, begun) = (plan.seed, Instant::now());
+    eprintln!("soak: seed {seed}, {:?}, {}", plan.length, plan.options.join(" "));
+    let mut clients: Vec<Client> = (0..CLIENTS).map(Client::new).collect();
+    let mut soak = Soak::start(plan);
+    let run = catch_unwind(AssertUnwindSafe(|| soak.run(&mut clients)));
+    eprintln!("soak: seed {seed}, {} s, {}", begun.elapsed().as_secs(), soak.summary());
+    if run.is_err() {
+        let log = soak.bridge.log();
+        let tail = log[log.len().saturating_sub(60)..].join("\n");
+        drop(soak);
+        for client in clients {
+            eprintln!("client {}:\n{}", client.number, client.trace.lines());
+        }
+        panic!("a promise is broken; the log of the bridge ends with\n{tail}\nagain with SOAK_SEED={seed}");
+    }
+}
+
+impl Soak {
+    fn start(plan: Plan) -> Self {
+        let scratch = Scratch::new();
+        let modes = scratch.write("modes", "good\n");
+        let options: Vec<&str> = plan.options.iter().map(String::as_str).collect();
+        let bridge = Bridge::start(&options, &["hostile", "any", &modes]);
+        let (failed, counts) = (AtomicBool::new(false), Mutex::default());
+        Self { plan, bridge, scratch, failed, counts, files: 0, memory: Vec::new(), peak: 0 }
+    }
+
+    fn run(&mut self, clients: &mut [Client]) {
+        self.greet();
+        self.nothing_is_left();
+        self.files = self.files_without_children();
+        let mut left = self.plan.length;
+        while !left.is_zero() {
+            let wave = left.min(WAVE).min(self.plan.length / 2);
+            left -= wave;
+            self.wave(clients, Instant::now() + wave);
+            self.greet();
+            self.nothing_is_left();
+            self.is_back_where_it_began();
+        }
+        self.stop();
+    }
+
+    fn wave(&self, clients: &mut [Client], until: Instant) {
+        self.set_modes(&self.plan.modes());
+        thread::scope(|scope| {
+            for client in clients {
+                scope.spawn(|| {
+                    let name = client.number;
+                    if catch_unwind(AssertUnwindSafe(|| client.wave(self, until))).is_err()
+                        && !self.failed.swap(true, Ordering::Relaxed)
+                    {
+                        eprintln!("soak: the first to fail is client {name}");
+                    }
+                });
+            }
+        });
+        assert!(!self.failed.load(Ordering::Relaxed), "no client has seen a broken promise");
+    }
+
+    /// For children that start from now on. In one step: some may be starting.
+    fn set_modes(&self, modes: &str) {
+        fs::rename(self.scratch.write("next", modes), self.scratch.path("modes")).unwrap();
+    }
+
+    /// Whatever was before, the bridge is there and a good child serves.
+    fn greet(&self) {
+        self.set_modes("good\n");
+        assert_eq!(self.bridge.get("/healthz").status, 200);
+        eventually("a good session works", || {
+            let mut response = self.bridge.post(initialize(0, "2025-06-18").to_string());
+            if response.status != 200 || response.header("mcp-session-id").is_none() {
+                return false;
+            }
+            let session = Session::from_response(self.bridge.address, &mut response);
+            let good = session.greeting["result"]["serverInfo"]["version"] == "good";
+            if good {
+                assert_eq!(session.text("echo", json!({ "text": "fresh" })), "fresh");
+            }
+            session.delete();
+            good
+        });
+    }
+
+    // ------------------------------------------------------------------------------------------ P6
+
+    /// No process but the children that wait for a session, and no zombie. What left its child's session and group on
+    /// purpose, as daemons do, may stay until the bridge ends.
+    fn nothing_is_left(&self) {
+        let deadline = Instant::now() + support::PATIENCE;
+        loop {
+            let waiting = self.waiting();
+            let mut left = self.bridge.processes();
+            left.retain(|process| !waiting.contains(&process.group) && !is_daemon(process));
+            left.retain(|process| !waiting.contains(&process.pid));
+            left.extend(self.bridge.zombies());
+            if left.is_empty() && waiting.len() <= self.plan.ahead {
+                return;
+            }
+            assert!(Instant::now() < deadline, "left behind: {left:?}; waiting: {waiting:?}");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// The children that no session has taken yet, as the log has it and the kernel knows them.
+    fn waiting(&self) -> HashSet<u32> {
+        let log = self.bridge.log();
+        let pid = |line: &str| line.split("pid=").nth(1)?.split(' ').next()?.parse().ok();
+        let of = |event: &str| -> HashSet<u32> {
+            let event = format!("event=\"{event}\"");
+            log.iter().filter(|line| line.contains(&event)).filter_map(|line| pid(line)).collect()
+        };
+        let taken = of("session.start");
+        of("child.ahead").into_iter().filter(|pid| !taken.contains(pid) && proc::is_alive(*pid)).collect()
+    }
+
+    /// Three pipes belong to each child that waits.
+    fn files_without_children(&self) -> usize {
+        proc::open_files(self.bridge.pid()).saturating_sub(3 * self.waiting().len())
+    }
+
+    fn is_back_where_it_began(&mut self) {
+        let deadline = Instant::now() + support::PATIENCE;
+        while self.files_without_children() != self.files {
+            let (now, before) = (self.files_without_children(), self.files);
+            assert!(Instant::now() < deadline, "{before} descriptors before, {now} now");
+            thread::sleep(Duration::from_millis(20));
+        }
+        self.memory.push(proc::resident_memory(self.bridge.pid()));
+        self.peak = proc::peak_memory(self.bridge.pid());
+        let count = WAVES.min(self.memory.len() / 2);
+        let early = self.memory.iter().take(count).max().unwrap_or(&u64::MAX);
+        let late = self.memory.iter().rev().take(count).min().unwrap_or(&0);
+        assert!(
+            *late <= early.saturating_add(SLACK),
+            "it grows: bytes resident after each wave {:?}",
+            self.memory
+        );
+        let panics: Vec<String> =
+            self.bridge.log().into_iter().filter(|line| line.contains("panicked at")).collect();
+        assert!(panics.is_empty(), "{panics:?}");
+    }
+
+    /// SIGTERM in the middle of calls: all are answered, the exit code is 0, and nothing is left.
+    fn stop(&mut self) {
+        self.set_modes(&self.plan.modes());
+        let calls: Vec<_> = (0..6)
+            .filter_map(|_| {
+                let mut response = self.bridge.post(initialize(0, "2025-06-18").to_string());
+                response.header("mcp-session-id")?;
+                let session = Session::from_response(self.bridge.address, &mut response);
+                Some(session.begin(tool_call("last", "sleep", json!({ "ms": 300 })).to_string()))
+            })
+            .collect();
+        self.bridge.signal(Signal::SIGTERM);
+        for call in calls {
+            let mut response = call.response();
+            let body = response.text();
+            assert!(matches!(response.status, 200 | 404), "{}: {body}", response.status);
+            assert!(response.status == 404 || body.contains(r#""last""#), "{body}");
+        }
+        assert_eq!(self.bridge.exit_code(), 0);
+        assert_eq!(self.bridge.processes(), [], "nothing is left once the bridge has ended");
+    }
+
+    // ------------------------------------------------------------------------------------------ what happened
+
+    fn count(&self, what: &str) {
+        *self.counts.lock().unwrap().entry(what.to_owned()).or_default() += 1;
+    }
+
+    fn summary(&self) -> String {
+        let counts = self.counts.lock().unwrap();
+        let counts: Vec<String> = counts.iter().map(|(what, count)| format!("{what} {count}")).collect();
+        let memory: Vec<String> = self.memory.iter().map(|bytes| (bytes >> 10).to_string()).collect();
+        let (files, peak) = (self.files, self.peak >> 10);
+        format!(
+            "descriptors {files}, KiB peak {peak} after each wave {}; {}",
+            memory.join(" "),
+            counts.join(", ")
+        )
+    }
+}
+
+fn is_daemon(process: &proc::Process) -> bool {
+    proc::command_line(process.pid).ends_with("idle 60 setsid ")
+}
