@@ -147,14 +147,13 @@ impl Soak {
 
     // ------------------------------------------------------------------------------------------ P6
 
-    /// No process but the children that wait for a session, and no zombie. What left its child's session and group on
-    /// purpose, as daemons do, may stay until the bridge ends.
+    /// No process but the children that wait for a session, and no zombie.
     fn nothing_is_left(&self) {
         let deadline = Instant::now() + support::PATIENCE;
         loop {
             let waiting = self.waiting();
             let mut left = self.bridge.processes();
-            left.retain(|process| !waiting.contains(&process.group) && !is_daemon(process));
+            left.retain(|process| !waiting.contains(&process.group));
             left.retain(|process| !waiting.contains(&process.pid));
             left.extend(self.bridge.zombies());
             if left.is_empty() && waiting.len() <= self.plan.ahead {
@@ -243,8 +242,4 @@ impl Soak {
             counts.join(", ")
         )
     }
-}
-
-fn is_daemon(process: &proc::Process) -> bool {
-    proc::command_line(process.pid).ends_with("idle 60 setsid ")
 }

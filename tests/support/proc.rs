@@ -50,11 +50,6 @@ pub fn is_alive(pid: u32) -> bool {
     get(pid).is_some_and(|process| !matches!(process.state, 'Z' | 'X'))
 }
 
-/// The command line, its words joined by spaces.
-pub fn command_line(pid: u32) -> String {
-    let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    String::from_utf8_lossy(&words).replace('\0', " ")
-}
 
 pub fn open_files(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
