@@ -50,7 +50,6 @@ pub fn is_alive(pid: u32) -> bool {
     get(pid).is_some_and(|process| !matches!(process.state, 'Z' | 'X'))
 }
 
-
 pub fn open_files(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
 }
