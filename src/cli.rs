@@ -13,8 +13,8 @@ mod values;
 
 use arguments::Arguments;
 use values::{
-    MAX_COUNT, address, assignment, duration, env_from_header, host, origin, path, replica, size, some_time,
-    url, variable,
+    MAX_COUNT, address, assignment, duration, env_from_header, host, origin, path, replica, session_key,
+    size, some_time, url, variable,
 };
 
 use crate::secret::Secret;
@@ -50,6 +50,15 @@ pub enum OnExit {
     End,
     /// It gets a new child and keeps its id.
     Respawn,
+}
+
+/// What names the session of a request that carries no `Mcp-Session-Id`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SessionKey {
+    /// The value of this header, whose name is in lower case.
+    Header(String),
+    /// Nothing: all such requests have one session.
+    Shared,
 }
 
 /// What the program was asked to do.
@@ -104,6 +113,8 @@ pub struct Options {
     pub lazy: bool,
     /// See `--warm`.
     pub warm: usize,
+    /// See `--session-key`.
+    pub session_key: Option<SessionKey>,
     /// See `--replica`.
     pub replica: Option<String>,
     /// See `--cwd`.
@@ -355,6 +366,11 @@ fn validate(
                 .to_owned(),
         );
     }
+    let session_key =
+        source.value("session-key", given.session_key, None, |text| session_key(text).map(Some))?;
+    if session_key == Some(SessionKey::Shared) && !env_from_header.is_empty() {
+        return Err("--session-key shared and --env-from-header exclude each other: one client's value would serve all".to_owned());
+    }
     if warm > 0 && !env_from_header.is_empty() {
         return Err(
             "--warm and --env-from-header exclude each other: a server started ahead has no client yet"
@@ -401,6 +417,7 @@ fn validate(
         sse_compat: source.switch("sse-compat", given.sse_compat)?,
         lazy: source.switch("lazy", given.lazy)?,
         warm,
+        session_key,
         replica: source.value("replica", given.replica, None, |text| replica(text).map(Some))?,
         cwd: source.text("cwd", given.cwd).map(|(text, _)| PathBuf::from(text)),
         env: source.each("env", given.env, assignment)?,

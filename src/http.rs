@@ -4,6 +4,7 @@
 //! HTTP 200 with a JSON-RPC result or error, whatever went wrong. A status that a gateway would retry must not stand
 //! for work that has been done.
 
+use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,6 +47,15 @@ const METHODS: &str = "GET, POST, DELETE, OPTIONS";
 /// What it offers to a request that names none: there is nothing to listen to and nothing to end.
 const METHODS_ALONE: &str = "POST, OPTIONS";
 
+/// What names the session of a request that carries no `Mcp-Session-Id`.
+#[derive(Clone, Debug)]
+pub enum SessionKey {
+    /// The value of this header.
+    Header(HeaderName),
+    /// Nothing: all such requests have one session.
+    Shared,
+}
+
 /// What an operator sets.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -57,6 +67,8 @@ pub struct Config {
     pub tokens: Option<Arc<Tokens>>,
     /// What is told to who has no token.
     pub metadata: Option<Metadata>,
+    /// What names the sessions of clients that carry no `Mcp-Session-Id`; `None`: they have none.
+    pub session_key: Option<SessionKey>,
     /// Variables of a child's environment, and the headers of `initialize` that they are taken from.
     pub env_from_header: Vec<(String, HeaderName)>,
     /// The longest request body, in bytes.
@@ -89,6 +101,35 @@ struct Asking<'p> {
     parts: &'p Parts,
     /// Whose token it carries.
     caller: Option<Digest>,
+}
+
+/// The name of a session that has no id for its clients, and what its child gets from them.
+struct Keyed {
+    key: Digest,
+    environment: Vec<(OsString, OsString)>,
+}
+
+impl Keyed {
+    /// How the bridge opens the session: in its own name, as a client that can do nothing but ask, and with the revision
+    /// that its first client speaks.
+    fn opening(
+        self,
+        headers: &HeaderMap,
+        first: &Message,
+        owner: Option<Digest>,
+    ) -> Result<Opening, Refused> {
+        let wanted = find(first.params(), &["protocolVersion"]).and_then(|span| first.params().get(span));
+        let wanted = wanted.filter(|_| first.method() == "initialize").map(|text| text.trim_matches('"'));
+        let header = headers.get(MCP_PROTOCOL_VERSION).and_then(|value| value.to_str().ok());
+        let revision = wanted.or(header).and_then(Revision::parse).filter(|revision| !revision.modern());
+        let text = format!(
+            r#"{{"jsonrpc":"2.0","id":0,"method":"initialize","params":{{"protocolVersion":"{}","capabilities":{{}},"clientInfo":{{"name":"mcp-bridge","version":"{}"}}}}}}"#,
+            revision.unwrap_or(Revision::R2025_11_25),
+            env!("CARGO_PKG_VERSION"),
+        );
+        let initialize = parse_one(text.into())?;
+        Ok(Opening { initialize, streams: false, owner, environment: self.environment })
+    }
 }
 
 /// A refusal and the id of the request it is about.
@@ -222,6 +263,35 @@ impl Http {
         read.map_err(|problem| (problem, None))
     }
 
+    /// What names the session of a request that carries no id.
+    ///
+    /// # Errors
+    /// [`Problem::Header`].
+    fn keyed(&self, asking: &Asking<'_>) -> Result<Option<Keyed>, Problem> {
+        let headers = &asking.parts.headers;
+        let value = match &self.config.session_key {
+            None => return Ok(None),
+            Some(SessionKey::Shared) => None,
+            Some(SessionKey::Header(name)) => {
+                let mut values = headers.get_all(name).iter();
+                let Some(value) = values.next() else { return Ok(None) };
+                if values.next().is_some() {
+                    return Err(Problem::Header("the header that names the session occurs twice"));
+                }
+                Some(value.as_bytes())
+            }
+        };
+        let environment = guard::environment(headers, &self.config.env_from_header)?;
+        // Whoever comes with another token or another value for the child's environment is somebody else.
+        let caller = asking.caller.as_ref().map(Digest::as_bytes);
+        let variables =
+            environment.iter().flat_map(|(name, value)| [name, value]).map(|text| text.as_encoded_bytes());
+        let key = Digest::of_all(
+            [value.unwrap_or_default(), caller.unwrap_or_default()].into_iter().chain(variables),
+        );
+        Ok(Some(Keyed { key, environment }))
+    }
+
     async fn post(&self, asking: &Asking<'_>, body: Incoming) -> Result<Response<Body>, Refused> {
         let headers = &asking.parts.headers;
         let accepts = guard::accepts(headers);
@@ -230,13 +300,26 @@ impl Http {
         }
         guard::check_body_head(headers, self.config.max_body).map_err(|problem| (problem, None))?;
         let named = guard::session_id(headers).map_err(|problem| (problem, None))?;
+        let keyed = match named {
+            None => self.keyed(asking).map_err(|problem| (problem, None))?,
+            Some(_) => None,
+        };
         // Before the body: whoever lost a session should not have to send it first.
         let session = match named {
-            None => None,
+            None => keyed.as_ref().and_then(|keyed| self.sessions.find_keyed(keyed.key)),
             Some(id) => Some(self.find(id, asking.caller).map_err(|problem| (problem, None))?),
         };
         let (body, room) = self.read(body, session.as_ref()).await?;
         let posted = parse(&body, session.as_ref())?;
+        let session = match (session, keyed, &posted) {
+            (None, Some(keyed), Posted::One(message)) if !is_modern(headers, message) => {
+                let key = keyed.key;
+                let opening = keyed.opening(headers, message, asking.caller)?;
+                let opened = self.sessions.keyed(key, opening).await;
+                Some(opened.map_err(|error| (no_session(&error), message.id()))?)
+            }
+            (session, ..) => session,
+        };
         match session {
             Some(session) => self.post_to(&session, headers, posted, room, accepts).await,
             None => self.post_alone(asking, posted, accepts).await,
@@ -255,6 +338,7 @@ impl Http {
         let id = request_id(&posted);
         guard::check_version(headers, session.negotiated()).map_err(|problem| (problem, id.clone()))?;
         if let Posted::One(message) = &posted
+            && !session.is_shared()
             && message.kind() == Kind::Request
             && message.method() == "initialize"
         {

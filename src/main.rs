@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use hyper::header::HeaderName;
 use mcp_bridge::child::{self, Command, Unrunnable, raise_open_files};
-use mcp_bridge::cli::{self, LogFormat, OnExit, Options, Task};
+use mcp_bridge::cli::{self, LogFormat, OnExit, Options, SessionKey, Task};
 use mcp_bridge::drain::{self, Drain, Heard, Signals};
 use mcp_bridge::http::admin::Metadata;
 use mcp_bridge::http::guard::Trust;
@@ -322,8 +322,12 @@ fn http_config(
     tokens: Option<Arc<Tokens>>,
     metadata: Option<Metadata>,
 ) -> http::Config {
-    let named = |(variable, header): &(String, String)| {
-        HeaderName::try_from(header).ok().map(|header| (variable.clone(), header))
+    let header = |name: &String| HeaderName::try_from(name).ok();
+    let named = |(variable, name): &(String, String)| header(name).map(|header| (variable.clone(), header));
+    let session_key = match &options.session_key {
+        Some(SessionKey::Header(name)) => header(name).map(http::SessionKey::Header),
+        Some(SessionKey::Shared) => Some(http::SessionKey::Shared),
+        None => None,
     };
     http::Config {
         path: options.path.clone(),
@@ -334,6 +338,7 @@ fn http_config(
         },
         tokens,
         metadata,
+        session_key,
         env_from_header: options.env_from_header.iter().filter_map(named).collect(),
         max_body: options.max_body,
         body_timeout: options.body_timeout,

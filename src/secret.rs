@@ -55,6 +55,23 @@ impl Digest {
     }
 }
 
+impl Digest {
+    /// The digest of several parts. No other parts have it, however they are cut.
+    pub fn of_all<'p>(parts: impl IntoIterator<Item = &'p [u8]>) -> Self {
+        let mut hash = Sha256::new();
+        for part in parts {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+        Self(hash.finalize().into())
+    }
+
+    /// Its bytes, to be part of another.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 impl PartialEq for Digest {
     fn eq(&self, other: &Self) -> bool {
         self.0.ct_eq(&other.0).into()
@@ -231,6 +248,19 @@ mod tests {
             ["", "0123456789abcde", "0123456789abcdef0", "0123456789ABCDEF", &format!("{ONE}\n{TWO}")]
         {
             assert_eq!(tokens.check(wrong.as_bytes()), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn parts_that_are_cut_otherwise_have_another_digest() {
+        let digests = [
+            Digest::of_all([b"ab".as_slice(), b"c"]),
+            Digest::of_all([b"a".as_slice(), b"bc"]),
+            Digest::of_all([b"abc".as_slice()]),
+            Digest::of_all([b"abc".as_slice(), b""]),
+        ];
+        for (index, one) in digests.iter().enumerate() {
+            assert!(digests.iter().skip(index + 1).all(|other| one != other), "{index}");
         }
     }
 

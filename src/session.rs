@@ -255,6 +255,8 @@ pub struct Session(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     id: SessionId,
+    /// Whether the bridge opens it in its own name, for clients that share it.
+    is_shared: bool,
     mailbox: mpsc::Sender<Command>,
     rooms: Rooms,
     stop: watch::Sender<Stop>,
@@ -273,9 +275,31 @@ impl Session {
         let (sender, mailbox) = mpsc::channel(MAILBOX);
         let left = Arc::new(Notify::new());
         let (feed, reader) = reader::queue(Arc::clone(&left));
-        let shared = Arc::new(Shared {
+        let session = Self::handle(&config, id, sender, left, false);
+        let shared = Arc::clone(&session.0);
+        let first = Some((feed, streams));
+        (session, Worker { config, shared, mailbox, initialize, first }, reader)
+    }
+
+    /// A session that several clients share and that the bridge opens in its own name, and its loop.
+    pub fn shared(config: Config, id: SessionId, initialize: Message) -> (Self, Worker) {
+        let (sender, mailbox) = mpsc::channel(MAILBOX);
+        let session = Self::handle(&config, id, sender, Arc::default(), true);
+        let shared = Arc::clone(&session.0);
+        (session, Worker { config, shared, mailbox, initialize, first: None })
+    }
+
+    fn handle(
+        config: &Config,
+        id: SessionId,
+        mailbox: mpsc::Sender<Command>,
+        left: Arc<Notify>,
+        is_shared: bool,
+    ) -> Self {
+        Self(Arc::new(Shared {
             id,
-            mailbox: sender,
+            is_shared,
+            mailbox,
             rooms: Rooms::new(config.max_body),
             stop: watch::Sender::new(Stop::No),
             left,
@@ -283,9 +307,17 @@ impl Session {
             opened: watch::Sender::new(None),
             negotiated: OnceLock::new(),
             ended: OnceLock::new(),
-        });
-        let worker = Worker { config, shared: Arc::clone(&shared), mailbox, initialize, streams, feed };
-        (Self(shared), worker, reader)
+        }))
+    }
+
+    /// Whether several clients share it.
+    pub fn is_shared(&self) -> bool {
+        self.0.is_shared
+    }
+
+    /// Whether it has ended: it takes nothing any more.
+    pub fn is_over(&self) -> bool {
+        self.0.ended.get().is_some()
     }
 
     /// The session's id.

@@ -17,10 +17,12 @@ use crate::proto::message::Message;
 use crate::reaper::{Reaper, Status};
 use crate::secret::Digest;
 use crate::session::reader::Reader;
+use crate::session::worker::Worker;
 use crate::session::{self, End, Exit, Session, Vitals};
 
 mod ahead;
 mod keeper;
+mod keys;
 mod spawning;
 mod stderr;
 
@@ -123,6 +125,10 @@ struct Registry {
     live: HashMap<SessionId, Owned<Session>>,
     /// All children by their pid, so that an impatient operator can end them at once.
     processes: HashMap<i32, Process>,
+    /// Which session a key names.
+    keys: HashMap<Digest, SessionId>,
+    /// Keys whose sessions are being started.
+    starting: HashMap<Digest, keys::Turn>,
     ended: HashMap<SessionId, Owned<End>>,
     ended_order: VecDeque<SessionId>,
     ahead: Ahead,
@@ -219,23 +225,42 @@ impl Sessions {
     /// # Errors
     /// [`NoSession`]; nothing has happened then.
     pub async fn start(self: &Arc<Self>, opening: Opening) -> Result<(Session, Reader), NoSession> {
-        let Opening { initialize, streams, owner, environment } = opening;
+        let streams = opening.streams;
+        let open = |config, id, initialize| Session::new(config, id, initialize, streams);
+        self.launch(opening, None, open).await
+    }
+
+    /// Starts a session that `open` makes, under this key if it has one.
+    async fn launch<T>(
+        self: &Arc<Self>,
+        opening: Opening,
+        key: Option<Digest>,
+        open: impl FnOnce(session::Config, SessionId, Message) -> (Session, Worker, T),
+    ) -> Result<(Session, T), NoSession> {
+        let Opening { initialize, owner, environment, .. } = opening;
         let id = self.new_id()?;
         let (Started { child, sid, seat }, start) = self.take_child(&environment).await?;
         let _ = sid.set(id.short().to_owned());
-        info!(event = "session.start", sid = id.short(), pid = child.process.pid());
-        let (session, worker, reader) = Session::new(self.config.session, id.clone(), initialize, streams);
-        self.lock().live.insert(id, Owned { owner, it: session.clone() });
+        info!(event = "session.start", sid = id.short(), pid = child.process.pid(), keyed = key.is_some());
+        let (session, worker, rest) = open(self.config.session, id.clone(), initialize);
+        {
+            let mut registry = self.lock();
+            registry.live.insert(id.clone(), Owned { owner, it: session.clone() });
+            if let Some(key) = key {
+                registry.keys.insert(key, id);
+            }
+        }
         let keeper = Keeper {
             sessions: Arc::clone(self),
             session: session.clone(),
+            key,
             environment,
             seat: Some(seat),
             process: Mutex::new(Some(child.process.clone())),
         };
         tokio::spawn(Arc::new(keeper).run(worker, child));
         tokio::spawn(Arc::clone(self).watch_start(session.clone(), start));
-        Ok((session, reader))
+        Ok((session, rest))
     }
 
     /// Waits for the child to answer `initialize`. Others may start meanwhile once this one had its time.

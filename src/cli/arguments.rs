@@ -77,6 +77,9 @@ pub(super) struct Arguments {
     /// serve that metadata, with this authorization server in it; may be given several times
     #[argh(option)]
     pub(super) authorization_server: Vec<String>,
+    /// serve requests without Mcp-Session-Id too: header:NAME gives each value of that header a session, shared all one
+    #[argh(option)]
+    pub(super) session_key: Option<String>,
     /// let pages of this origin in, scheme://host[:port]; may be given several times
     #[argh(option)]
     pub(super) allow_origin: Vec<String>,

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::Address;
+use super::{Address, SessionKey};
 
 /// The most that a count may be.
 pub(super) const MAX_COUNT: usize = 100_000;
@@ -150,12 +150,22 @@ pub(super) fn env_from_header(text: &str) -> Result<(String, String), String> {
             "{name} decides what a loader, a shell or an interpreter runs; no client may set it"
         ));
     }
-    // A token (RFC 9110 §5.6.2), less what nobody uses in a header's name.
+    Ok((name, header_name(header).ok_or_else(cure)?))
+}
+
+/// A header's name in lower case: a token (RFC 9110 §5.6.2), less what nobody uses there.
+fn header_name(text: &str) -> Option<String> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
-    if header.is_empty() || !header.bytes().all(plain) {
-        return Err(cure());
+    (!text.is_empty() && text.bytes().all(plain)).then(|| text.to_ascii_lowercase())
+}
+
+pub(super) fn session_key(text: &str) -> Result<SessionKey, String> {
+    if text == "shared" {
+        return Ok(SessionKey::Shared);
     }
-    Ok((name, header.to_ascii_lowercase()))
+    let name = text.strip_prefix("header:").and_then(header_name);
+    let cure = || "write shared, or header:NAME as in header:Authorization".to_owned();
+    name.map(SessionKey::Header).ok_or_else(cure)
 }
 
 /// A duration above zero.

@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::ids::{BridgeId, ChildId, ClientId, Id, ProgressToken, StreamId};
 use super::line::{push_flat, push_line};
-use super::message::{Envelope, Head, Kind, Message, find, peek_head, splice};
+use super::message::{Envelope, Head, Kind, Message, Span, find, peek_head, splice};
 
 mod calls;
 mod memory;
@@ -117,6 +117,8 @@ pub enum Dropped {
     UnknownId,
     /// It reports progress to a client that takes nothing but JSON.
     NotStreamable,
+    /// Several clients share the session, and it is not known for which of them it is.
+    Nobodys,
 }
 
 impl Dropped {
@@ -127,6 +129,7 @@ impl Dropped {
             Self::Late => "late",
             Self::UnknownId => "unknown_id",
             Self::NotStreamable => "not_streamable",
+            Self::Nobodys => "shared",
         }
     }
 }
@@ -189,12 +192,17 @@ pub struct Machine {
     /// Requests of the bridge itself that the child has not answered; among them the handshake with a new child.
     own: BTreeMap<BridgeId, Own>,
     memory: Memory,
+    /// Whether clients share the session that cannot be told apart.
+    shared: bool,
+    /// The child's answer to the bridge's `initialize`, and where its id stands.
+    greeting: Option<(Bytes, Span)>,
 }
 
 /// A request of the bridge itself.
 #[derive(Debug)]
 struct Own {
     method: String,
+    effect: Option<Effect>,
     /// When the child must have answered; nothing waits for the answers to what follows the handshake.
     deadline: Option<Duration>,
 }
@@ -216,6 +224,8 @@ impl Machine {
             negotiated: None,
             own: BTreeMap::new(),
             memory: Memory::default(),
+            shared: false,
+            greeting: None,
         }
     }
 
@@ -231,6 +241,27 @@ impl Machine {
         let Some(client) = initialize.id().map(ClientId) else { return };
         let id = self.register(client, initialize, stream, streams, now);
         self.write_request(initialize, id, out);
+    }
+
+    /// Begins the session in the bridge's own name, for clients that share it and cannot be told apart.
+    pub fn open_shared(&mut self, initialize: &Message, now: Duration, out: &mut BytesMut) {
+        self.shared = true;
+        self.phase = Phase::Starting { initialized: true };
+        self.ask(initialize, Some(now + self.limits.init_timeout), out);
+    }
+
+    /// Whether several clients share the session.
+    pub fn is_shared(&self) -> bool {
+        self.shared
+    }
+
+    /// The answer to a client's `initialize` in a session that the bridge has opened: what the child answered to the
+    /// bridge's own. `None`: it has not answered yet.
+    pub fn greeting(&self, client: &ClientId) -> Option<Bytes> {
+        let (answer, id) = self.greeting.as_ref()?;
+        let mut message = BytesMut::new();
+        splice(&mut message, answer, id.clone(), client.0.as_json().as_bytes());
+        Some(message.freeze())
     }
 
     /// Whether a new child can be told what this one was.
@@ -257,7 +288,10 @@ impl Machine {
 
     fn ask(&mut self, request: &Message, deadline: Option<Duration>, out: &mut BytesMut) {
         let id = self.calls.reserve();
-        self.own.insert(id, Own { method: request.method().into_owned(), deadline });
+        // What restores is known already.
+        let opens = deadline.is_some() && self.limits.respawn && self.memory.initialize().is_none();
+        let effect = if opens { Effect::of(request) } else { None };
+        self.own.insert(id, Own { method: request.method().into_owned(), effect, deadline });
         self.write_request(request, id, out);
     }
 
@@ -324,7 +358,7 @@ impl Machine {
         if message.method() == "initialize" {
             return Err(Refusal::AlreadyInitialized(client));
         }
-        if self.calls.find(&client).is_some() {
+        if !self.shared && self.calls.find(&client).is_some() {
             return Err(Refusal::DuplicateId(client));
         }
         // The handshake is the bridge's need and not one of the client's calls.
@@ -374,6 +408,9 @@ impl Machine {
             return Fate::Taken;
         };
         let id = params.get(span.clone()).and_then(Id::parse).map(ClientId);
+        if self.shared && id.as_ref().is_some_and(|id| self.calls.count(id) > 1) {
+            return Fate::Swallowed("several clients have a request of this id in flight");
+        }
         let Some((id, call)) = id.and_then(|id| self.calls.find(&id)) else {
             return Fate::Swallowed("the cancelled request is not in flight");
         };
@@ -432,7 +469,7 @@ impl Machine {
         let Some(id) = id else { return Told::Dropped(Dropped::UnknownId) };
         let success = envelope.kind == Kind::Success;
         if let Some(own) = self.own.remove(&id) {
-            return self.own_answered(own, success, out);
+            return self.own_answered(own, text, envelope, out);
         }
         if !self.calls.is_with_child(id) {
             let ended = self.calls.has_ended(id);
@@ -465,17 +502,23 @@ impl Machine {
             return;
         }
         self.phase = Phase::Answered;
-        self.negotiated = find(text, &["result", "protocolVersion"])
-            .and_then(|span| text.get(span))
-            .and_then(|token| serde_json::from_str::<Box<str>>(token).ok());
+        self.note_negotiated(text);
         if early || !self.held.is_empty() {
             self.say_initialized(out);
         }
     }
 
-    fn own_answered(&mut self, own: Own, success: bool, out: &mut BytesMut) -> Told {
+    fn own_answered(&mut self, own: Own, text: &str, envelope: &Envelope, out: &mut BytesMut) -> Told {
+        let success = envelope.kind == Kind::Success;
         if own.deadline.is_some() {
             if success {
+                self.note_negotiated(text);
+                if let (true, None, Some(id)) = (self.shared, &self.greeting, envelope.id.clone()) {
+                    self.greeting = Some((Bytes::copy_from_slice(text.as_bytes()), id));
+                }
+                if let Some(effect) = own.effect {
+                    self.memory.note(effect);
+                }
                 self.say_initialized(out);
                 let requests: Vec<_> = self.memory.requests().cloned().collect();
                 for request in requests {
@@ -486,6 +529,15 @@ impl Machine {
             }
         }
         Told::Restored { method: own.method, success }
+    }
+
+    /// Remembers which version the first child of the session has chosen.
+    fn note_negotiated(&mut self, text: &str) {
+        if self.negotiated.is_none() {
+            self.negotiated = find(text, &["result", "protocolVersion"])
+                .and_then(|span| text.get(span))
+                .and_then(|token| serde_json::from_str::<Box<str>>(token).ok());
+        }
     }
 
     fn child_request(
@@ -506,6 +558,15 @@ impl Machine {
             reply(out, token, r#""error":{"code":-32600,"message":"\"id\" must be a string or an integer"}"#);
             return Told::Replied("a request without a usable id");
         };
+        if self.shared {
+            // The bridge has declared no capability that this could be about.
+            reply(
+                out,
+                token,
+                r#""error":{"code":-32601,"message":"no client of this session serves requests"}"#,
+            );
+            return Told::Replied("a request in a shared session");
+        }
         if self.asked.len() >= MAX_ASKED {
             reply(out, token, r#""error":{"code":-32603,"message":"too many requests wait for the client"}"#);
             return Told::Replied("too many requests of the child");
@@ -518,6 +579,9 @@ impl Machine {
     }
 
     fn child_notification(&mut self, text: &str, envelope: &Envelope, live: Live<'_>) -> Told {
+        if self.shared {
+            return self.shared_notification(text, envelope);
+        }
         let stream = match &*envelope.method(text.as_bytes()) {
             "notifications/progress" => match self.progress_of(text, envelope) {
                 Some(call) if !call.streams => return Told::Dropped(Dropped::NotStreamable),
@@ -529,6 +593,26 @@ impl Machine {
             _ => StreamId::LISTENING,
         };
         Told::Event { stream, message: flat(text) }
+    }
+
+    /// In a shared session only progress says whose it is: under a token of the bridge's own, which is the call's id.
+    fn shared_notification(&self, text: &str, envelope: &Envelope) -> Told {
+        let progress = envelope.method(text.as_bytes()) == "notifications/progress";
+        let params = envelope.params(text.as_bytes());
+        let span = find(params, &["progressToken"]).filter(|_| progress);
+        let call = span.clone().and_then(|span| BridgeId::echoed(params.get(span)?));
+        let call = call.and_then(|id| self.calls.get(id));
+        let start = envelope.params.as_ref().map_or(0, |params| params.start);
+        match (span, call.map(|call| (call, call.token.as_ref()))) {
+            (Some(_), Some((Call { streams: false, .. }, _))) => Told::Dropped(Dropped::NotStreamable),
+            (Some(span), Some((call, Some(token)))) => {
+                let mut message = BytesMut::new();
+                let span = start + span.start..start + span.end;
+                splice(&mut message, text.as_bytes(), span, token.0.as_json().as_bytes());
+                Told::Event { stream: call.stream, message: message.freeze() }
+            }
+            _ => Told::Dropped(Dropped::Nobodys),
+        }
     }
 
     fn progress_of(&self, text: &str, envelope: &Envelope) -> Option<&Call> {
@@ -726,7 +810,18 @@ impl Machine {
 
     fn write_request(&mut self, message: &Message, id: BridgeId, out: &mut BytesMut) {
         let Some(span) = message.envelope().id.clone() else { return };
-        splice(out, message.text(), span, id.to_string().as_bytes());
+        let name = id.to_string();
+        let token = if self.shared { token_span(message) } else { None };
+        match token {
+            None => splice(out, message.text(), span, name.as_bytes()),
+            Some(token) => {
+                // The later one first: it does not move the other.
+                let (first, second) = if token.start < span.start { (token, span) } else { (span, token) };
+                let mut once = BytesMut::new();
+                splice(&mut once, message.text(), second, name.as_bytes());
+                splice(out, &once, first, name.as_bytes());
+            }
+        }
         out.extend_from_slice(b"\n");
         self.calls.set_written(id);
     }
@@ -742,6 +837,13 @@ impl Machine {
         }
         self.forgotten.push_back(id);
     }
+}
+
+/// Where the progress token of a request stands.
+fn token_span(message: &Message) -> Option<Span> {
+    let start = message.envelope().params.as_ref()?.start;
+    let span = find(message.params(), &["_meta", "progressToken"])?;
+    Some(start + span.start..start + span.end)
 }
 
 /// Answers a request of the child: `token` is its id as it stands, `member` the result or error.

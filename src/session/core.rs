@@ -72,6 +72,8 @@ pub(super) struct Core<'s> {
     /// Why the session must end, once that is clear.
     ending: Option<End>,
     losses: Losses,
+    /// Clients of a shared session whose `initialize` waits for the answer to the bridge's own.
+    strangers: Vec<(StreamId, ClientId)>,
     /// Whether the first child has answered `initialize` with a result.
     opened: bool,
     noise: Ration,
@@ -143,6 +145,7 @@ impl<'s> Core<'s> {
             full: HashMap::new(),
             ending: None,
             losses: Losses { came: began, soon: 0, ungreeted: 0 },
+            strangers: Vec::new(),
             opened: false,
             noise: Ration::new(),
             invalid: Ration::new(),
@@ -219,9 +222,15 @@ impl<'s> Core<'s> {
         }
     }
 
-    pub(super) fn open(&mut self, initialize: &Message, streams: bool, feed: Feed) {
-        let stream = self.add_stream(feed, 1);
-        self.machine.open(initialize, stream, streams, self.began.elapsed(), &mut self.stdin);
+    pub(super) fn open(&mut self, initialize: &Message, first: Option<(Feed, bool)>) {
+        let now = self.began.elapsed();
+        match first {
+            Some((feed, streams)) => {
+                let stream = self.add_stream(feed, 1);
+                self.machine.open(initialize, stream, streams, now, &mut self.stdin);
+            }
+            None => self.machine.open_shared(initialize, now, &mut self.stdin),
+        }
     }
 
     fn add_stream(&mut self, feed: Feed, unanswered: usize) -> StreamId {
@@ -280,6 +289,15 @@ impl<'s> Core<'s> {
     }
 
     fn pass_on(&mut self, message: Message, stream: StreamId, streams: bool) -> Result<(), Refusal> {
+        if self.machine.is_shared()
+            && message.kind() == Kind::Request
+            && message.method() == "initialize"
+            && let Some(id) = message.id()
+        {
+            self.strangers.push((stream, ClientId(id)));
+            self.greet_strangers();
+            return Ok(());
+        }
         let now = self.began.elapsed();
         match self.machine.client(message, stream, streams, now, &mut self.stdin)? {
             Fate::Taken => {}
@@ -291,6 +309,17 @@ impl<'s> Core<'s> {
             Fate::Withdrawn(stream, id) => self.deliver(stream, What::Fault { id, fault: Fault::Cancelled }),
         }
         Ok(())
+    }
+
+    /// Clients that open a session which the bridge has opened for them get the child's answer to the bridge.
+    fn greet_strangers(&mut self) {
+        while let Some((stream, id)) = self.strangers.pop() {
+            let Some(message) = self.machine.greeting(&id) else {
+                self.strangers.push((stream, id));
+                return;
+            };
+            self.deliver(stream, What::Answer { message, success: true });
+        }
     }
 
     fn listen(&mut self, after: Option<EventId>, feed: Feed) {
@@ -444,15 +473,16 @@ impl<'s> Core<'s> {
         let now = self.began.elapsed();
         let streams = &self.streams;
         let told = self.machine.child(text, now, &|stream| is_live(streams, stream), &mut self.stdin);
+        if !self.opened && self.machine.is_open() {
+            self.opened = true;
+            if let Some(version) = self.machine.negotiated() {
+                let _ = self.shared.negotiated.set(version.into());
+            }
+            self.shared.opened.send_replace(Some(Ok(())));
+            self.greet_strangers();
+        }
         match told {
             Told::Answer { stream, message, success } => {
-                if !self.opened && self.machine.is_open() {
-                    self.opened = true;
-                    self.shared.opened.send_replace(Some(Ok(())));
-                }
-                if let (None, Some(version)) = (self.shared.negotiated.get(), self.machine.negotiated()) {
-                    let _ = self.shared.negotiated.set(version.into());
-                }
                 self.deliver(stream, What::Answer { message, success });
             }
             Told::Event { stream, message } => self.deliver(stream, What::Message(message)),
@@ -598,7 +628,8 @@ impl<'s> Core<'s> {
 
     /// Ends everything that is in flight, and every stream.
     pub(super) fn fail(&mut self, why: End) {
-        for (stream, id) in self.machine.abandon() {
+        let strangers = std::mem::take(&mut self.strangers);
+        for (stream, id) in self.machine.abandon().into_iter().chain(strangers) {
             self.deliver(stream, What::Fault { id, fault: Fault::Ended(why) });
         }
         self.streams.clear();

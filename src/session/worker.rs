@@ -36,8 +36,8 @@ pub struct Worker {
     pub(super) shared: Arc<Shared>,
     pub(super) mailbox: mpsc::Receiver<Command>,
     pub(super) initialize: Message,
-    pub(super) streams: bool,
-    pub(super) feed: Feed,
+    /// Where the answer to `initialize` goes, and whether its client takes an event stream; `None`: it is the bridge's own.
+    pub(super) first: Option<(Feed, bool)>,
 }
 
 /// A child as its session sees it.
@@ -123,7 +123,7 @@ impl Worker {
         N: Future<Output = Option<Pipes<W, R>>>,
     {
         let mut core = Core::new(self.config, &self.shared);
-        core.open(&self.initialize, self.streams, self.feed);
+        core.open(&self.initialize, self.first);
         let mut decoder = LineDecoder::new(self.config.max_message);
         let mut stop = self.shared.stop.subscribe();
         let left = Arc::clone(&self.shared.left);

@@ -79,7 +79,9 @@ impl Calls {
     /// Takes a call out: it has ended.
     pub(super) fn remove(&mut self, id: BridgeId) -> Option<Call> {
         let call = self.table.remove(&id)?;
-        self.by_client.remove(&call.client);
+        if self.by_client.get(&call.client) == Some(&id) {
+            self.by_client.remove(&call.client);
+        }
         if let Some(token) = &call.token
             && self.by_token.get(token) == Some(&id)
         {
@@ -113,6 +115,11 @@ impl Calls {
     pub(super) fn find(&self, client: &ClientId) -> Option<(BridgeId, &Call)> {
         let id = *self.by_client.get(client)?;
         Some((id, self.table.get(&id)?))
+    }
+
+    /// How many calls bear this id of a client: clients that share a session do not know of each other's.
+    pub(super) fn count(&self, client: &ClientId) -> usize {
+        self.table.values().filter(|call| call.client == *client).count()
     }
 
     pub(super) fn with_token(&self, token: &ProgressToken) -> Option<&Call> {
