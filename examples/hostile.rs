@@ -73,6 +73,7 @@ const MODES: &[(&str, &str)] = &[
 const TOOLS: &[(&str, &str)] = &[
     ("echo", "{text} -> the text"),
     ("sleep", "{ms} -> \"slept\", later"),
+    ("tell", "{text, ms, times} -> the text, later; before that so often as progress and as a log message"),
     ("seen", "all messages read so far: [{method, id, requestId}, …], answers with their result or error"),
     ("exit", "{code?, signal?} ends the process without an answer"),
     ("listfd", "the open file descriptors and what they are"),
@@ -322,6 +323,17 @@ impl Server {
                 thread::sleep(Duration::from_millis(length));
                 server.answer_call(&id, "slept");
             });
+        } else if tool == "tell" {
+            let (server, id) = (Arc::clone(self), id.clone());
+            let (times, token) =
+                (arguments["times"].as_u64().unwrap_or(0), params["_meta"]["progressToken"].clone());
+            thread::spawn(move || {
+                for n in 1..=times {
+                    server.tell(&token, n, &said);
+                }
+                thread::sleep(Duration::from_millis(length));
+                server.answer_call(&id, &said);
+            });
         } else {
             self.answer_call(id, &said);
         }
@@ -502,6 +514,16 @@ impl Server {
         self.send(
             &json!({ "jsonrpc": "2.0", "id": id, "method": "sampling/createMessage", "params": params }),
         );
+    }
+
+    fn tell(&self, token: &Value, n: u64, said: &str) {
+        let progress = json!({ "progressToken": token, "progress": n, "message": said });
+        let log = json!({ "level": "info", "data": said });
+        for (method, params) in [("progress", progress), ("message", log)] {
+            self.send(
+                &json!({ "jsonrpc": "2.0", "method": format!("notifications/{method}"), "params": params }),
+            );
+        }
     }
 
     fn send(&self, message: &Value) {

@@ -60,6 +60,8 @@ pub struct Command {
 pub struct Environment {
     /// The variables it inherits if they are there; `None`: all, less what is the bridge's own.
     pub only: Option<Vec<OsString>>,
+    /// The variables it does not inherit: a client may give them, and where one does not they are not set.
+    pub never: Vec<OsString>,
     /// Variables to set.
     pub set: Vec<(OsString, OsString)>,
 }
@@ -72,6 +74,7 @@ impl Environment {
         // A value that begins like a shell function is run by an old bash (CVE-2014-6271).
         let harmless = |value: &OsStr| !value.as_encoded_bytes().starts_with(b"()");
         let wanted = |name: &OsStr, value: &OsStr| match &self.only {
+            _ if self.never.iter().any(|never| never == name) => false,
             Some(only) => only.iter().any(|one| one == name) && harmless(value),
             None => true,
         };

@@ -170,7 +170,7 @@ pub struct Options {
 /// The environment, as far as options are concerned. A seam: tests bring their own.
 pub trait Environment {
     /// The value of a variable.
-    fn get(&self, name: &str) -> Option<String>;
+    fn get(&self, name: &str) -> Option<OsString>;
     /// The names of all variables.
     fn names(&self) -> Vec<String>;
 }
@@ -267,12 +267,18 @@ impl Source<'_> {
     }
 
     /// The text of an option and the name to blame for it.
-    fn text(&self, option: &str, given: Option<String>) -> Option<(String, String)> {
+    fn text(&self, option: &str, given: Option<String>) -> Result<Option<(String, String)>, String> {
         let variable = self.variable(option);
         match given {
-            Some(text) => Some((text, format!("--{option}"))),
-            None => self.environment.get(&variable).map(|text| (text, variable)),
+            Some(text) => Ok(Some((text, format!("--{option}")))),
+            None => Ok(self.get(&variable)?.map(|text| (text, variable))),
         }
+    }
+
+    /// A variable that is no text is a mistake, and never as good as none: it may be a token.
+    fn get(&self, variable: &str) -> Result<Option<String>, String> {
+        let text = self.environment.get(variable).map(OsString::into_string).transpose();
+        text.map_err(|_| format!("{variable} is not UTF-8"))
     }
 
     fn value<T>(
@@ -282,20 +288,20 @@ impl Source<'_> {
         default: T,
         read: impl Fn(&str) -> Result<T, String>,
     ) -> Result<T, String> {
-        match self.text(option, given) {
+        match self.text(option, given)? {
             None => Ok(default),
             Some((text, name)) => read(text.trim()).map_err(|cure| format!("{name} is {text:?}: {cure}")),
         }
     }
 
-    fn list(&self, option: &str, given: Vec<String>) -> Vec<(String, String)> {
+    fn list(&self, option: &str, given: Vec<String>) -> Result<Vec<(String, String)>, String> {
         let variable = self.variable(option);
         if !given.is_empty() {
-            return given.into_iter().map(|text| (text, format!("--{option}"))).collect();
+            return Ok(given.into_iter().map(|text| (text, format!("--{option}"))).collect());
         }
-        let text = self.environment.get(&variable).unwrap_or_default();
+        let text = self.get(&variable)?.unwrap_or_default();
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-        lines.map(|line| (line.to_owned(), variable.clone())).collect()
+        Ok(lines.map(|line| (line.to_owned(), variable.clone())).collect())
     }
 
     /// Each entry of a list, read.
@@ -308,12 +314,12 @@ impl Source<'_> {
         let read = |(text, name): (String, String)| {
             read(&text).map_err(|cure| format!("{name} is {text:?}: {cure}"))
         };
-        self.list(option, given).into_iter().map(read).collect()
+        self.list(option, given)?.into_iter().map(read).collect()
     }
 
     /// What must not stand on a command line, where every process of the machine can read it.
-    fn secret(&self, option: &str) -> Option<Secret> {
-        self.environment.get(&self.variable(option)).map(Secret::new)
+    fn secret(&self, option: &str) -> Result<Option<Secret>, String> {
+        Ok(self.get(&self.variable(option))?.map(Secret::new))
     }
 
     fn switch(&self, option: &str, given: bool) -> Result<bool, String> {
@@ -332,7 +338,7 @@ fn validate(
     command: Vec<OsString>,
     container: Option<&'static str>,
 ) -> Result<Options, String> {
-    let (listen, listen_because) = match (source.text("listen", given.listen), container) {
+    let (listen, listen_because) = match (source.text("listen", given.listen)?, container) {
         (Some((text, name)), _) => {
             let because = if name.starts_with("--") { "--listen" } else { "MCP_BRIDGE_LISTEN" };
             (address(text.trim()).map_err(|cure| format!("{name} is {text:?}: {cure}"))?, because)
@@ -348,8 +354,8 @@ fn validate(
         "0" => Ok(0),
         _ => positive(text),
     })?;
-    let token_file = source.text("token-file", given.token_file).map(|(text, _)| PathBuf::from(text));
-    let token = source.secret("token");
+    let token_file = source.text("token-file", given.token_file)?.map(|(text, _)| PathBuf::from(text));
+    let token = source.secret("token")?;
     if token_file.is_some() && token.is_some() {
         return Err("--token-file and MCP_BRIDGE_TOKEN are both given: which one counts?".to_owned());
     }
@@ -359,6 +365,11 @@ fn validate(
         return Err("--pass-env needs --clean-env: without it every variable is passed on".to_owned());
     }
     let env_from_header = source.each("env-from-header", given.env_from_header, env_from_header)?;
+    let mut variables: Vec<&String> = env_from_header.iter().map(|(variable, _)| variable).collect();
+    variables.sort();
+    if let Some([variable, _]) = variables.windows(2).find(|pair| pair.first() == pair.last()) {
+        return Err(format!("--env-from-header gives {variable} twice: which header counts?"));
+    }
     let authorized = token_file.is_some() || token.is_some();
     if authorized && env_from_header.iter().any(|(_, header)| header == "authorization") {
         return Err(
@@ -419,7 +430,7 @@ fn validate(
         warm,
         session_key,
         replica: source.value("replica", given.replica, None, |text| replica(text).map(Some))?,
-        cwd: source.text("cwd", given.cwd).map(|(text, _)| PathBuf::from(text)),
+        cwd: source.text("cwd", given.cwd)?.map(|(text, _)| PathBuf::from(text)),
         env: source.each("env", given.env, assignment)?,
         clean_env,
         pass_env,

@@ -248,7 +248,7 @@ impl Http {
         }
         guard::check_body_head(&parts.headers, self.config.max_body).map_err(alone)?;
         let (session, connection) = compat.find(parts, *caller).map_err(alone)?;
-        let environment = guard::environment(&parts.headers, &self.config.env_from_header).map_err(alone)?;
+        let environment = guard::environment(&parts.headers, &self.config.env_from_header);
         let (body, room) = self.read(body, session.as_ref()).await?;
         compat::post(&connection, body, room, environment, &self.sessions).await
     }

@@ -1,5 +1,6 @@
 //! Options, log, bind, print, run, exit code.
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -247,6 +248,7 @@ impl Means {
         let passed = options.pass_env.iter().map(Into::into);
         let environment = child::Environment {
             only: options.clean_env.then(|| minimal.chain(passed).collect()),
+            never: options.env_from_header.iter().map(|(variable, _)| variable.into()).collect(),
             set: options.env.iter().map(|(name, value)| (name.into(), value.into())).collect(),
         };
         let command = Command::new(&options.command, options.cwd.clone(), environment).map_err(|why| {
@@ -352,8 +354,8 @@ fn http_config(
 struct Environment;
 
 impl cli::Environment for Environment {
-    fn get(&self, name: &str) -> Option<String> {
-        std::env::var(name).ok()
+    fn get(&self, name: &str) -> Option<OsString> {
+        std::env::var_os(name)
     }
 
     fn names(&self) -> Vec<String> {

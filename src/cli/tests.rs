@@ -6,8 +6,8 @@ use std::collections::HashMap;
 struct Variables(HashMap<String, String>);
 
 impl Environment for Variables {
-    fn get(&self, name: &str) -> Option<String> {
-        self.0.get(name).cloned()
+    fn get(&self, name: &str) -> Option<OsString> {
+        self.0.get(name).map(Into::into)
     }
     fn names(&self) -> Vec<String> {
         self.0.keys().cloned().collect()
@@ -84,6 +84,32 @@ fn each_mistake_names_the_option_the_value_and_the_cure() {
         ("--log xml -- x", "write text or json"),
         ("--allow-origin * -- x", "without a path and without *"),
         ("--allow-host http://a -- x", "without scheme"),
+        ("--max-lifetime 0s -- x", "--max-lifetime is \"0s\": must be longer than zero"),
+        ("--max-starting 0 -- x", "--max-starting is \"0\": write a number from 1"),
+        ("--warm many -- x", "--warm is \"many\": write a number from 1"),
+        ("--on-exit restart -- x", "--on-exit is \"restart\": write end or respawn"),
+        ("--token 0123456789abcdef -- x", "--help lists the options"), // every process could read it there
+        ("--resource-metadata app.example -- x", "--resource-metadata is \"app.example\": write a URL"),
+        ("--resource-metadata ftp://app.example -- x", "write a URL"),
+        ("--resource-metadata https:// -- x", "write a URL"),
+        ("--resource-metadata https://a\"b -- x", "write a URL"), // it stands between quotes in a header
+        ("--authorization-server login -- x", "--authorization-server is \"login\": write a URL"),
+        ("--pass-env HOME -- x", "--pass-env needs --clean-env"),
+        ("--clean-env --pass-env A=1 -- x", "--pass-env is \"A=1\": write the name of a variable"),
+        ("--clean-env --pass-env 1A -- x", "write the name of a variable"),
+        ("--clean-env --pass-env= -- x", "write the name of a variable"),
+        ("--env-from-header KEY -- x", "--env-from-header is \"KEY\": write NAME=HEADER"),
+        ("--env-from-header KEY= -- x", "write NAME=HEADER"),
+        ("--env-from-header =X-Key -- x", "write NAME=HEADER"),
+        ("--env-from-header 1KEY=X-Key -- x", "write NAME=HEADER"),
+        ("--env-from-header KEY=X:Key -- x", "write NAME=HEADER"),
+        ("--env-from-header KEY=X-Key=1 -- x", "write NAME=HEADER"),
+        ("--env-from-header PATH=X-Key -- x", "--env-from-header is \"PATH=X-Key\": PATH decides what"),
+        ("--warm 1 --env-from-header KEY=X-Key -- x", "--warm and --env-from-header exclude each other"),
+        (
+            "--token-file t --env-from-header KEY=Authorization -- x",
+            "--env-from-header takes Authorization, which carries the bridge's own token: use another header",
+        ),
         ("--no-such-option -- x", "--help lists the options"),
         ("npx server", "The server's command goes behind --"),
         ("", "no server command; it goes behind --"),
@@ -96,6 +122,110 @@ fn each_mistake_names_the_option_the_value_and_the_cure() {
     let text = error("-- x", &[("MCP_BRIDGE_LOG", "xml")]);
     assert!(text.starts_with("MCP_BRIDGE_LOG is \"xml\""), "{text}");
     assert!(error("-- x", &[("MCP_BRIDGE_LAZY", "maybe")]).contains("write 1 or 0"));
+}
+
+#[test]
+fn a_client_sets_no_variable_that_decides_what_runs() {
+    for name in [
+        "LD_PRELOAD",
+        "LD_LIBRARY_PATH",
+        "LD_AUDIT",
+        "DYLD_INSERT_LIBRARIES",
+        "GLIBC_TUNABLES",
+        "MALLOC_CHECK_",
+        "GCONV_PATH",
+        "LOCPATH",
+        "NLSPATH",
+        "PATH",
+        "HOME",
+        "SHELL",
+        "TMPDIR",
+        "ENV",
+        "BASH_ENV",
+        "BASH_FUNC_ls",
+        "BASHOPTS",
+        "SHELLOPTS",
+        "IFS",
+        "CDPATH",
+        "PS4",
+        "PROMPT_COMMAND",
+        "EDITOR",
+        "VISUAL",
+        "PAGER",
+        "BROWSER",
+        "NODE_OPTIONS",
+        "NODE_PATH",
+        "JAVA_TOOL_OPTIONS",
+        "PYTHONPATH",
+        "PYTHONSTARTUP",
+        "PERL5OPT",
+        "PERL5LIB",
+        "RUBYOPT",
+        "RUBYLIB",
+        "GIT_SSH_COMMAND",
+        "SSH_ASKPASS",
+        "NPM_CONFIG_REGISTRY",
+        "npm_config_registry",
+        "MCP_BRIDGE_TOKEN",
+        "MCP_BRIDGE_CHILD",
+        "Ld_Preload",
+        "path",
+    ] {
+        let text = error(&format!("--env-from-header {name}=X-Key -- x"), &[]);
+        assert!(text.contains(&format!("{name} decides what")), "{name}: {text}");
+    }
+    let harmless = ["GITHUB_TOKEN", "LDAP_URL", "MY_PATH", "GITLAB_TOKEN", "NODE_ENV", "_", "x1"];
+    for name in harmless {
+        let given = options(&format!("--env-from-header {name}=X_Key-1 -- x"), &[]);
+        assert_eq!(given.env_from_header, [(name.to_owned(), "x_key-1".to_owned())]);
+    }
+}
+
+#[test]
+fn a_client_sets_no_variable_of_further_shells_and_interpreters() {
+    for name in [
+        "ZDOTDIR",
+        "FPATH",
+        "BASH_LOADABLES_PATH",
+        "JDK_JAVA_OPTIONS",
+        "_JAVA_OPTIONS",
+        "CLASSPATH",
+        "LUA_INIT",
+        "LUA_PATH",
+        "LUA_CPATH",
+        "PHPRC",
+        "PHP_INI_SCAN_DIR",
+        "DOTNET_STARTUP_HOOKS",
+        "CORECLR_PROFILER_PATH",
+        "OPENSSL_CONF",
+        "OPENSSL_MODULES",
+        "ERL_AFLAGS",
+        "R_PROFILE",
+        "GEM_PATH",
+        "BUNDLE_GEMFILE",
+        "LESSOPEN",
+    ] {
+        assert!(run(&format!("--env-from-header {name}=X-Key -- x"), &[], None).is_err(), "{name}");
+    }
+}
+
+#[test]
+fn a_token_is_given_once_and_never_shown() {
+    const TOKEN: (&str, &str) = ("MCP_BRIDGE_TOKEN", "hunter2-hunter2-hunter2");
+    let given = options("-- x", &[TOKEN]);
+    assert_eq!(given.token.as_ref().map(Secret::reveal), Some(TOKEN.1));
+    assert!(!format!("{given:?}").contains("hunter2"), "{given:?}");
+    assert!(given.unknown_variables.is_empty(), "{:?}", given.unknown_variables);
+    for (line, want) in [
+        ("--token-file t -- x", "--token-file and MCP_BRIDGE_TOKEN are both given"),
+        ("--env-from-header KEY=authorization -- x", "--env-from-header takes Authorization"),
+    ] {
+        let text = error(line, &[TOKEN]);
+        assert!(text.contains(want) && !text.contains("hunter2"), "{line}: {text}");
+    }
+    assert!(options("--token-file t -- x", &[]).token.is_none());
+    // Without a token of its own the bridge has no use for the header, and a server may.
+    assert_eq!(options("--env-from-header KEY=Authorization -- x", &[]).env_from_header.len(), 1);
 }
 
 #[test]

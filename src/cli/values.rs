@@ -101,7 +101,7 @@ pub(super) fn assignment(text: &str) -> Result<(String, String), String> {
 }
 
 /// Variables that make a loader, a shell or an interpreter run something else: a client's value must not get there.
-const DANGEROUS: [&str; 22] = [
+const DANGEROUS: &[&str] = &[
     "PATH",
     "HOME",
     "SHELL",
@@ -124,8 +124,23 @@ const DANGEROUS: [&str; 22] = [
     "NODE_OPTIONS",
     "NODE_PATH",
     "JAVA_TOOL_OPTIONS",
+    "JDK_JAVA_OPTIONS",
+    "_JAVA_OPTIONS",
+    "CLASSPATH",
+    "ZDOTDIR",
+    "FPATH",
+    "BASH_LOADABLES_PATH",
+    "PHPRC",
+    "PHP_INI_SCAN_DIR",
+    "GEM_PATH",
+    "GEM_HOME",
+    "LESSOPEN",
+    "LESSCLOSE",
+    "MANPAGER",
+    "R_PROFILE",
+    "R_ENVIRON",
 ];
-const DANGEROUS_FAMILIES: [&str; 12] = [
+const DANGEROUS_FAMILIES: &[&str] = &[
     "LD_",
     "DYLD_",
     "GLIBC_",
@@ -138,6 +153,15 @@ const DANGEROUS_FAMILIES: [&str; 12] = [
     "SSH_",
     "MCP_BRIDGE_",
     "NPM_CONFIG_",
+    "LUA_",
+    "DOTNET_",
+    "CORECLR_",
+    "COMPLUS_",
+    "COR_",
+    "OPENSSL_",
+    "ERL_",
+    "BUNDLE_",
+    "R_PROFILE",
 ];
 
 pub(super) fn env_from_header(text: &str) -> Result<(String, String), String> {

@@ -50,9 +50,9 @@ impl Metadata {
         if authorization_servers.is_empty() {
             return Ok(Self { url, document: None });
         }
-        let Some((origin, path)) = url.split_once(WELL_KNOWN) else {
+        let Some((origin, path)) = split(&url) else {
             return Err(format!(
-                "--resource-metadata is {url:?}: to be served here it has {WELL_KNOWN} behind the host"
+                "--resource-metadata is {url:?}: to be served here it has {WELL_KNOWN} right behind the host"
             ));
         };
         let document = serde_json::json!({
@@ -73,4 +73,14 @@ impl Metadata {
     pub(super) fn answer(&self) -> Response<Body> {
         json(StatusCode::OK, self.document.clone().unwrap_or_default())
     }
+}
+
+/// The two halves of the resource's own URL, between which the well-known part stands.
+fn split(url: &str) -> Option<(&str, &str)> {
+    let host = url.find("://")? + 3;
+    let slash = host + url.get(host..)?.find('/')?;
+    let (origin, path) = (url.get(..slash)?, url.get(slash..)?);
+    let rest = path.strip_prefix(WELL_KNOWN)?;
+    let whole = rest.is_empty() || (rest.starts_with('/') && rest.len() > 1);
+    (whole && !origin.contains('@')).then_some((origin, rest))
 }

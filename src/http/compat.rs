@@ -129,13 +129,14 @@ pub(super) async fn post(
     connection: &Connection,
     body: Bytes,
     room: Option<Room>,
-    environment: Vec<(OsString, OsString)>,
+    environment: Result<Vec<(OsString, OsString)>, Problem>,
     sessions: &Arc<Sessions>,
 ) -> Result<Response<Body>, Refused> {
     let message = parse_one(body)?;
     let id = message.id();
     let request = message.kind() == Kind::Request;
     if request && message.method() == "initialize" {
+        let environment = environment.map_err(|problem| (problem, id.clone()))?;
         return initialize(connection, message, environment, sessions).await.map_err(|problem| (problem, id));
     }
     let session = match &*lock(&connection.state) {

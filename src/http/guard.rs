@@ -164,7 +164,10 @@ pub fn environment(
         if values.next().is_some() {
             return Err(Problem::Header("a header that becomes a variable of the server occurs twice"));
         }
-        let text = value.to_str().ok().filter(|text| text.len() <= MAX_FROM_HEADER && !text.contains('\t'));
+        // What begins like a shell function is run by an old bash (CVE-2014-6271).
+        let harmless =
+            |text: &&str| text.len() <= MAX_FROM_HEADER && !text.contains('\t') && !text.starts_with("()");
+        let text = value.to_str().ok().filter(harmless);
         let Some(text) = text else {
             let why = "a header that becomes a variable of the server is longer than 8 KiB or has other than visible characters";
             return Err(Problem::Header(why));

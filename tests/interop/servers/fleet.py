@@ -64,7 +64,7 @@ class Server:
 
     def environment(self, mark):
         env = {key: value for key, value in os.environ.items() if not key.startswith("MCP_BRIDGE_")}
-        env |= {"HOME": str(self.folder / "home"), "TZ": "UTC", "NO_PROXY": "127.0.0.1", "DO_NOT_TRACK": "1"}
+        env |= {"HOME": str(self.folder / "home"), "TZ": "UTC", "NO_PROXY": "127.0.0.1", "DO_NOT_TRACK": "1", "SERENA_USAGE_REPORTING": "false"}
         env |= {key: value.replace("{here}", str(self.folder)) for key, value in self.env.items()}
         return env | {Bridge.MARK: mark}
 

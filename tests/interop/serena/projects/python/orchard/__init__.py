@@ -1,0 +1,1 @@
+"""An orchard with a few trees."""

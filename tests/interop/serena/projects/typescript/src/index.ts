@@ -1,0 +1,3 @@
+import { starter } from "./shelf";
+
+export const best: string = starter().thickest().title;
