@@ -169,6 +169,7 @@ async fn run(options: &Options, means: Means, open_files: Option<u64>) -> u8 {
         second = stop_signal(&mut signals, &sessions, tokens.as_deref()), if patient => second.exit_code(),
         else => first.exit_code(),
     };
+    sessions.drain(); // where nobody has yet: nothing is started any more
     if sessions.count() > 0 {
         sessions.end_all();
         sessions.kill_all();

@@ -132,6 +132,8 @@ struct Registry {
     ended: HashMap<SessionId, Owned<End>>,
     ended_order: VecDeque<SessionId>,
     ahead: Ahead,
+    /// Whether children are to be started ahead when a pause is over.
+    refilling: bool,
     /// How many sessions have ended whose children are still leaving.
     leaving: usize,
     /// How many clients wait for a seat.
@@ -206,11 +208,28 @@ impl Sessions {
 
     /// Replaces children that sessions have taken.
     fn refill(self: &Arc<Self>) {
-        if self.config.warm > 0
-            && let Err(error) = self.fill(self.config.warm)
-        {
-            warn!(event = "child.spawn_failed", %error);
+        if self.config.warm == 0 {
+            return;
         }
+        if let Some(pause) = self.spawning.pause() {
+            self.refill_after(pause);
+        } else if let Err(error) = self.fill(self.config.warm) {
+            warn!(event = "child.spawn_failed", %error);
+            self.refill_after(jittered(u32::MAX)); // want of a resource: nobody else may come and ask
+        }
+    }
+
+    /// Replaces them when a pause is over. One such plan is enough.
+    fn refill_after(self: &Arc<Self>, pause: Duration) {
+        if std::mem::replace(&mut self.lock().refilling, true) {
+            return;
+        }
+        let this = Arc::clone(self);
+        tokio::spawn(async move {
+            sleep(pause).await;
+            this.lock().refilling = false;
+            this.refill();
+        });
     }
 
     /// The place of a session whose children are gone can be given to another.
@@ -487,10 +506,8 @@ async fn watch_unused(sessions: Weak<Sessions>, mut process: Process) {
     let status = &*describe(status).to_string();
     warn!(event = "child.exit", phase = "before_session", pid = process.pid(), status);
     sessions.note_crash();
-    if sessions.config.warm > 0 {
-        sleep(jittered(failures)).await;
-        sessions.refill();
-    }
+    sleep(jittered(failures)).await;
+    sessions.refill();
 }
 
 fn describe(status: Option<Status>) -> Exit {

@@ -23,7 +23,8 @@ pub(super) struct Arguments {
     /// when all sessions are taken, end the longest idle one to make room instead of answering 503
     #[argh(switch)]
     pub(super) evict: bool,
-    /// how many servers may be starting at once, from process start to the answer to initialize, at most 5s each (4)
+    /// how many servers may be starting at once, from process start to the answer to initialize, at most 5s each; those
+    /// that --warm starts are not counted (4)
     #[argh(option)]
     pub(super) max_starting: Option<String>,
     /// when a session's server exits: end the session, or respawn the server and keep the session's id (end)

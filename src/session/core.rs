@@ -2,10 +2,11 @@
 //! is asked, and gives what the machine says to the streams.
 
 use std::collections::HashMap;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
@@ -72,6 +73,8 @@ pub(super) struct Core<'s> {
     /// Why the session must end, once that is clear.
     ending: Option<End>,
     losses: Losses,
+    /// Waits to hear that the present child, which is not the first, has answered.
+    greeted: Option<Arc<Notify>>,
     /// Clients of a shared session whose `initialize` waits for the answer to the bridge's own.
     strangers: Vec<(StreamId, ClientId)>,
     /// Whether the first child has answered `initialize` with a result.
@@ -145,6 +148,7 @@ impl<'s> Core<'s> {
             full: HashMap::new(),
             ending: None,
             losses: Losses { came: began, soon: 0, ungreeted: 0 },
+            greeted: None,
             strangers: Vec::new(),
             opened: false,
             noise: Ration::new(),
@@ -489,6 +493,7 @@ impl<'s> Core<'s> {
             Told::Restored { method, success: true } => {
                 if method == "initialize" {
                     self.losses.ungreeted = 0;
+                    self.say_greeted();
                 }
                 debug!(event = "child.restored", sid = self.sid(), method);
             }
@@ -612,6 +617,7 @@ impl<'s> Core<'s> {
         }
         self.losses.soon += 1;
         self.losses.ungreeted += 1;
+        self.say_greeted();
         self.ending = None;
         self.stdin = BytesMut::new();
         for (stream, id) in self.machine.lose() {
@@ -620,9 +626,17 @@ impl<'s> Core<'s> {
         Some(self.losses.soon)
     }
 
+    /// The present child is no longer starting.
+    fn say_greeted(&mut self) {
+        if let Some(greeted) = self.greeted.take() {
+            greeted.notify_one();
+        }
+    }
+
     /// A new child is there.
-    pub(super) fn greet(&mut self) {
+    pub(super) fn greet(&mut self, greeted: Arc<Notify>) {
         self.losses.came = Instant::now();
+        self.greeted = Some(greeted);
         self.machine.greet(self.began.elapsed(), &mut self.stdin);
     }
 

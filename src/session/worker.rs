@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::core::Core;
@@ -48,6 +48,8 @@ pub struct Pipes<W, R> {
     pub stdout: R,
     /// Its end.
     pub exit: Pin<Box<dyn Future<Output = Exit> + Send>>,
+    /// Told when it has answered `initialize`, where it comes in the place of another, or is lost before.
+    pub greeted: Arc<Notify>,
 }
 
 /// A child that a session has lost.
@@ -161,7 +163,7 @@ impl Worker {
                 timer.as_mut().reset(armed);
             }
             let (stdin, stdout, exit) = match &mut child {
-                Some(Pipes { stdin, stdout, exit }) => (Some(stdin), Some(stdout), Some(exit)),
+                Some(Pipes { stdin, stdout, exit, .. }) => (Some(stdin), Some(stdout), Some(exit)),
                 None => (None, None, None),
             };
             tokio::select! {
@@ -201,7 +203,8 @@ impl Worker {
                     child = another;
                     match (&child, lost) {
                         (None, Some(why)) => break why,
-                        _ => core.greet(),
+                        (None, None) => {}
+                        (Some(child), _) => core.greet(Arc::clone(&child.greeted)),
                     }
                 }
                 Some(command) = self.mailbox.recv(), if core.accepting() && dying.is_none() => {

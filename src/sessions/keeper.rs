@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use tokio::io::{copy, sink};
 use tokio::net::unix::pipe::{Receiver, Sender};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
-use super::spawning::{Start, jittered};
+use super::spawning::{SHARE, Start, jittered};
 use super::{Sessions, describe};
 use crate::child::{Child, Farewell, Process};
 use crate::secret::Digest;
@@ -37,6 +37,7 @@ pub(super) struct Keeper {
 impl Drop for Keeper {
     fn drop(&mut self) {
         drop(self.seat.take());
+        self.sessions.bury(self.session.id(), End::Shutdown); // where the runtime has ended before the session
         self.sessions.seat_freed();
     }
 }
@@ -98,8 +99,9 @@ impl Keeper {
                 Ok(child) => {
                     info!(event = "child.respawned", sid, pid = child.process.pid());
                     self.hold(child.process.clone());
-                    tokio::spawn(give_back(start, child.process.clone()));
-                    return Some(pipes(child));
+                    let pipes = pipes(child);
+                    tokio::spawn(give_back(start, Arc::clone(&pipes.greeted)));
+                    return Some(pipes);
                 }
                 Err(error) => {
                     warn!(event = "child.spawn_failed", sid, %error);
@@ -122,9 +124,9 @@ impl Keeper {
     }
 }
 
-/// A child that comes in the place of another is starting for as long as one that opens a session may be.
-async fn give_back(start: Start, mut process: Process) {
-    let _ = tokio::time::timeout(super::spawning::SHARE, process.exit.wait()).await;
+/// A child that comes in the place of another is starting until it has answered, or is lost, or had its time.
+async fn give_back(start: Start, greeted: Arc<Notify>) {
+    let _ = tokio::time::timeout(SHARE, greeted.notified()).await;
     drop(start);
 }
 
@@ -142,7 +144,8 @@ fn hint(why: End) -> Option<&'static str> {
 fn pipes(child: Child<()>) -> Pipes<Sender, Receiver> {
     let Child { process, stdin, stdout, stderr: () } = child;
     let mut exit = process.exit;
-    Pipes { stdin, stdout, exit: Box::pin(async move { describe(exit.wait().await) }) }
+    let exit = Box::pin(async move { describe(exit.wait().await) });
+    Pipes { stdin, stdout, exit, greeted: Arc::default() }
 }
 
 impl Sessions {

@@ -63,6 +63,9 @@ impl Spawning {
     pub(super) fn failed(&self) -> Option<Duration> {
         let now = Instant::now();
         let mut crashes = self.lock();
+        if crashes.until.is_some_and(|until| now < until) {
+            return None; // it was started before the pause, and says nothing new
+        }
         let (count, within) = CRASHES;
         crashes.recent.push_back(now);
         while crashes.recent.len() > count {
@@ -108,6 +111,10 @@ mod tests {
         let pause = spawning.failed().expect("a loop");
         assert!(pause <= Duration::from_secs(1), "{pause:?}");
         assert!(spawning.pause().is_none_or(|left| left <= pause));
+        if let Some(left) = spawning.pause() {
+            assert_eq!(spawning.failed(), None, "who was started before");
+            assert_eq!(spawning.pause(), Some(left));
+        }
         tokio::time::advance(Duration::from_secs(3600)).await;
         assert_eq!(spawning.pause(), None, "then one may try");
         assert!(spawning.failed().is_some(), "and if that fails too it is the same loop");

@@ -192,7 +192,7 @@ fn pipes(size: usize) -> (Pipes<DuplexStream, DuplexStream>, Child) {
     };
     let stdin_lines = BufReader::new(childs_stdin).lines();
     let child = Child { stdin: Some(stdin_lines), stdout: Some(childs_stdout), exit: Some(exit) };
-    (Pipes { stdin, stdout, exit: Box::pin(exited) }, child)
+    (Pipes { stdin, stdout, exit: Box::pin(exited), greeted: Arc::default() }, child)
 }
 
 async fn post(session: &Session, text: &str, streams: bool) -> Result<Reader, End> {
