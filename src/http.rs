@@ -4,7 +4,6 @@
 //! HTTP 200 with a JSON-RPC result or error, whatever went wrong. A status that a gateway would retry must not stand
 //! for work that has been done.
 
-use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +28,7 @@ mod answer;
 pub mod body;
 mod compat;
 pub mod guard;
+mod keyed;
 pub mod reply;
 
 use admin::Metadata;
@@ -36,6 +36,7 @@ use answer::{First, event_stream};
 use body::{Body, EventStream, Leave};
 use compat::Compat;
 use guard::{Accepts, MCP_PROTOCOL_VERSION, MCP_SESSION_ID, Trust};
+pub use keyed::SessionKey;
 use reply::{Problem, empty, refuse};
 
 /// How many messages a batch may have: each costs more memory than its few bytes of the body.
@@ -46,15 +47,6 @@ const METHODS: &str = "GET, POST, DELETE, OPTIONS";
 
 /// What it offers to a request that names none: there is nothing to listen to and nothing to end.
 const METHODS_ALONE: &str = "POST, OPTIONS";
-
-/// What names the session of a request that carries no `Mcp-Session-Id`.
-#[derive(Clone, Debug)]
-pub enum SessionKey {
-    /// The value of this header.
-    Header(HeaderName),
-    /// Nothing: all such requests have one session.
-    Shared,
-}
 
 /// What an operator sets.
 #[derive(Clone, Debug)]
@@ -101,35 +93,6 @@ struct Asking<'p> {
     parts: &'p Parts,
     /// Whose token it carries.
     caller: Option<Digest>,
-}
-
-/// The name of a session that has no id for its clients, and what its child gets from them.
-struct Keyed {
-    key: Digest,
-    environment: Vec<(OsString, OsString)>,
-}
-
-impl Keyed {
-    /// How the bridge opens the session: in its own name, as a client that can do nothing but ask, and with the revision
-    /// that its first client speaks.
-    fn opening(
-        self,
-        headers: &HeaderMap,
-        first: &Message,
-        owner: Option<Digest>,
-    ) -> Result<Opening, Refused> {
-        let wanted = find(first.params(), &["protocolVersion"]).and_then(|span| first.params().get(span));
-        let wanted = wanted.filter(|_| first.method() == "initialize").map(|text| text.trim_matches('"'));
-        let header = headers.get(MCP_PROTOCOL_VERSION).and_then(|value| value.to_str().ok());
-        let revision = wanted.or(header).and_then(Revision::parse).filter(|revision| !revision.modern());
-        let text = format!(
-            r#"{{"jsonrpc":"2.0","id":0,"method":"initialize","params":{{"protocolVersion":"{}","capabilities":{{}},"clientInfo":{{"name":"mcp-bridge","version":"{}"}}}}}}"#,
-            revision.unwrap_or(Revision::R2025_11_25),
-            env!("CARGO_PKG_VERSION"),
-        );
-        let initialize = parse_one(text.into())?;
-        Ok(Opening { initialize, streams: false, owner, environment: self.environment })
-    }
 }
 
 /// A refusal and the id of the request it is about.
@@ -263,35 +226,6 @@ impl Http {
         read.map_err(|problem| (problem, None))
     }
 
-    /// What names the session of a request that carries no id.
-    ///
-    /// # Errors
-    /// [`Problem::Header`].
-    fn keyed(&self, asking: &Asking<'_>) -> Result<Option<Keyed>, Problem> {
-        let headers = &asking.parts.headers;
-        let value = match &self.config.session_key {
-            None => return Ok(None),
-            Some(SessionKey::Shared) => None,
-            Some(SessionKey::Header(name)) => {
-                let mut values = headers.get_all(name).iter();
-                let Some(value) = values.next() else { return Ok(None) };
-                if values.next().is_some() {
-                    return Err(Problem::Header("the header that names the session occurs twice"));
-                }
-                Some(value.as_bytes())
-            }
-        };
-        let environment = guard::environment(headers, &self.config.env_from_header)?;
-        // Whoever comes with another token or another value for the child's environment is somebody else.
-        let caller = asking.caller.as_ref().map(Digest::as_bytes);
-        let variables =
-            environment.iter().flat_map(|(name, value)| [name, value]).map(|text| text.as_encoded_bytes());
-        let key = Digest::of_all(
-            [value.unwrap_or_default(), caller.unwrap_or_default()].into_iter().chain(variables),
-        );
-        Ok(Some(Keyed { key, environment }))
-    }
-
     async fn post(&self, asking: &Asking<'_>, body: Incoming) -> Result<Response<Body>, Refused> {
         let headers = &asking.parts.headers;
         let accepts = guard::accepts(headers);
@@ -312,7 +246,9 @@ impl Http {
         let (body, room) = self.read(body, session.as_ref()).await?;
         let posted = parse(&body, session.as_ref())?;
         let session = match (session, keyed, &posted) {
-            (None, Some(keyed), Posted::One(message)) if !is_modern(headers, message) => {
+            // Its client can find out that there is no such thing here, and begin anew.
+            (_, Some(_), Posted::One(message)) if is_modern(headers, message) => None,
+            (None, Some(keyed), Posted::One(message)) => {
                 let key = keyed.key;
                 let opening = keyed.opening(headers, message, asking.caller)?;
                 let opened = self.sessions.keyed(key, opening).await;
