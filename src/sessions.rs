@@ -224,7 +224,8 @@ impl Sessions {
         let (Started { child, sid, seat }, start) = self.take_child(&environment).await?;
         let _ = sid.set(id.short().to_owned());
         info!(event = "session.start", sid = id.short(), pid = child.process.pid());
-        let (session, worker, reader) = Session::new(self.config.session, id.clone(), initialize, streams);
+        let (session, worker, reader) =
+            Session::new(self.config.session.clone(), id.clone(), initialize, streams);
         self.lock().live.insert(id, Owned { owner, it: session.clone() });
         let keeper = Keeper {
             sessions: Arc::clone(self),
