@@ -7,14 +7,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use argh::FromArgs;
+use regex_lite::Regex;
 
 mod arguments;
 mod values;
 
 use arguments::Arguments;
 use values::{
-    MAX_COUNT, address, assignment, duration, env_from_header, host, origin, path, replica, session_key,
-    size, some_time, url, variable,
+    MAX_COUNT, address, assignment, duration, env_from_header, host, origin, path, pattern, replica,
+    session_key, size, some_time, url, variable,
 };
 
 use crate::secret::Secret;
@@ -101,6 +102,12 @@ pub struct Options {
     pub init_timeout: Duration,
     /// See `--request-timeout`.
     pub request_timeout: Duration,
+    /// See `--ready-delay`.
+    pub ready_delay: Duration,
+    /// See `--ready-retry`.
+    pub ready_retry: Option<Regex>,
+    /// See `--ready-timeout`.
+    pub ready_timeout: Duration,
     /// See `--sse-after`.
     pub sse_after: Duration,
     /// See `--keep-alive`.
@@ -420,6 +427,14 @@ fn validate(
             "request-timeout",
             given.request_timeout,
             Duration::from_secs(3600),
+            some_time,
+        )?,
+        ready_delay: source.value("ready-delay", given.ready_delay, Duration::ZERO, duration)?,
+        ready_retry: source.value("ready-retry", given.ready_retry, None, |text| pattern(text).map(Some))?,
+        ready_timeout: source.value(
+            "ready-timeout",
+            given.ready_timeout,
+            Duration::from_secs(120),
             some_time,
         )?,
         sse_after: source.value("sse-after", given.sse_after, Duration::from_millis(250), duration)?,

@@ -15,7 +15,7 @@ use mcp_bridge::http::admin::Metadata;
 use mcp_bridge::http::guard::Trust;
 use mcp_bridge::http::{self, Http};
 use mcp_bridge::log;
-use mcp_bridge::proto::machine::Limits;
+use mcp_bridge::proto::machine::{Limits, Readiness};
 use mcp_bridge::reaper::Reaper;
 use mcp_bridge::secret::Tokens;
 use mcp_bridge::server;
@@ -283,6 +283,11 @@ fn sessions_config(options: &Options) -> sessions::Config {
                 request_timeout: options.request_timeout,
                 max_in_flight: options.max_in_flight,
                 respawn: options.on_exit == OnExit::Respawn,
+                ready: Readiness {
+                    delay: options.ready_delay,
+                    refusal: options.ready_retry.clone().map(Arc::new),
+                    timeout: options.ready_timeout,
+                },
             },
             idle_timeout: options.idle_timeout,
             max_lifetime: options.max_lifetime,

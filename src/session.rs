@@ -32,7 +32,7 @@ const MAX_STDIN_QUEUE: usize = 4 * 1024 * 1024;
 const ROOM_UNIT: usize = 1024;
 
 /// What an operator sets for all sessions.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Config {
     /// Timeouts and bounds of the protocol.
     pub limits: Limits,

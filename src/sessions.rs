@@ -261,7 +261,7 @@ impl Sessions {
         let (Started { child, sid, seat }, start) = self.take_child(&environment).await?;
         let _ = sid.set(id.short().to_owned());
         info!(event = "session.start", sid = id.short(), pid = child.process.pid(), keyed = key.is_some());
-        let (session, worker, rest) = open(self.config.session, id.clone(), initialize);
+        let (session, worker, rest) = open(self.config.session.clone(), id.clone(), initialize);
         {
             let mut registry = self.lock();
             registry.live.insert(id.clone(), Owned { owner, it: session.clone() });

@@ -36,6 +36,15 @@ pub(super) struct Arguments {
     /// how long it may take to answer any other request (1h)
     #[argh(option)]
     pub(super) request_timeout: Option<String>,
+    /// hold a session's requests for this time after the handshake (0)
+    #[argh(option)]
+    pub(super) ready_delay: Option<String>,
+    /// send a request again, with growing pauses, that the server refuses with an error like this (a regular expression)
+    #[argh(option)]
+    pub(super) ready_retry: Option<String>,
+    /// with --ready-retry: for how long after the handshake and --ready-delay (120s)
+    #[argh(option)]
+    pub(super) ready_timeout: Option<String>,
     /// begin an event stream when the answer takes longer than this (250ms)
     #[argh(option)]
     pub(super) sse_after: Option<String>,

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use regex_lite::Regex;
+
 use super::{Address, SessionKey};
 
 /// The most that a count may be.
@@ -190,6 +192,16 @@ pub(super) fn session_key(text: &str) -> Result<SessionKey, String> {
     let name = text.strip_prefix("header:").and_then(header_name);
     let cure = || "write shared, or header:NAME as in header:Authorization".to_owned();
     name.map(SessionKey::Header).ok_or_else(cure)
+}
+
+pub(super) fn pattern(text: &str) -> Result<Regex, String> {
+    let pattern = Regex::new(text)
+        .map_err(|why| format!("{why}; write a regular expression, as in 'not ready|(?i)still loading'"))?;
+    // Most likely a slip, such as a | at the end; and what would be sent again then need not have been refused.
+    if pattern.is_match("") {
+        return Err("it matches any text; write what the server says only while it is not ready".to_owned());
+    }
+    Ok(pattern)
 }
 
 /// A duration above zero.

@@ -16,9 +16,11 @@ use super::message::{Envelope, Head, Kind, Message, Span, find, peek_head, splic
 
 mod calls;
 mod memory;
+mod ready;
 
 use calls::{Call, Calls, HANDSHAKE, WithChild};
 use memory::{Effect, Memory};
+pub use ready::Readiness;
 
 /// How long a cancelled call waits for an answer that crossed the cancellation, before it ends with an error.
 pub const CANCEL_GRACE: Duration = Duration::from_secs(5);
@@ -38,7 +40,7 @@ const MAX_HELD: usize = 8 * 1024 * 1024;
 const INITIALIZED: &[u8] = br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
 
 /// The limits that an operator sets.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Limits {
     /// How long the child may take to answer `initialize`.
     pub init_timeout: Duration,
@@ -48,6 +50,8 @@ pub struct Limits {
     pub max_in_flight: usize,
     /// Whether the session outlives its child: then it remembers what a new one must be told.
     pub respawn: bool,
+    /// What is known of a server that needs time before it is ready.
+    pub ready: Readiness,
 }
 
 /// What became of a client's message.
@@ -59,7 +63,7 @@ pub enum Fate {
     Swallowed(&'static str),
     /// It is a request too many: [`Limits::max_in_flight`] are running.
     Overload(ClientId),
-    /// It cancelled a request which the child has not seen: that one has ended.
+    /// It cancelled a request which the child has not seen, or has refused as not ready: that one has ended.
     Withdrawn(StreamId, ClientId),
 }
 
@@ -102,6 +106,8 @@ pub enum Told {
         /// Whether the answer is a result and not an error.
         success: bool,
     },
+    /// It refuses a request because the child is not ready: that will be sent again.
+    NotReady,
     /// It reaches nobody.
     Dropped(Dropped),
 }
@@ -186,6 +192,10 @@ pub struct Machine {
     calls: Calls,
     held: VecDeque<(Message, Option<BridgeId>)>,
     held_bytes: usize,
+    /// Until when requests wait although the handshake is over: [`Readiness::delay`].
+    delayed: Option<Duration>,
+    /// Until when the child may say that it is not ready, while it may: [`Readiness::timeout`].
+    excused: Option<Duration>,
     asked: HashMap<ChildId, Asked>,
     forgotten: VecDeque<ChildId>,
     negotiated: Option<Box<str>>,
@@ -219,6 +229,8 @@ impl Machine {
             calls: Calls::new(),
             held: VecDeque::new(),
             held_bytes: 0,
+            delayed: None,
+            excused: None,
             asked: HashMap::new(),
             forgotten: VecDeque::new(),
             negotiated: None,
@@ -270,10 +282,15 @@ impl Machine {
     }
 
     /// The child is gone and another will come: returns the requests that went with it. What it has not seen waits
-    /// for the other one.
+    /// for the other one, and so does what it has refused as not ready.
     pub fn lose(&mut self) -> Vec<(StreamId, ClientId)> {
         self.phase = Phase::Starting { initialized: true };
+        (self.delayed, self.excused) = (None, None);
         self.own.clear();
+        for (id, message) in self.calls.take_waiting().into_iter().rev() {
+            self.held_bytes += message.text().len();
+            self.held.push_front((message, Some(id)));
+        }
         for id in std::mem::take(&mut self.asked).into_keys() {
             self.forget(id); // its client may be about to answer
         }
@@ -367,22 +384,22 @@ impl Machine {
             return Ok(Fate::Overload(client));
         }
         let id = self.register(client, &message, stream, streams, now);
-        self.write_or_hold(message, Some(id), out);
+        self.write_or_hold(message, Some(id), now, out);
         Ok(Fate::Taken)
     }
 
     fn client_notification(&mut self, message: Message, now: Duration, out: &mut BytesMut) -> Fate {
         match &*message.method() {
-            "notifications/initialized" => return self.client_initialized(&message, out),
+            "notifications/initialized" => return self.client_initialized(&message, now, out),
             "notifications/cancelled" => return self.client_cancelled(&message, now, out),
             _ => {}
         }
-        self.write_or_hold(message, None, out);
+        self.write_or_hold(message, None, now, out);
         Fate::Taken
     }
 
     /// Each child sees exactly one `initialized`, be the client's late, missing or repeated.
-    fn client_initialized(&mut self, message: &Message, out: &mut BytesMut) -> Fate {
+    fn client_initialized(&mut self, message: &Message, now: Duration, out: &mut BytesMut) -> Fate {
         match &mut self.phase {
             Phase::Starting { initialized: true } | Phase::Open | Phase::Refused => {
                 Fate::Swallowed("initialized has been said")
@@ -392,8 +409,7 @@ impl Machine {
                 Fate::Swallowed("initialized follows when the child has answered")
             }
             Phase::Answered => {
-                push_line(out, &[message.text()]);
-                self.phase = Phase::Open;
+                self.say_initialized(message.text(), now, out);
                 Fate::Taken
             }
         }
@@ -404,7 +420,7 @@ impl Machine {
     fn client_cancelled(&mut self, message: &Message, now: Duration, out: &mut BytesMut) -> Fate {
         let params = message.params();
         let Some(span) = find(params, &["requestId"]) else {
-            self.write_or_hold(message.clone(), None, out);
+            self.write_or_hold(message.clone(), None, now, out);
             return Fate::Taken;
         };
         let id = params.get(span.clone()).and_then(Id::parse).map(ClientId);
@@ -449,13 +465,13 @@ impl Machine {
     pub fn child(&mut self, text: &str, now: Duration, live: Live<'_>, out: &mut BytesMut) -> Told {
         let Ok(envelope) = Envelope::peek(text.as_bytes()) else { return Told::Dropped(Dropped::Noise) };
         match envelope.kind {
-            Kind::Success | Kind::Failure => self.child_answer(text, &envelope, out),
+            Kind::Success | Kind::Failure => self.child_answer(text, &envelope, now, out),
             Kind::Request => self.child_request(text, &envelope, now, live, out),
             Kind::Notification => self.child_notification(text, &envelope, live),
         }
     }
 
-    fn child_answer(&mut self, text: &str, envelope: &Envelope, out: &mut BytesMut) -> Told {
+    fn child_answer(&mut self, text: &str, envelope: &Envelope, now: Duration, out: &mut BytesMut) -> Told {
         let token = envelope.id.clone().and_then(|span| text.get(span)).unwrap_or("null");
         let id = match token {
             // An error about a request whose id the child could not read (JSON-RPC 2.0 §5), or a child that loses ids:
@@ -469,15 +485,21 @@ impl Machine {
         let Some(id) = id else { return Told::Dropped(Dropped::UnknownId) };
         let success = envelope.kind == Kind::Success;
         if let Some(own) = self.own.remove(&id) {
-            return self.own_answered(own, text, envelope, out);
+            return self.own_answered(own, text, envelope, now, out);
         }
         if !self.calls.is_with_child(id) {
             let ended = self.calls.has_ended(id);
             return Told::Dropped(if ended { Dropped::Late } else { Dropped::UnknownId });
         }
+        if let Some(until) = self.excused.filter(|until| now < *until)
+            && self.limits.ready.is_refusal(text, success)
+            && self.calls.postpone(id, now, until)
+        {
+            return Told::NotReady;
+        }
         let Some(call) = self.calls.remove(id) else { return Told::Dropped(Dropped::Late) };
         if id == HANDSHAKE {
-            self.handshake_answered(text, success, out);
+            self.handshake_answered(text, success, now, out);
         }
         if let (true, Some(effect)) = (success, call.effect) {
             self.memory.note(effect);
@@ -495,7 +517,7 @@ impl Machine {
         Told::Answer { stream: call.stream, message: message.freeze(), success }
     }
 
-    fn handshake_answered(&mut self, text: &str, success: bool, out: &mut BytesMut) {
+    fn handshake_answered(&mut self, text: &str, success: bool, now: Duration, out: &mut BytesMut) {
         let early = self.phase == Phase::Starting { initialized: true };
         if !success {
             self.phase = Phase::Refused;
@@ -504,11 +526,18 @@ impl Machine {
         self.phase = Phase::Answered;
         self.note_negotiated(text);
         if early || !self.held.is_empty() {
-            self.say_initialized(out);
+            self.say_initialized(INITIALIZED, now, out);
         }
     }
 
-    fn own_answered(&mut self, own: Own, text: &str, envelope: &Envelope, out: &mut BytesMut) -> Told {
+    fn own_answered(
+        &mut self,
+        own: Own,
+        text: &str,
+        envelope: &Envelope,
+        now: Duration,
+        out: &mut BytesMut,
+    ) -> Told {
         let success = envelope.kind == Kind::Success;
         if own.deadline.is_some() {
             if success {
@@ -519,10 +548,9 @@ impl Machine {
                 if let Some(effect) = own.effect {
                     self.memory.note(effect);
                 }
-                self.say_initialized(out);
-                let requests: Vec<_> = self.memory.requests().cloned().collect();
-                for request in requests {
-                    self.ask(&request, None, out);
+                self.say_initialized(INITIALIZED, now, out);
+                if self.delayed.is_none() {
+                    self.restore(out);
                 }
             } else {
                 self.phase = Phase::Refused;
@@ -537,6 +565,14 @@ impl Machine {
             self.negotiated = find(text, &["result", "protocolVersion"])
                 .and_then(|span| text.get(span))
                 .and_then(|token| serde_json::from_str::<Box<str>>(token).ok());
+        }
+    }
+
+    /// Tells the child what is remembered. The session's first one has nothing to be told.
+    fn restore(&mut self, out: &mut BytesMut) {
+        let requests: Vec<_> = self.memory.requests().cloned().collect();
+        for request in requests {
+            self.ask(&request, None, out);
         }
     }
 
@@ -644,7 +680,7 @@ impl Machine {
 
     /// Writes the oldest message that waited for the handshake. `false`: nothing waits, or it must wait on.
     pub fn release(&mut self, out: &mut BytesMut) -> bool {
-        if self.phase != Phase::Open {
+        if self.phase != Phase::Open || self.delayed.is_some() {
             return false;
         }
         let Some((message, id)) = self.held.pop_front() else { return false };
@@ -704,10 +740,12 @@ impl Machine {
         let oldest = self.calls.oldest().map(|(_, call)| call.deadline);
         let cancelled = self.calls.next_cancelled().map(|(deadline, _)| deadline);
         let asked = self.asked.values().filter_map(|asked| asked.unheard).min();
-        [handshake, oldest, cancelled, asked].into_iter().flatten().min()
+        let ready = [self.delayed, self.excused, self.calls.next_again()];
+        [handshake, oldest, cancelled, asked].into_iter().chain(ready).flatten().min()
     }
 
-    /// Ends one thing whose deadline has passed; `None` when there is no more.
+    /// Ends one thing whose deadline has passed; `None` when there is no more. What waited for the child to be ready
+    /// is written or can be [released](Self::release) then.
     pub fn expire(&mut self, now: Duration, live: Live<'_>, out: &mut BytesMut) -> Option<Expired> {
         if self.handshake_deadline().is_some_and(|deadline| deadline <= now) {
             return Some(Expired::Initialize);
@@ -745,7 +783,21 @@ impl Machine {
             self.forget(id);
             return Some(Expired::Unheard);
         }
+        self.pass_ready_times(now, out);
         None
+    }
+
+    fn pass_ready_times(&mut self, now: Duration, out: &mut BytesMut) {
+        if self.delayed.take_if(|until| *until <= now).is_some() {
+            self.restore(out);
+        }
+        while let Some((id, message)) = self.calls.take_due(now) {
+            self.write_request(&message, id, out);
+        }
+        // The last attempts are out by now: none waits for longer than this.
+        if self.excused.take_if(|until| *until <= now).is_some() {
+            self.calls.keep_none();
+        }
     }
 
     /// The reader of this stream left and had not taken everything: what the child asked there may be unheard.
@@ -789,18 +841,19 @@ impl Machine {
             cancelled: None,
             written: false,
             effect,
+            again: None,
         })
     }
 
-    fn write_or_hold(&mut self, message: Message, id: Option<BridgeId>, out: &mut BytesMut) {
-        if !self.started() || !self.held.is_empty() {
+    fn write_or_hold(&mut self, message: Message, id: Option<BridgeId>, now: Duration, out: &mut BytesMut) {
+        if self.phase == Phase::Answered {
+            // Servers refuse what comes before `initialized`, and some clients never send it.
+            self.say_initialized(INITIALIZED, now, out);
+        }
+        if !self.started() || self.delayed.is_some() || !self.held.is_empty() {
             self.held_bytes += message.text().len();
             self.held.push_back((message, id));
             return;
-        }
-        if self.phase == Phase::Answered {
-            // Servers refuse what comes before `initialized`, and some clients never send it.
-            self.say_initialized(out);
         }
         match id {
             Some(id) => self.write_request(&message, id, out),
@@ -824,11 +877,18 @@ impl Machine {
         }
         out.extend_from_slice(b"\n");
         self.calls.set_written(id);
+        if self.excused.is_some() {
+            self.calls.keep(id, message);
+        }
     }
 
-    fn say_initialized(&mut self, out: &mut BytesMut) {
-        push_line(out, &[INITIALIZED]);
+    /// Ends the handshake with these words. A child that needs time has it from here on.
+    fn say_initialized(&mut self, text: &[u8], now: Duration, out: &mut BytesMut) {
+        push_line(out, &[text]);
         self.phase = Phase::Open;
+        let Readiness { delay, refusal, timeout } = &self.limits.ready;
+        self.delayed = (!delay.is_zero()).then(|| now + *delay);
+        self.excused = refusal.is_some().then(|| now + *delay + *timeout);
     }
 
     fn forget(&mut self, id: ChildId) {

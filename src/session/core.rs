@@ -82,6 +82,7 @@ pub(super) struct Core<'s> {
     noise: Ration,
     invalid: Ration,
     dropped: Ration,
+    not_ready: Ration,
     evicted: Ration,
 }
 
@@ -134,9 +135,9 @@ impl<'s> Core<'s> {
         log.skip(EventId { stream: StreamId::LISTENING, place: 0 });
         let listening = Stream { feed: None, place: 0, unanswered: 0 };
         Self {
+            machine: Machine::new(config.limits.clone()),
             config,
             shared,
-            machine: Machine::new(config.limits),
             log,
             streams: HashMap::from([(StreamId::LISTENING, listening)]),
             last_stream: StreamId::LISTENING,
@@ -154,6 +155,7 @@ impl<'s> Core<'s> {
             noise: Ration::new(),
             invalid: Ration::new(),
             dropped: Ration::new(),
+            not_ready: Ration::new(),
             evicted: Ration::new(),
         }
     }
@@ -506,6 +508,11 @@ impl<'s> Core<'s> {
                 );
             }
             Told::Replied(to) => debug!(event = "child.replied", sid = self.sid(), to),
+            Told::NotReady => {
+                if let Some(count) = self.not_ready.take() {
+                    info!(event = "child.not_ready", sid = self.sid(), count, "it is asked again");
+                }
+            }
             Told::Dropped(Dropped::Noise) => self.noisy(text),
             Told::Dropped(why) => {
                 if let Some(count) = self.dropped.take() {
@@ -583,7 +590,7 @@ impl<'s> Core<'s> {
             let streams = &self.streams;
             let expired = self.machine.expire(now, &|stream| is_live(streams, stream), &mut self.stdin);
             match expired {
-                None => return,
+                None => break,
                 Some(Expired::Initialize) => {
                     self.ending = Some(End::InitTimeout(self.config.limits.init_timeout));
                     return;
@@ -603,6 +610,7 @@ impl<'s> Core<'s> {
                 ),
             }
         }
+        while self.machine.release(&mut self.stdin) {} // the delay may be over
     }
 
     /// The child is lost, and if the session can go on with another its calls are told so: returns how many have been

@@ -124,15 +124,16 @@ impl Worker {
         F: FnMut(Lost<R>) -> N,
         N: Future<Output = Option<Pipes<W, R>>>,
     {
+        let (max_message, init_timeout) = (self.config.max_message, self.config.limits.init_timeout);
         let mut core = Core::new(self.config, &self.shared);
         core.open(&self.initialize, self.first);
-        let mut decoder = LineDecoder::new(self.config.max_message);
+        let mut decoder = LineDecoder::new(max_message);
         let mut stop = self.shared.stop.subscribe();
         let left = Arc::clone(&self.shared.left);
         let mut child = Some(first);
         let mut coming: Option<(End, Pin<Box<N>>)> = None;
         let mut dying: Option<Dying> = None;
-        let mut armed = Instant::now() + self.config.limits.init_timeout;
+        let mut armed = Instant::now() + init_timeout;
         tokio::pin! {
             let timer = sleep_until(armed);
         }
@@ -148,7 +149,7 @@ impl Worker {
             if let Some(why) = over {
                 let lost = if stopping == Stop::No { core.lose(why) } else { None };
                 let Some(count) = lost else { break why };
-                decoder = LineDecoder::new(self.config.max_message);
+                decoder = LineDecoder::new(max_message);
                 dying = None;
                 let stdout = child.take().map(|child| child.stdout);
                 coming = Some((why, Box::pin(next(Lost { why, stdout, count }))));

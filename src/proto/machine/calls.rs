@@ -4,10 +4,15 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use super::memory::Effect;
+use super::ready::Again;
 use crate::proto::ids::{BridgeId, ClientId, ProgressToken, StreamId};
+use crate::proto::message::Message;
 
 /// The id of `initialize`. It is the first message of every child.
 pub(super) const HANDSHAKE: BridgeId = BridgeId(1);
+
+/// Bytes of requests that are kept to be sent again; one beyond it is sent once.
+const MAX_KEPT: usize = 8 * 1024 * 1024;
 
 /// A request of a client.
 #[derive(Debug)]
@@ -26,10 +31,12 @@ pub(super) struct Call {
     pub(super) written: bool,
     /// What its success changes in the child that a successor must be told again.
     pub(super) effect: Option<Effect>,
+    /// How it is sent again, should the child refuse it as not ready.
+    pub(super) again: Option<Box<Again>>,
 }
 
 /// All of them. Ids are given in ascending order and deadlines are equally far, so the first is the next to expire;
-/// only the handshake has a limit of its own.
+/// only the handshake has a limit of its own, and what is sent again has a new id and its old deadline.
 #[derive(Debug)]
 pub(super) struct Calls {
     last: BridgeId,
@@ -37,6 +44,12 @@ pub(super) struct Calls {
     by_client: HashMap<ClientId, BridgeId>,
     by_token: HashMap<ProgressToken, BridgeId>,
     cancelled: BTreeSet<(Duration, BridgeId)>,
+    /// Those that are sent again, by their deadlines: earlier than their ids say.
+    renumbered: BTreeSet<(Duration, BridgeId)>,
+    /// Those of them that are not with the child now, by when they will be.
+    waiting: BTreeSet<(Duration, BridgeId)>,
+    /// Bytes of the messages in [`Call::again`].
+    kept: usize,
 }
 
 impl Calls {
@@ -47,6 +60,9 @@ impl Calls {
             by_client: HashMap::new(),
             by_token: HashMap::new(),
             cancelled: BTreeSet::new(),
+            renumbered: BTreeSet::new(),
+            waiting: BTreeSet::new(),
+            kept: 0,
         }
     }
 
@@ -90,6 +106,13 @@ impl Calls {
         if let Some(deadline) = call.cancelled {
             self.cancelled.remove(&(deadline, id));
         }
+        self.renumbered.remove(&(call.deadline, id));
+        if let Some(again) = &call.again {
+            self.kept -= again.message.text().len();
+            if let Some(due) = again.due {
+                self.waiting.remove(&(due, id));
+            }
+        }
         Some(call)
     }
 
@@ -105,6 +128,9 @@ impl Calls {
         self.by_client.clear();
         self.by_token.clear();
         self.cancelled.clear();
+        self.renumbered.clear();
+        self.waiting.clear();
+        self.kept = 0;
         std::mem::take(&mut self.table).into_values()
     }
 
@@ -158,7 +184,9 @@ impl Calls {
 
     /// The oldest but the handshake: of all others, its deadline is the first.
     pub(super) fn oldest(&self) -> Option<(BridgeId, &Call)> {
-        self.table.iter().find(|(id, _)| **id != HANDSHAKE).map(|(id, call)| (*id, call))
+        let first = self.table.iter().find(|(id, _)| **id != HANDSHAKE).map(|(id, call)| (*id, call));
+        let renumbered = self.renumbered.first().and_then(|(_, id)| Some((*id, self.get(*id)?)));
+        first.into_iter().chain(renumbered).min_by_key(|(_, call)| call.deadline)
     }
 
     /// The cancelled call that ends first, and when.
@@ -179,6 +207,76 @@ impl Calls {
         }
     }
 
+    /// Keeps a call's message, so that it can be sent again.
+    pub(super) fn keep(&mut self, id: BridgeId, message: &Message) {
+        let length = message.text().len();
+        if let Some(call) = self.table.get_mut(&id)
+            && call.again.is_none()
+            && self.kept + length <= MAX_KEPT
+        {
+            self.kept += length;
+            call.again = Some(Box::new(Again::new(message.detached())));
+        }
+    }
+
+    /// Keeps no message any more.
+    pub(super) fn keep_none(&mut self) {
+        if std::mem::take(&mut self.kept) > 0 {
+            self.waiting.clear();
+            self.table.values_mut().for_each(|call| call.again = None);
+        }
+    }
+
+    /// The child has refused a call that will be sent again, at `until` at the latest. It gets a new id: the old one
+    /// has been answered. `false`: it is none of these.
+    pub(super) fn postpone(&mut self, id: BridgeId, now: Duration, until: Duration) -> bool {
+        let kept = |call: &Call| call.again.is_some() && call.cancelled.is_none();
+        if !self.table.get(&id).is_some_and(kept) {
+            return false;
+        }
+        let Some(mut call) = self.table.remove(&id) else { return false };
+        self.renumbered.remove(&(call.deadline, id));
+        let new = self.reserve();
+        call.written = false;
+        if let Some(again) = &mut call.again {
+            self.waiting.insert((again.postpone(now, until), new));
+        }
+        self.by_client.insert(call.client.clone(), new);
+        if let Some(held) = call.token.as_ref().and_then(|token| self.by_token.get_mut(token))
+            && *held == id
+        {
+            *held = new;
+        }
+        self.renumbered.insert((call.deadline, new));
+        self.table.insert(new, call);
+        true
+    }
+
+    /// When the next call is due that is sent again.
+    pub(super) fn next_again(&self) -> Option<Duration> {
+        self.waiting.first().map(|(due, _)| *due)
+    }
+
+    /// Takes a call that is due from those that wait, with its message.
+    pub(super) fn take_due(&mut self, now: Duration) -> Option<(BridgeId, Message)> {
+        let (due, id) = self.waiting.first().copied().filter(|(due, _)| *due <= now)?;
+        self.waiting.remove(&(due, id));
+        let again = self.table.get_mut(&id)?.again.as_mut()?;
+        again.due = None;
+        Some((id, again.message.clone()))
+    }
+
+    /// Takes out of all that wait their messages, the first to be sent first.
+    pub(super) fn take_waiting(&mut self) -> Vec<(BridgeId, Message)> {
+        let waiting = std::mem::take(&mut self.waiting);
+        let again = waiting.into_iter().filter_map(|(_, id)| {
+            let again = self.table.get_mut(&id)?.again.take()?;
+            self.kept -= again.message.text().len();
+            Some((id, again.message))
+        });
+        again.collect()
+    }
+
     /// That every call is found by each of its names, and nothing else is.
     #[cfg(test)]
     pub(super) fn check(&self) {
@@ -189,6 +287,14 @@ impl Calls {
         assert!(by_token.iter().eq(with_token.map(|(id, _)| id)), "each call is found by its token");
         let cancelled = self.table.iter().filter_map(|(id, call)| Some((call.cancelled?, *id)));
         assert_eq!(self.cancelled, cancelled.collect(), "each cancelled call has its grace");
+        let again = || self.table.iter().filter_map(|(id, call)| Some((*id, call.again.as_ref()?)));
+        let waiting = again().filter_map(|(id, again)| Some((again.due?, id)));
+        assert_eq!(self.waiting, waiting.collect(), "each call that waits has its time");
+        let kept: usize = again().map(|(_, again)| again.message.text().len()).sum();
+        assert_eq!(self.kept, kept, "each byte that is kept is counted");
+        for (deadline, id) in &self.renumbered {
+            assert_eq!(self.get(*id).map(|call| call.deadline), Some(*deadline), "a call by its deadline");
+        }
     }
 }
 

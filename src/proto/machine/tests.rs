@@ -9,8 +9,15 @@ use serde_json::Value;
 
 use super::*;
 
-const LIMITS: Limits =
-    Limits { init_timeout: secs(10), request_timeout: secs(100), max_in_flight: 4, respawn: false };
+mod ready;
+
+const LIMITS: Limits = Limits {
+    init_timeout: secs(10),
+    request_timeout: secs(100),
+    max_in_flight: 4,
+    respawn: false,
+    ready: Readiness::AT_ONCE,
+};
 
 const LISTENING: u64 = StreamId::LISTENING.0;
 
@@ -1415,7 +1422,7 @@ fn token(number: u64) -> String {
 
 impl World {
     fn new(limits: Limits, id: SpeltId) -> Self {
-        let session = Harness::begin(limits, &numbered(1, Some(id.0), "initialize"));
+        let session = Harness::begin(limits.clone(), &numbered(1, Some(id.0), "initialize"));
         let mut world = Self {
             session,
             limits,
@@ -1792,7 +1799,8 @@ proptest! {
         steps in prop::collection::vec(any_step(), 0..120),
         dies in any::<bool>(),
     ) {
-        let limits = Limits { init_timeout: secs(60), request_timeout: secs(30), max_in_flight, respawn: false };
+        let limits =
+            Limits { init_timeout: secs(60), request_timeout: secs(30), max_in_flight, ..LIMITS };
         let mut world = World::new(limits, initialize);
         for step in steps {
             if !world.failed {

@@ -17,14 +17,21 @@ use tokio::time::sleep;
 
 use super::*;
 use crate::proto::ids::{EventId, SessionId};
-use crate::proto::machine::{CANCEL_GRACE, LISTENER_GRACE, Limits};
+use crate::proto::machine::{CANCEL_GRACE, LISTENER_GRACE, Limits, Readiness};
 use crate::session::reader::{MAX_UNSENT, Reader, What};
 use crate::session::{MAILBOX, MAX_STDIN_QUEUE, Posted, Session};
 
+mod ready;
 mod respawn;
 
 const CONFIG: Config = Config {
-    limits: Limits { init_timeout: secs(10), request_timeout: secs(100), max_in_flight: 256, respawn: false },
+    limits: Limits {
+        init_timeout: secs(10),
+        request_timeout: secs(100),
+        max_in_flight: 256,
+        respawn: false,
+        ready: Readiness::AT_ONCE,
+    },
     idle_timeout: secs(1000),
     max_lifetime: None,
     max_body: 1024 * 1024,

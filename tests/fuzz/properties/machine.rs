@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use mcp_bridge::proto::ids::{ClientId, StreamId};
-use mcp_bridge::proto::machine::{Expired, Fate, Limits, Machine, Refusal, Told, TooLong};
+use mcp_bridge::proto::machine::{Expired, Fate, Limits, Machine, Readiness, Refusal, Told, TooLong};
 use mcp_bridge::proto::message::{Envelope, Kind, Message, elements, is_array};
 
 use super::flat;
@@ -15,6 +15,7 @@ const LIMITS: Limits = Limits {
     request_timeout: Duration::from_secs(100),
     max_in_flight: 4,
     respawn: true,
+    ready: Readiness::AT_ONCE,
 };
 
 const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":"init","method":"initialize","params":{}}"#;
@@ -151,7 +152,7 @@ impl Session {
                     assert!(stream <= self.last_stream, "nobody posted to {stream:?}");
                     assert_eq!(message, flat(text.as_bytes()), "it is passed on as it is");
                 }
-                Told::Replied(_) | Told::Restored { .. } | Told::Dropped(_) => {}
+                Told::Replied(_) | Told::Restored { .. } | Told::NotReady | Told::Dropped(_) => {}
             }
         }
     }
