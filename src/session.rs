@@ -169,7 +169,7 @@ pub struct Rooms {
 }
 
 impl Rooms {
-    /// Room for [`MAX_STDIN_QUEUE`] bytes, or for one body of the largest size.
+    /// Room for 4 MiB, or for one body of the largest size.
     pub fn new(max_body: usize) -> Self {
         let units = u32::try_from(max_body.max(MAX_STDIN_QUEUE).div_ceil(ROOM_UNIT)).unwrap_or(u32::MAX);
         Self { free: Arc::new(Semaphore::new(units as usize)), units }
