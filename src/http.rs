@@ -245,18 +245,24 @@ impl Http {
         };
         let (body, room) = self.read(body, session.as_ref()).await?;
         let posted = parse(&body, session.as_ref())?;
-        let session = match (session, keyed, &posted) {
+        let session = match (session, &keyed, &posted) {
             // Its client can find out that there is no such thing here, and begin anew.
             (_, Some(_), Posted::One(message)) if is_modern(headers, message) => None,
-            (None, Some(keyed), Posted::One(message)) => {
-                let key = keyed.key;
-                let opening = keyed.opening(headers, message, asking.caller)?;
-                let opened = self.sessions.keyed(key, opening).await;
-                Some(opened.map_err(|error| (no_session(&error), message.id()))?)
-            }
+            (None, Some(keyed), Posted::One(message)) => Some(self.open_keyed(keyed, asking, message).await?),
             (session, ..) => session,
         };
         match session {
+            Some(session) if session.is_shared() => {
+                let again = posted.clone();
+                match (self.post_to(&session, headers, posted, room, accepts).await, keyed, &again) {
+                    // It ended before it took the request. Its client knows of no session that it could have lost.
+                    (Err((Problem::SessionNotFound(Some(_)), _)), Some(keyed), Posted::One(message)) => {
+                        let session = self.open_keyed(&keyed, asking, message).await?;
+                        self.post_to(&session, headers, again, None, accepts).await
+                    }
+                    (answered, ..) => answered,
+                }
+            }
             Some(session) => self.post_to(&session, headers, posted, room, accepts).await,
             None => self.post_alone(asking, posted, accepts).await,
         }

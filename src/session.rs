@@ -189,7 +189,7 @@ impl Rooms {
 }
 
 /// What one POST carries.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Posted {
     /// One message.
     One(Message),
@@ -315,9 +315,9 @@ impl Session {
         self.0.is_shared
     }
 
-    /// Whether it has ended: it takes nothing any more.
-    pub fn is_over(&self) -> bool {
-        self.0.ended.get().is_some()
+    /// Why it ended, where it has: it takes nothing any more.
+    pub fn end_reason(&self) -> Option<End> {
+        self.0.ended.get().copied()
     }
 
     /// The session's id.
@@ -361,7 +361,7 @@ impl Session {
     }
 
     fn ended(&self) -> End {
-        self.0.ended.get().copied().unwrap_or(End::Shutdown)
+        self.end_reason().unwrap_or(End::Shutdown)
     }
 
     /// Passes messages on, and gives the room of their body back once they are. `streams`: whether the client takes an event stream. Waits while the session is full.

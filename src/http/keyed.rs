@@ -6,10 +6,11 @@ use hyper::header::{HeaderMap, HeaderName};
 
 use super::guard::{self, MCP_PROTOCOL_VERSION};
 use super::reply::Problem;
-use super::{Asking, Http, Refused, parse_one};
+use super::{Asking, Http, Refused, no_session, parse_one};
 use crate::proto::message::{Message, find};
 use crate::proto::version::Revision;
 use crate::secret::Digest;
+use crate::session::Session;
 use crate::sessions::Opening;
 
 /// What names the session of a request that carries no `Mcp-Session-Id`.
@@ -33,8 +34,8 @@ impl Keyed {
     ///
     /// # Errors
     /// None: the message is our own.
-    pub(super) fn opening(
-        self,
+    fn opening(
+        &self,
         headers: &HeaderMap,
         first: &Message,
         owner: Option<Digest>,
@@ -49,7 +50,7 @@ impl Keyed {
             env!("CARGO_PKG_VERSION"),
         );
         let initialize = parse_one(text.into())?;
-        Ok(Opening { initialize, streams: false, owner, environment: self.environment })
+        Ok(Opening { initialize, streams: false, owner, environment: self.environment.clone() })
     }
 }
 
@@ -81,5 +82,20 @@ impl Http {
             [value.unwrap_or_default(), caller.unwrap_or_default()].into_iter().chain(variables),
         );
         Ok(Some(Keyed { key, environment }))
+    }
+
+    /// The session of this key, opened by the bridge if need be; `first` is the request that wants it.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub(super) async fn open_keyed(
+        &self,
+        keyed: &Keyed,
+        asking: &Asking<'_>,
+        first: &Message,
+    ) -> Result<Session, Refused> {
+        let opening = keyed.opening(&asking.parts.headers, first, asking.caller)?;
+        let opened = self.sessions.keyed(keyed.key, opening).await;
+        opened.map_err(|error| (no_session(&error), first.id()))
     }
 }

@@ -478,6 +478,7 @@ impl Machine {
             // with one call in flight there is no doubt whose answer it is.
             "null" => match self.calls.with_child() {
                 WithChild::One(id) if self.own.is_empty() => Some(id),
+                WithChild::None if self.own.len() == 1 => self.own.keys().next().copied(),
                 _ => None,
             },
             _ => BridgeId::echoed(token),
@@ -824,8 +825,11 @@ impl Machine {
         now: Duration,
     ) -> BridgeId {
         let params = message.params();
-        let token = memchr::memmem::find(params.as_bytes(), b"progressToken")
-            .and_then(|_| find(params, &["_meta", "progressToken"]))
+        // Most requests have none, and a look at the bytes is cheaper than one at the members. Names may be spelt with \u.
+        let may_be = |needle| memchr::memmem::find(params.as_bytes(), needle).is_some();
+        let token = (may_be(b"progressToken") || may_be(b"\\u"))
+            .then(|| find(params, &["_meta", "progressToken"]))
+            .flatten()
             .and_then(|span| Id::parse(params.get(span)?))
             .map(ProgressToken);
         let handshake = self.calls.next_id() == HANDSHAKE;

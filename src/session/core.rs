@@ -190,14 +190,14 @@ impl<'s> Core<'s> {
         self.idle = idle;
         let vitals = Vitals {
             idle_since: idle.then_some(self.active),
-            in_flight: self.machine.in_flight(),
+            in_flight: self.in_flight(),
             stdin_queue: self.stdin.len(),
         };
         *self.shared.vitals.lock().unwrap_or_else(PoisonError::into_inner) = vitals;
     }
 
     fn is_idle(&self) -> bool {
-        self.machine.in_flight() == 0 && !is_live(&self.streams, StreamId::LISTENING)
+        self.in_flight() == 0 && !is_live(&self.streams, StreamId::LISTENING)
     }
 
     fn idle_deadline(&self) -> Option<Instant> {
@@ -213,7 +213,7 @@ impl<'s> Core<'s> {
 
     /// How many requests have no answer.
     pub(super) fn in_flight(&self) -> usize {
-        self.machine.in_flight()
+        self.machine.in_flight() + self.strangers.len()
     }
 
     /// Whether there is room for a further message.
@@ -300,8 +300,14 @@ impl<'s> Core<'s> {
             && message.method() == "initialize"
             && let Some(id) = message.id()
         {
-            self.strangers.push((stream, ClientId(id)));
-            self.greet_strangers();
+            let id = ClientId(id);
+            if self.strangers.len() >= self.config.limits.max_in_flight {
+                let fault = Fault::Overload(self.config.limits.max_in_flight);
+                self.deliver(stream, What::Fault { id, fault });
+            } else {
+                self.strangers.push((stream, id));
+                self.greet_strangers();
+            }
             return Ok(());
         }
         let now = self.began.elapsed();
@@ -419,6 +425,15 @@ impl<'s> Core<'s> {
                 self.machine.unheard(*id, now);
             }
         }
+        // Nobody can come back for a greeting.
+        let streams = &mut self.streams;
+        self.strangers.retain(|(id, _)| {
+            let waits = is_live(streams, *id);
+            if !waits {
+                streams.remove(id);
+            }
+            waits
+        });
     }
 
     pub(super) fn frame(&mut self, frame: Frame<'_>) {

@@ -25,9 +25,17 @@ impl Drop for Starting<'_> {
 impl Sessions {
     /// The live session of this key.
     pub fn find_keyed(&self, key: Digest) -> Option<Session> {
-        let registry = self.lock();
-        let session = registry.keys.get(&key).and_then(|id| registry.live.get(id)).map(|owned| &owned.it);
-        session.filter(|session| !session.is_over()).cloned()
+        let session = {
+            let registry = self.lock();
+            registry.keys.get(&key).and_then(|id| registry.live.get(id)).map(|owned| owned.it.clone())
+        }?;
+        match session.end_reason() {
+            None => Some(session),
+            Some(why) => {
+                self.bury(session.id(), why); // nobody may have done it yet, and its seat is coming
+                None
+            }
+        }
     }
 
     /// The session has ended; the key may name another one by now.

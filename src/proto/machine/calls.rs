@@ -41,7 +41,10 @@ pub(super) struct Call {
 pub(super) struct Calls {
     last: BridgeId,
     table: BTreeMap<BridgeId, Call>,
+    /// Of several with one id, which only clients of a shared session have, the newest.
     by_client: HashMap<ClientId, BridgeId>,
+    /// Whether there have been several with one id.
+    doubled: bool,
     by_token: HashMap<ProgressToken, BridgeId>,
     cancelled: BTreeSet<(Duration, BridgeId)>,
     /// Those that are sent again, by their deadlines: earlier than their ids say.
@@ -58,6 +61,7 @@ impl Calls {
             last: BridgeId(HANDSHAKE.0 - 1),
             table: BTreeMap::new(),
             by_client: HashMap::new(),
+            doubled: false,
             by_token: HashMap::new(),
             cancelled: BTreeSet::new(),
             renumbered: BTreeSet::new(),
@@ -87,7 +91,7 @@ impl Calls {
         if let Some(token) = call.token.clone() {
             self.by_token.insert(token, id);
         }
-        self.by_client.insert(call.client.clone(), id);
+        self.doubled |= self.by_client.insert(call.client.clone(), id).is_some();
         self.table.insert(id, call);
         id
     }
@@ -97,6 +101,12 @@ impl Calls {
         let call = self.table.remove(&id)?;
         if self.by_client.get(&call.client) == Some(&id) {
             self.by_client.remove(&call.client);
+            let older = |(_, other): &(&BridgeId, &Call)| other.client == call.client;
+            if self.doubled
+                && let Some((older, _)) = self.table.iter().rev().find(older)
+            {
+                self.by_client.insert(call.client.clone(), *older);
+            }
         }
         if let Some(token) = &call.token
             && self.by_token.get(token) == Some(&id)
@@ -280,8 +290,10 @@ impl Calls {
     /// That every call is found by each of its names, and nothing else is.
     #[cfg(test)]
     pub(super) fn check(&self) {
-        let by_client: BTreeSet<BridgeId> = self.by_client.values().copied().collect();
-        assert!(by_client.iter().eq(self.table.keys()), "each call is found by its client's id");
+        let newest: HashMap<ClientId, BridgeId> =
+            self.table.iter().map(|(id, call)| (call.client.clone(), *id)).collect();
+        assert_eq!(self.by_client, newest, "each call is found by its client's id, or the newest of several");
+        assert!(self.doubled || newest.len() == self.table.len(), "no two have one id");
         let with_token = self.table.iter().filter(|(_, call)| call.token.is_some());
         let by_token: BTreeSet<BridgeId> = self.by_token.values().copied().collect();
         assert!(by_token.iter().eq(with_token.map(|(id, _)| id)), "each call is found by its token");

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::*;
 
 mod ready;
+mod shared;
 
 const LIMITS: Limits = Limits {
     init_timeout: secs(10),

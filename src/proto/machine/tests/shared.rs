@@ -1,0 +1,457 @@
+//! Sessions that the bridge opens in its own name, for clients that share them and cannot be told apart.
+
+use super::*;
+
+/// As the bridge writes it.
+const OWN: &str =
+    r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25"}}"#;
+
+/// As the child gets it.
+const FIRST: &str =
+    r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25"}}"#;
+
+const ANSWER: &str =
+    r#"{"jsonrpc":"2.0","id":1,"result":{"protocolVersion":"2025-06-18","serverInfo":{"name":"é"}}}"#;
+
+const RESPAWN: Limits = Limits { respawn: true, ..LIMITS };
+
+/// The spellings of ids and tokens that peers use.
+const NAMES: [&str; 8] =
+    ["7", r#""7""#, r#""""#, r#""a\u0062\"c""#, "-5", "-0", "123456789012345678901234567890", r#""é {}""#];
+
+fn starting_with(limits: Limits) -> Harness {
+    let mut session = Harness {
+        machine: Machine::new(limits),
+        now: Duration::ZERO,
+        live: BTreeSet::new(),
+        out: BytesMut::new(),
+    };
+    session.machine.open_shared(&message(OWN), session.now, &mut session.out);
+    session
+}
+
+fn open_with(limits: Limits) -> Harness {
+    let mut session = starting_with(limits);
+    assert!(matches!(session.child(ANSWER), Told::Restored { success: true, .. }));
+    session.stdin();
+    session
+}
+
+fn open() -> Harness {
+    open_with(LIMITS)
+}
+
+fn greeting(session: &Harness, id: &str) -> Option<String> {
+    let answer = session.machine.greeting(&client_id(id));
+    answer.map(|answer| String::from_utf8(answer.to_vec()).unwrap())
+}
+
+// The handshake.
+
+#[test]
+fn the_bridge_greets_the_child_itself_and_says_initialized_once() {
+    let mut session = starting_with(LIMITS);
+    assert_eq!(session.stdin(), [FIRST]);
+    assert!(session.machine.is_shared() && !session.machine.started());
+    assert_eq!(session.machine.in_flight(), 0, "it is no call of a client");
+    let told = session.child(ANSWER);
+    assert_eq!(told, Told::Restored { method: "initialize".to_owned(), success: true }, "nobody's answer");
+    assert_eq!(session.stdin(), [note("notifications/initialized")]);
+    assert!(session.machine.is_open());
+    assert_eq!(session.machine.negotiated(), Some("2025-06-18"));
+    session.swallowed(&note("notifications/initialized"));
+}
+
+#[test]
+fn what_clients_say_during_the_handshake_waits_and_follows_in_order() {
+    let mut session = starting_with(LIMITS);
+    session.stdin();
+    session.swallowed(&note("notifications/initialized"));
+    for stream in [2, 3] {
+        assert_eq!(session.client(stream, &request("7", "tools/call")), Ok(Fate::Taken));
+    }
+    session.client(4, &note("n")).unwrap();
+    assert!(session.stdin().is_empty(), "servers refuse what comes before initialized");
+    session.child(ANSWER);
+    let want = [
+        note("notifications/initialized"),
+        request("2", "tools/call"),
+        request("3", "tools/call"),
+        note("n"),
+    ];
+    assert_eq!(session.stdin(), want);
+}
+
+#[test]
+fn each_client_is_greeted_with_the_childs_answer_and_its_own_id() {
+    let answers = [
+        ANSWER,
+        r#"{"result":{"id":1},"jsonrpc":"2.0", "id" : 1 }"#,
+        r#"{"id":1.0,"jsonrpc":"2.0","result":{}}"#,
+        r#"{"id":"1","jsonrpc":"2.0","result":{}}"#,
+    ];
+    for answer in answers {
+        let mut session = starting_with(LIMITS);
+        assert_eq!(greeting(&session, "7"), None, "the child has not answered");
+        session.child(answer);
+        let span = Envelope::peek(answer.as_bytes()).unwrap().id.unwrap();
+        for id in NAMES {
+            let want = format!("{}{id}{}", &answer[..span.start], &answer[span.end..]);
+            assert_eq!(greeting(&session, id), Some(want));
+        }
+    }
+}
+
+#[test]
+fn a_child_that_refuses_the_bridge_greets_nobody_and_is_told_no_more() {
+    let mut session = starting_with(LIMITS);
+    session.client(2, &request("7", "tools/call")).unwrap();
+    session.client(3, &request("7", "tools/call")).unwrap();
+    session.stdin();
+    session.child(&error("1"));
+    assert!(session.machine.refused() && !session.machine.is_open());
+    assert_eq!(greeting(&session, "7"), None);
+    assert!(session.stdin().is_empty());
+    let ended = [(StreamId(2), client_id("7")), (StreamId(3), client_id("7"))];
+    assert_eq!(session.machine.abandon(), ended, "what waited gets its end");
+}
+
+#[test]
+fn a_child_that_does_not_answer_the_bridge_has_the_time_of_a_handshake() {
+    let mut session = starting_with(LIMITS);
+    assert_eq!(session.machine.next_deadline(), Some(secs(10)));
+    assert_eq!(session.at(secs(9)), []);
+    assert_eq!(session.at(secs(10)).first(), Some(&Expired::Initialize));
+    let mut session = open();
+    assert_eq!(session.machine.next_deadline(), None);
+    assert_eq!(session.at(secs(1000)), [], "it has answered");
+}
+
+// Ids.
+
+#[test]
+fn equal_ids_of_several_clients_do_not_meet_in_any_order_of_answers() {
+    for id in NAMES {
+        for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+            let mut session = open();
+            let calls: Vec<(u64, String)> =
+                (10..13).map(|stream| (stream, session.call(stream, id))).collect();
+            let names: BTreeSet<&String> = calls.iter().map(|(_, name)| name).collect();
+            assert_eq!(names.len(), 3, "the child sees three ids");
+            for index in order {
+                let (stream, name) = &calls[index];
+                assert_eq!(session.child(&result(name)), answer(*stream, &result(id)), "{id} {order:?}");
+                assert_eq!(session.child(&result(name)), Told::Dropped(Dropped::Late));
+            }
+            session.assert_nothing_in_flight();
+        }
+    }
+}
+
+#[test]
+fn all_clients_together_have_the_places_of_one_session() {
+    let mut session = open();
+    let names: Vec<String> = (1..=4).map(|stream| session.call(stream, "7")).collect();
+    assert_eq!(session.client(5, &request("7", "ping")), Ok(Fate::Overload(client_id("7"))));
+    session.child(&result(&names[2]));
+    assert_eq!(session.client(5, &request("7", "ping")), Ok(Fate::Taken));
+}
+
+#[test]
+fn calls_of_one_id_time_out_one_by_one() {
+    let mut session = open();
+    let first = session.call(2, "7");
+    session.now = secs(1);
+    let second = session.call(3, "7");
+    assert_eq!(session.at(secs(100)), [Expired::Request(StreamId(2), client_id("7"))]);
+    assert_eq!(session.line()["params"]["requestId"].to_string(), first);
+    assert_eq!(session.child(&result(&second)), answer(3, &result("7")));
+    session.assert_nothing_in_flight();
+}
+
+// Progress.
+
+/// Both ends of a request that asks for progress.
+fn asking(text: &str, id: &str, token: &str) -> String {
+    text.replace("<id>", id).replace("<token>", token)
+}
+
+#[test]
+fn the_child_reads_the_calls_id_in_the_place_of_its_token() {
+    let table = [
+        r#"{"jsonrpc":"2.0","id":<id>,"method":"m","params":{"_meta":{"progressToken":<token>}}}"#,
+        r#"{"params":{"_meta":{"progressToken":<token>},"name":"x"},"jsonrpc":"2.0","method":"m","id":<id>}"#,
+        r#"{"method":"m","params":{"_meta":{"x":1,"progressToken":<token>,"y":2}},"id":<id>,"jsonrpc":"2.0"}"#,
+        r#" { "id" : <id> , "params" : { "_meta" : { "progressToken" : <token> } } , "jsonrpc" : "2.0" , "method" : "m" } "#,
+        r#"{"jsonrpc":"2.0","id":<id>,"method":"m","params":{"arguments":{"_meta":{"progressToken":9}},"_meta":{"progressToken":<token>}}}"#,
+        // Parsers take the last of two.
+        r#"{"id":<id>,"jsonrpc":"2.0","method":"m","params":{"_meta":{},"_meta":{"progressToken":8,"progressToken":<token>}}}"#,
+    ];
+    for text in table {
+        for (id, token) in NAMES.iter().flat_map(|id| NAMES.map(|token| (id, token))) {
+            let mut session = open();
+            assert_eq!(session.client(2, &asking(text, id, token)), Ok(Fate::Taken));
+            assert_eq!(session.stdin(), [asking(text, "2", "2")], "{id} {token}");
+            assert_eq!(session.child(&progress("2")), event(2, &progress(token)));
+            assert_eq!(session.child(&result("2")), answer(2, &result(id)));
+        }
+    }
+}
+
+#[test]
+fn raw_line_ends_between_an_id_and_a_token_do_not_shift_either() {
+    for line_end in ["\n", "\r\n", "\r"] {
+        for text in [
+            "{\"id\":<id>,<>\"jsonrpc\":\"2.0\",<>\"method\":\"m\",\"params\":{<>\"_meta\":{\"progressToken\":<token><>}}}",
+            "{<>\"params\":{\"_meta\":{<>\"progressToken\":<token>}},<>\"id\":<id>,<>\"jsonrpc\":\"2.0\",\"method\":\"m\"}",
+        ] {
+            let mut session = open();
+            let sent = asking(text, "\"seven\"", "\"some token\"").replace("<>", line_end);
+            assert_eq!(session.client(2, &sent), Ok(Fate::Taken));
+            let read = asking(text, "2", "2").replace("<>", &" ".repeat(line_end.len()));
+            assert_eq!(session.stdin(), [read]);
+        }
+    }
+}
+
+#[test]
+fn what_is_no_token_reaches_no_child_either() {
+    // A child that takes such a thing for a token would report under what may be another call's id.
+    for token in ["3.0", "true", "null", r#"{"progressToken":3}"#, "[3]"] {
+        let mut session = open();
+        session.client(2, &call_with_token("1", token)).unwrap();
+        assert_eq!(session.stdin(), [call_with_token("2", "2")]);
+        assert_eq!(session.child(&progress("2")), Told::Dropped(Dropped::Nobodys), "it was not asked for");
+    }
+}
+
+#[test]
+fn progress_is_told_under_the_clients_token_however_the_child_spells_its_own() {
+    for child in ["2", "2.0", r#""2""#, "2e0"] {
+        for token in NAMES {
+            let mut session = open();
+            session.call_with(2, true, &call_with_token("1", token));
+            assert_eq!(session.child(&progress(child)), event(2, &progress(token)));
+            let last = r#"{"params":{"progress":2,"message":"progressToken", "progressToken" : <token> },"method":"notifications/progress","jsonrpc":"2.0"}"#;
+            assert_eq!(
+                session.child(&last.replace("<token>", child)),
+                event(2, &last.replace("<token>", token))
+            );
+        }
+    }
+}
+
+#[test]
+fn equal_tokens_of_several_clients_do_not_meet() {
+    let mut session = open();
+    let calls: Vec<(u64, String)> = (10..13)
+        .map(|stream| (stream, session.call_with(stream, true, &call_with_token("1", "\"t\""))))
+        .collect();
+    for (stream, name) in calls.iter().rev() {
+        assert_eq!(session.child(&progress(name)), event(*stream, &progress("\"t\"")));
+    }
+    session.child(&result(&calls[2].1));
+    assert_eq!(session.child(&progress(&calls[0].1)), event(10, &progress("\"t\"")), "its call goes on");
+    assert_eq!(session.child(&progress(&calls[2].1)), Told::Dropped(Dropped::Nobodys), "its call has ended");
+}
+
+#[test]
+fn progress_that_nobody_asked_for_reaches_nobody() {
+    let mut session = open();
+    session.call_with(2, true, &call_with_token("1", "3"));
+    session.call(3, "1");
+    session.call_with(4, false, &call_with_token("1", "5"));
+    let without = r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progress":1}}"#;
+    let listed = r#"{"jsonrpc":"2.0","method":"notifications/progress","params":[2]}"#;
+    let log = progress("2").replace("notifications/progress", "notifications/message");
+    let table = [
+        (progress("3"), Dropped::Nobodys, "a call without a token, even where another's token is called so"),
+        (progress("1"), Dropped::Nobodys, "the handshake"),
+        (progress("99"), Dropped::Nobodys, "a call that never was"),
+        (progress("\"t\""), Dropped::Nobodys, "a token of nobody's"),
+        (progress("null"), Dropped::Nobodys, "no token"),
+        (without.to_owned(), Dropped::Nobodys, "none at all"),
+        (listed.to_owned(), Dropped::Nobodys, "no members"),
+        (log, Dropped::Nobodys, "no progress"),
+        (progress("4"), Dropped::NotStreamable, "a client that takes JSON only"),
+    ];
+    for (text, why, what) in table {
+        let told = session.unchanged(|session| session.child(&text));
+        assert_eq!(told, Told::Dropped(why), "{what}");
+    }
+}
+
+#[test]
+fn a_token_whose_name_is_spelt_with_escapes_is_a_token() {
+    let mut session = open();
+    let text = call_with_token("1", "\"t\"").replace("progressToken", r"progress\u0054oken");
+    session.client(2, &text).unwrap();
+    assert_eq!(session.child(&progress("2")), event(2, &progress("\"t\"")));
+}
+
+// Cancellation.
+
+#[test]
+fn a_cancellation_names_the_one_call_with_this_id() {
+    for id in NAMES {
+        let mut session = open();
+        let other = session.call(2, "\"other\"");
+        let name = session.call(3, id);
+        assert_eq!(session.client(4, &cancel(id)), Ok(Fate::Taken));
+        assert_eq!(session.stdin(), [cancel(&name)]);
+        session.swallowed(&cancel(id));
+        assert_eq!(session.at(CANCEL_GRACE), [Expired::Cancelled(StreamId(3), client_id(id))]);
+        assert_eq!(session.child(&result(&other)), answer(2, &result("\"other\"")), "the other goes on");
+        session.assert_nothing_in_flight();
+    }
+}
+
+#[test]
+fn a_cancellation_that_may_mean_several_calls_means_none() {
+    for (one, other) in [("7", "7"), (r#""a""#, r#""\u0061""#), ("0", "-0")] {
+        let mut session = open();
+        session.call(2, one);
+        session.call(3, other);
+        session.swallowed(&cancel(one));
+        session.swallowed(&cancel(other));
+    }
+    let mut session = starting_with(LIMITS);
+    session.client(2, &request("7", "tools/call")).unwrap();
+    session.client(3, &request("7", "tools/call")).unwrap();
+    session.swallowed(&cancel("7"));
+}
+
+#[test]
+fn a_cancellation_of_nothing_in_flight_goes_no_further_than_the_bridge() {
+    let mut session = open();
+    let name = session.call(2, "7");
+    for id in ["1", "\"7\"", "8", &name, "null", "0"] {
+        session.swallowed(&cancel(id));
+    }
+}
+
+#[test]
+fn a_call_that_waits_for_the_handshake_is_withdrawn() {
+    let mut session = starting_with(LIMITS);
+    session.stdin();
+    session.client(2, &request("7", "tools/call")).unwrap();
+    assert_eq!(session.client(3, &cancel("7")), Ok(Fate::Withdrawn(StreamId(2), client_id("7"))));
+    session.child(ANSWER);
+    assert_eq!(session.stdin(), [note("notifications/initialized")]);
+    session.assert_nothing_in_flight();
+}
+
+#[test]
+fn a_cancellation_means_the_newer_call_when_the_older_has_ended() {
+    let mut session = open();
+    let (older, newer) = (session.call(2, "7"), session.call(3, "7"));
+    session.child(&result(&older));
+    assert_eq!(session.client(4, &cancel("7")), Ok(Fate::Taken));
+    assert_eq!(session.stdin(), [cancel(&newer)]);
+}
+
+#[test]
+fn a_cancellation_means_the_older_call_when_the_newer_has_ended() {
+    let mut session = open();
+    let (older, newer) = (session.call(2, "7"), session.call(3, "7"));
+    session.child(&result(&newer));
+    assert_eq!(session.client(4, &cancel("7")), Ok(Fate::Taken));
+    assert_eq!(session.stdin(), [cancel(&older)]);
+}
+
+// What the child says unasked.
+
+#[test]
+fn what_the_child_tells_everybody_reaches_nobody() {
+    let texts = [
+        r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"error","data":"secret"}}"#
+            .to_owned(),
+        note("notifications/tools/list_changed"),
+        r#"{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"note:///a"}}"#
+            .to_owned(),
+        r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":2}}"#.to_owned(),
+        r#"{"jsonrpc":"2.0","method":"notifications/tasks/status","params":{"progressToken":2}}"#.to_owned(),
+        note("x"),
+    ];
+    let (idle, mut busy) = (open(), open());
+    busy.call_with(2, true, &call_with_token("1", "2"));
+    for mut session in [idle, busy, starting_with(LIMITS)] {
+        for text in &texts {
+            let told = session.unchanged(|session| session.child(text));
+            assert_eq!(told, Told::Dropped(Dropped::Nobodys), "{text}");
+        }
+    }
+}
+
+#[test]
+fn what_the_child_asks_is_answered_at_once_and_reaches_nobody() {
+    let mut session = open();
+    session.call(2, "7");
+    for method in ["sampling/createMessage", "elicitation/create", "roots/list", "tasks/get", "x"] {
+        for id in ["7", "2", r#""ask-\u0031""#, "-0"] {
+            assert!(matches!(session.child(&request(id, method)), Told::Replied(_)), "{method}");
+            let line = session.stdin().concat();
+            assert!(line.contains(&format!(r#""id":{id},"error""#)), "{line}");
+            assert_eq!(serde_json::from_str::<Value>(&line).unwrap()["error"]["code"], -32601, "{method}");
+            let refused = session.client(3, &result(id));
+            assert_eq!(refused, Err(Refusal::UnknownResponse), "no client can answer in its place");
+        }
+    }
+    for id in ["7", "\"p\"", "1.5"] {
+        assert_eq!(session.child(&request(id, "ping")), Told::Replied("ping"));
+        assert_eq!(session.stdin(), [result(id)]);
+    }
+    session.child(&request("null", "roots/list"));
+    assert_eq!(session.line()["error"]["code"], -32600);
+    assert_eq!(session.at(LISTENER_GRACE), [], "nothing waits for a listener");
+}
+
+// With `respawn`.
+
+#[test]
+fn a_new_child_is_greeted_as_the_first_one_was_and_clients_as_before() {
+    let mut session = open_with(RESPAWN);
+    assert!(session.machine.can_restart());
+    let level = r#"{"jsonrpc":"2.0","id":<id>,"method":"logging/setLevel","params":{"_meta":{"progressToken":<token>},"level":"error"}}"#;
+    let name = session.call_with(2, true, &asking(level, "7", "\"t\""));
+    session.child(&result(&name));
+    let old = [session.call_with(3, true, &call_with_token("7", "\"t\"")), session.call(4, "7")];
+    assert_eq!(session.machine.lose(), [(StreamId(3), client_id("7")), (StreamId(4), client_id("7"))]);
+    session.client(5, &request("7", "tools/call")).unwrap();
+    session.machine.greet(session.now, &mut session.out);
+    let [greeting_again] = &session.stdin()[..] else { panic!("it is greeted, and the rest waits") };
+    let name = message(greeting_again).id().unwrap().as_json().to_owned();
+    assert_eq!(*greeting_again, FIRST.replace(r#""id":1"#, &format!(r#""id":{name}"#)));
+
+    let other = ANSWER.replace(r#""id":1"#, &format!(r#""id":{name}"#)).replace("2025-06-18", "2024-11-05");
+    assert!(matches!(session.child(&other), Told::Restored { success: true, .. }));
+    let lines = session.stdin();
+    assert_eq!(lines[0], note("notifications/initialized"));
+    let level_again = message(&lines[1]).id().unwrap().as_json().to_owned();
+    assert_eq!(
+        lines[1],
+        asking(level, &level_again, &level_again),
+        "no client's token comes back as a call's id"
+    );
+    let call = message(&lines[2]).id().unwrap().as_json().to_owned();
+    assert_eq!((lines.len(), &lines[2]), (3, &request(&call, "tools/call")));
+    assert!(!old.contains(&name) && !old.contains(&level_again) && !old.contains(&call));
+
+    assert_eq!(greeting(&session, "1").as_deref(), Some(ANSWER), "what clients have been told stays true");
+    assert_eq!(session.machine.negotiated(), Some("2025-06-18"));
+    for late in old {
+        assert_eq!(session.child(&progress(&late)), Told::Dropped(Dropped::Nobodys));
+        assert_eq!(session.child(&result(&late)), Told::Dropped(Dropped::Late));
+    }
+    assert_eq!(session.child(&result(&call)), answer(5, &result("7")));
+    session.assert_nothing_in_flight();
+}
+
+#[test]
+fn a_child_that_never_opened_its_session_has_no_successor() {
+    let mut session = starting_with(RESPAWN);
+    assert!(!session.machine.can_restart());
+    session.child(&error("1"));
+    assert!(!session.machine.can_restart());
+    assert!(!open().machine.can_restart(), "not without `respawn` either");
+}
