@@ -4,6 +4,9 @@ import collections
 import concurrent.futures
 import itertools
 import json
+import os
+import signal
+import subprocess
 import time
 
 from fleet import TAGS
@@ -11,6 +14,10 @@ from wire import INITIALIZED, Bridge, Http, Stdio, call_params, eventually, hell
 
 AT_ONCE = 50
 BIGGEST = 2**53 - 1  # the largest integer that every client can spell
+
+
+class Skip(str):
+    """Why a claim is not tried."""
 
 
 def different(items):
@@ -407,3 +414,63 @@ def ends(server, bridge, clients):
             return f"left behind: {bridge.family()}"
 
     yield attempt("SIGTERM ends the bridge with code 0 and leaves no process", stop)
+
+
+# --------------------------------------------------------------------------------------------- handshakes the bridge makes
+
+
+def strict(server, bridge_binary, facts):
+    """Servers that refuse whatever comes before `initialize`, in sessions that no client opened."""
+    if not server.strict:
+        return
+    known = subprocess.run([bridge_binary, "--help"], capture_output=True, text=True, check=True).stdout
+    for option, part in (("--session-key", shared), ("--on-exit", respawn)):
+        if option in known:
+            yield from part(server, bridge_binary)
+        else:
+            yield f"with {option}", Skip("this bridge has no such option")
+
+
+def shared(server, bridge_binary):
+    server.prepare()
+    bridge = Bridge(bridge_binary, server, server.spied(), "shared", ["--session-key", "shared"])
+    try:
+
+        def unopened():
+            clients = [Http(bridge.port, server.answers) for _ in range(10)]
+            errors = at_once([lists(client, "1") for client in clients])
+            return reasons(errors) or handshake_of(stdin_of(server, b"tools/list"))
+
+        yield attempt("with --session-key shared, calls of clients that never initialize are served", unopened)
+    finally:
+        bridge.stop()
+        bridge.clean_up()
+
+
+def respawn(server, bridge_binary):
+    server.prepare()
+    bridge = Bridge(bridge_binary, server, server.spied(), "respawn", ["--on-exit", "respawn"])
+    try:
+
+        def killed():
+            client = open_session(bridge.port, server)
+            client.send(INITIALIZED)
+            lists(client, "1")()
+            first = {int(path.suffix[1:]) for path in server.folder.glob("stdin.*") if path.stat().st_size}
+            for pid in first:
+                os.kill(pid, signal.SIGKILL)
+            if not eventually(lambda: not first & set(bridge.family()), 5):
+                return f"the killed child stays: {bridge.family()}"
+            time.sleep(0.3)  # the bridge may hear of it a moment later than /proc says
+            errors = at_once([lists(client, str(i)) for i in range(10)])
+            if reason := reasons(errors):
+                return reason
+            wrong = [handshake_of(path.read_text().splitlines()) for path in server.folder.glob("stdin.*") if path.stat().st_size]
+            if len(wrong) != 2:
+                return f"{len(wrong)} children read something"
+            return different(reason for reason in wrong if reason)
+
+        yield attempt("with --on-exit respawn, a killed child is replaced and greeted before the next call", killed)
+    finally:
+        bridge.stop()
+        bridge.clean_up()

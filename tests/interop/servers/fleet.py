@@ -43,6 +43,7 @@ class Server:
     remember: object = None  # tag -> a call that leaves the tag in the session's memory
     recall: object = None  # the call whose answer contains the tags
     roots: bool = False  # its memory is what each client says of its roots: file://{here}/TAG
+    strict: bool = False  # also claims about sessions that the bridge opens or reopens by itself
     folder: pathlib.Path = None  # these three are set by `prepare`
     command: list = None
     logs: pathlib.Path = None
@@ -218,7 +219,6 @@ def fleet(notebook):
                 tool("get-annotated-message", messageType="error", includeImage=True),
                 tool("get-structured-content", location="Chicago"),
                 tool("get-resource-links", count=3),
-                tool("get-env"),
                 tool("get-roots-list"),
                 ("resources/read", {"uri": "demo://resource/static/document/architecture.md"}),
                 ("resources/read", {"uri": "demo://resource/dynamic/text/7"}),
@@ -349,6 +349,7 @@ def fleet(notebook):
                 tool("resources_create_or_update", resource="☃" * 100_000),
                 ("prompts/get", {"name": "no-such-prompt"}),
             ],
+            strict=True,
             probe=absent,
         ),
         Server(
@@ -366,6 +367,7 @@ def fleet(notebook):
                 tool("search_dashboards", query="☃"),
                 ("resources/templates/list", {}),
             ],
+            strict=True,
             probe=lambda i: (*tool("generate_deeplink", resourceType="dashboard", dashboardUid=f"uid-{i}-x"), f"/uid-{i}-x"),
             masks=[(r"0x[0-9a-f]+", "ADDRESS", "an error message prints a pointer")],
         ),
@@ -387,6 +389,7 @@ def fleet(notebook):
                 tool("git_status", repo_path="/etc"),
                 tool("git_status"),
             ],
+            strict=True,
             probe=absent,
         ),
         Server(
@@ -510,6 +513,7 @@ def fleet(notebook):
                 tool("command_help", name="str length"),
                 tool("list_commands", find="str"),
             ],
+            strict=True,
             probe=lambda i: (*tool("evaluate", input=f"{i} * 1000 + 7"), f"output:{i * 1000 + 7}}}"),
             masks=[(r"timestamp(\\?\"?):(\\?\"?)[-+.:T0-9]+", r"timestamp\1:\2TIME", "when the command ran")],
             remember=lambda tag: tool("evaluate", input=f"$env.MEMORY_{tag} = '{tag}'"),
@@ -570,6 +574,7 @@ def fleet(notebook):
                 tool("log", level="error", message="ü ☃"),
                 ("tools/call", call_params("count", {"to": 3, "ms": 20}, {"progressToken": "tök"})),
             ],
+            strict=True,
             probe=lambda i: (*tool("echo", text=f"<{i}>"), f"<{i}>"),
             remember=lambda tag: tool("add_note", title=tag, text="x"),
             recall=tool("list_notes"),

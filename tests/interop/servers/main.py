@@ -16,9 +16,9 @@ AT_A_TIME = 3  # servers; most of a server's time is waiting, and starting is wh
 
 def run(server, bridge, printing):
     """All claims about one server; what the table says of it."""
-    facts = {"passed": 0, "failed": 0}
+    facts = {"passed": 0, "failed": 0, "skipped": 0}
     started = time.monotonic()
-    parts = [claims.differential, claims.sessions]
+    parts = [claims.differential, claims.sessions, claims.strict]
     if server.name == "everything":
         parts.append(everything.claims)
     for part in parts:
@@ -34,8 +34,9 @@ def run(server, bridge, printing):
 
 
 def say(facts, printing, server, claim, reason):
-    facts["failed" if reason else "passed"] += 1
-    word = "FAIL" if reason else "ok"
+    verdict = "skipped" if isinstance(reason, claims.Skip) else "failed" if reason else "passed"
+    facts[verdict] += 1
+    word = {"passed": "ok", "failed": "FAIL", "skipped": "skip"}[verdict]
     with printing:
         print(f"{word} {server.name} {claim}" + (f": {reason}" if reason else ""), flush=True)
 
@@ -72,8 +73,8 @@ def main():
         running = {server.name: pool.submit(run, server, os.path.abspath(bridge), printing) for server in servers}
         results = {name: future.result() for name, future in running.items()}
     table(servers, results)
-    passed, failed = (sum(facts[what] for facts in results.values()) for what in ("passed", "failed"))
-    print(f"{passed} passed, {failed} failed")
+    passed, failed, skipped = (sum(facts[what] for facts in results.values()) for what in ("passed", "failed", "skipped"))
+    print(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
     return 1 if failed else 0
 
 

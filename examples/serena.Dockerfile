@@ -1,0 +1,13 @@
+# Serena for several projects and people, upon the image of docker/serena.Dockerfile: each session activates its own.
+#
+#   docker build -t mcp-bridge -f docker/Dockerfile .
+#   docker build -t serena -f docker/serena.Dockerfile --build-arg UID="$(id -u)" .
+#   docker build -t serena-projects - < examples/serena.Dockerfile
+#   docker run --rm -p 127.0.0.1:8080:8080 --cap-drop ALL -v "$HOME/src":/workspace serena-projects
+#
+# A session takes 100 to 300 MiB with its language servers, hence few sessions. One Serena is kept started and counts as
+# one; whichever leaves has time to stop its language servers.
+FROM serena
+ENV MCP_BRIDGE_WARM=1 MCP_BRIDGE_MAX_SESSIONS=8 MCP_BRIDGE_STOP_GRACE=15s
+# Without `--project`: clients call the tool activate_project with a folder below /workspace.
+ENTRYPOINT ["mcp-bridge", "--", "serena", "start-mcp-server", "--agent-interface", "tools", "--enable-web-dashboard", "false", "--enable-gui-log-window", "false"]
