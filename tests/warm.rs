@@ -5,8 +5,9 @@
 mod support;
 
 use std::collections::HashSet;
+use std::time::{Duration, Instant};
 
-use support::{Bridge, eventually, json};
+use support::{Bridge, Request, eventually, example, initialize, json};
 
 #[test]
 fn a_child_started_ahead_is_the_child_of_the_first_session() {
@@ -22,6 +23,34 @@ fn a_lazy_bridge_starts_no_child_before_the_first_session() {
     bridge.get("/healthz").expect(200, "the bridge lives");
     assert_eq!(bridge.processes(), []);
     assert_eq!(bridge.session().text("list_notes", json!({})), "no notes yet");
+}
+
+/// A server that needs its time before it reads anything, as interpreters do; here two seconds, elsewhere ninety.
+const SLOW: [&str; 3] = ["sh", "-c", r#"sleep 2; exec "$0" good"#];
+
+#[test]
+fn a_server_that_starts_slowly_answers_its_client_at_once_if_it_was_kept_warm() {
+    let server = example("hostile");
+    let bridge = Bridge::start(&["--warm", "1"], &[SLOW[0], SLOW[1], SLOW[2], &server]);
+    let has_started = || bridge.processes().iter().any(|process| process.name == "hostile");
+    eventually("the server has had its time", has_started);
+    let begun = Instant::now();
+    let session = bridge.session();
+    assert_eq!(session.text("echo", json!({ "text": "a" })), "a");
+    assert!(begun.elapsed() < Duration::from_millis(1900), "not after a start: {:?}", begun.elapsed());
+}
+
+#[test]
+fn a_client_of_a_server_that_starts_slowly_is_kept_on_the_line() {
+    let server = example("hostile");
+    let options = ["--lazy", "--keep-alive", "200ms"];
+    let bridge = Bridge::start(&options, &[SLOW[0], SLOW[1], SLOW[2], &server]);
+    let request = Request::post("/mcp", initialize(1, "2025-06-18").to_string());
+    let mut response = bridge.send(request);
+    assert!(response.is_sse(), "its head comes long before the answer");
+    let text = response.text();
+    assert!(text.matches(": keep-alive").count() >= 5, "{text}");
+    assert!(text.contains("serverInfo"), "{text}");
 }
 
 #[test]

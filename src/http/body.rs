@@ -76,12 +76,14 @@ pub async fn read(
                 false => Problem::BodyBroken,
             })?;
             let Ok(data) = frame.into_data() else { continue }; // trailers
-            if first.is_empty() {
+            if first.is_empty() && rest.is_empty() {
                 first = data; // most bodies come in one piece, which is then not copied
                 continue;
             }
             if rest.is_empty() {
-                rest.extend_from_slice(&first);
+                // A buffer that grows by doubling would cost up to three times the body.
+                rest.reserve(announced.unwrap_or(first.len() + data.len()).min(max));
+                rest.extend_from_slice(&std::mem::take(&mut first));
             }
             rest.extend_from_slice(&data);
             if announced.is_none() && room.is_none() && rest.len() > SMALL {
