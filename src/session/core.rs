@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::reader::{Delivery, Event, Feed, Unsent, What};
+use super::reader::{Delivery, Event, Feed, Offered, What};
 use super::{Command, Config, End, Fault, MAX_STDIN_QUEUE, Posted, Shared, Vitals};
 use crate::proto::ids::{ClientId, EventId, StreamId};
 use crate::proto::line::{Frame, LineDecoder};
@@ -18,14 +18,12 @@ use crate::proto::log::EventLog;
 use crate::proto::machine::{Dropped, Expired, Fate, Machine, Refusal, Told, TooLong};
 use crate::proto::message::{Kind, Message, elements, is_array};
 
+mod ration;
+
+use ration::Ration;
+
 /// A buffer for stdin that grew beyond this many bytes is given back once it is empty.
 const KEEP: usize = 64 * 1024;
-
-/// How many log lines of one kind the child can cause before they are rationed to one per [`RATION_PAUSE`].
-const RATION: u64 = 10;
-
-/// See [`RATION`].
-const RATION_PAUSE: Duration = Duration::from_secs(60);
 
 /// How long a reader that has too much waiting may take nothing before it is cut off.
 const STUCK: Duration = Duration::from_secs(1);
@@ -103,29 +101,6 @@ struct Full {
     since: Instant,
     /// When it was last seen to take something.
     checked: Instant,
-}
-
-/// Log lines that the child can cause at will: a few at once, then one a minute with the count.
-#[derive(Debug)]
-struct Ration {
-    count: u64,
-    logged: Instant,
-}
-
-impl Ration {
-    fn new() -> Self {
-        Self { count: 0, logged: Instant::now() }
-    }
-
-    /// How many there have been, if it is time to say so.
-    fn take(&mut self) -> Option<u64> {
-        self.count += 1;
-        if self.count > RATION && self.logged.elapsed() < RATION_PAUSE {
-            return None;
-        }
-        self.logged = Instant::now();
-        Some(self.count)
-    }
 }
 
 impl<'s> Core<'s> {
@@ -573,24 +548,24 @@ impl<'s> Core<'s> {
         } else if !last {
             self.log.skip(event.id);
         }
-        let offered = stream.feed.as_ref().map_or(Err(Unsent::Gone), |feed| feed.offer(event));
+        let offered = stream.feed.as_ref().map_or(Offered::Gone, |feed| feed.offer(event));
         match offered {
-            Ok(()) => {}
-            Err(Unsent::Full) => {
+            Offered::Queued => {}
+            Offered::Full => {
                 let now = Instant::now();
                 if let Some(feed) = stream.feed.as_ref().filter(|_| !self.full.contains_key(&id)) {
                     feed.has_progress(); // what it took before does not count
                     self.full.insert(id, Full { since: now, checked: now });
                 }
             }
-            Err(Unsent::Gone) if !keep => debug!(event = "response.undeliverable", sid, stream = id.0),
-            Err(Unsent::Gone) => {}
+            Offered::Gone if !keep => debug!(event = "response.undeliverable", sid, stream = id.0),
+            Offered::Gone => {}
         }
         if answer {
             stream.unanswered = stream.unanswered.saturating_sub(1);
         }
         if last {
-            self.log.end(id, offered != Err(Unsent::Gone));
+            self.log.end(id, offered != Offered::Gone);
             self.streams.remove(&id);
             self.full.remove(&id);
         }

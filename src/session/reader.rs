@@ -85,13 +85,15 @@ impl What {
     }
 }
 
-/// What else there is to say of an event that was offered.
+/// What became of an event that was offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unsent {
+pub enum Offered {
+    /// It is queued.
+    Queued,
+    /// It is queued, and more than `MAX_UNSENT` bytes wait now.
+    Full,
     /// The reader has left.
     Gone,
-    /// It was queued, and more than `MAX_UNSENT` bytes wait now.
-    Full,
 }
 
 #[derive(Debug, Default)]
@@ -147,21 +149,18 @@ impl Feed {
     }
 
     /// Queues an event, unless the reader left.
-    ///
-    /// # Errors
-    /// [`Unsent`].
-    pub fn offer(&self, event: Event) -> Result<(), Unsent> {
+    pub fn offer(&self, event: Event) -> Offered {
         let mut queue = self.0.lock();
         if queue.left || queue.closed {
-            return Err(Unsent::Gone);
+            return Offered::Gone;
         }
         let size = event.what.size();
         queue.push(Delivery::Event(event), size);
         if queue.unsent > MAX_UNSENT && queue.waiting.len() > 1 {
             queue.full = true;
-            return Err(Unsent::Full);
+            return Offered::Full;
         }
-        Ok(())
+        Offered::Queued
     }
 
     /// Whether too much waits for the reader. It is told through the session's `left` when that is over.
@@ -319,8 +318,8 @@ mod tests {
     #[tokio::test]
     async fn what_was_queued_before_the_end_is_still_read() {
         let (feed, reader) = pair();
-        assert_eq!(feed.offer(event(1, 10)), Ok(()));
-        assert_eq!(feed.offer(event(2, 10)), Ok(()));
+        assert_eq!(feed.offer(event(1, 10)), Offered::Queued);
+        assert_eq!(feed.offer(event(2, 10)), Offered::Queued);
         drop(feed);
         assert_eq!(places(&reader).await, [1, 2]);
     }
@@ -328,8 +327,8 @@ mod tests {
     #[tokio::test]
     async fn a_reader_is_full_until_it_has_taken_half_and_one_event_of_any_size_passes() {
         let (feed, reader) = pair();
-        assert_eq!(feed.offer(event(1, 3 * MAX_UNSENT)), Ok(()), "a big message alone is no lag");
-        assert_eq!(feed.offer(event(2, MAX_UNSENT / 2)), Err(Unsent::Full));
+        assert_eq!(feed.offer(event(1, 3 * MAX_UNSENT)), Offered::Queued, "a big message alone is no lag");
+        assert_eq!(feed.offer(event(2, MAX_UNSENT / 2)), Offered::Full);
         assert!(feed.is_full() && !feed.has_progress());
         assert!(matches!(reader.next().await, Some(Delivery::Event(event)) if event.id.place == 1));
         assert!(!feed.is_full() && feed.has_progress());
@@ -365,7 +364,7 @@ mod tests {
         let (feed, reader) = queue(Arc::clone(&left));
         drop(reader);
         left.notified().await;
-        assert_eq!(feed.offer(event(1, 1)), Err(Unsent::Gone));
+        assert_eq!(feed.offer(event(1, 1)), Offered::Gone);
 
         let (feed, reader) = queue(Arc::clone(&left));
         drop(feed);
