@@ -126,8 +126,8 @@ pub enum Expired {
     Initialize,
     /// The child has not answered a request: [`Limits::request_timeout`].
     Request(StreamId, ClientId),
-    /// The child has not answered a cancelled request: [`CANCEL_GRACE`].
+    /// The child has not answered a cancelled request: [`CANCEL_GRACE`](super::CANCEL_GRACE).
     Cancelled(StreamId, ClientId),
-    /// Nobody listened to a request of the child: [`LISTENER_GRACE`]. It has been answered with an error.
+    /// Nobody listened to a request of the child: [`LISTENER_GRACE`](super::LISTENER_GRACE). It has been answered with an error.
     Unheard,
 }
