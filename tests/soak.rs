@@ -153,7 +153,9 @@ impl Soak {
         loop {
             let waiting = self.waiting();
             let mut left = self.bridge.processes();
-            left.retain(|process| !waiting.contains(&process.group));
+            // What a waiting child has started is its own, in whatever group it is.
+            let theirs: HashSet<String> = waiting.iter().filter_map(|pid| tag(*pid)).collect();
+            left.retain(|process| tag(process.pid).is_none_or(|tag| !theirs.contains(&tag)));
             left.retain(|process| !waiting.contains(&process.pid));
             left.extend(self.bridge.zombies());
             if left.is_empty() && waiting.len() <= self.plan.ahead {
@@ -242,4 +244,11 @@ impl Soak {
             counts.join(", ")
         )
     }
+}
+
+/// Which child of the bridge a process descends from (README, *How it behaves*).
+fn tag(pid: u32) -> Option<String> {
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let variables = environment.split(|byte| *byte == 0).map(String::from_utf8_lossy);
+    variables.filter_map(|text| text.strip_prefix("MCP_BRIDGE_CHILD=").map(str::to_owned)).next()
 }
