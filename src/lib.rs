@@ -8,6 +8,8 @@
 //!                             sessions → child → reaper
 //! ```
 //!
+//! `drain`, `log`, `memory`, `reaper` and `secret` are leaves: they know nothing else of the crate.
+//!
 //! | module | what it knows |
 //! |---|---|
 //! | [`cli`] | argv and `MCP_BRIDGE_*` become validated options |
@@ -17,9 +19,9 @@
 //! | [`secret`] | tokens and digests: what is compared and never shown |
 //! | [`memory`] | free memory goes back to the system |
 //! | [`http`] | which request means what; [`http::reply`] is the one table of refusals |
-//! | [`sessions`] | which sessions exist; seats, the child started ahead; starts and ends them |
+//! | [`sessions`] | which sessions exist; seats, keys, children started ahead; starts and ends them |
 //! | [`session`] | one session: a handle, and the one loop that owns machine, pipes and readers |
-//! | [`child`] | one process in its own group: pipes, environment, the way out |
+//! | [`child`] | one process in its own group: pipes, environment, the way out, what it leaves |
 //! | [`reaper`] | the only `waitpid` |
 //! | [`proto`] | the protocol without I/O; [`proto::machine`] is a session as a state machine |
 //!

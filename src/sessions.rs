@@ -272,7 +272,6 @@ impl Sessions {
         let keeper = Keeper {
             sessions: Arc::clone(self),
             session: session.clone(),
-            key,
             environment,
             seat: Some(seat),
             process: Mutex::new(Some(child.process.clone())),
@@ -404,6 +403,7 @@ impl Sessions {
         let mut registry = self.lock();
         let Some(Owned { owner, .. }) = registry.live.remove(id) else { return };
         registry.leaving += 1;
+        registry.keys.retain(|_, named| named != id);
         if registry.ended_order.len() == REMEMBERED
             && let Some(oldest) = registry.ended_order.pop_front()
         {

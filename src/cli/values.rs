@@ -139,7 +139,6 @@ const DANGEROUS: &[&str] = &[
     "LESSOPEN",
     "LESSCLOSE",
     "MANPAGER",
-    "R_PROFILE",
     "R_ENVIRON",
 ];
 const DANGEROUS_FAMILIES: &[&str] = &[

@@ -451,13 +451,7 @@ impl Machine {
         now: Duration,
     ) -> BridgeId {
         let params = message.params();
-        // Most requests have none, and a look at the bytes is cheaper than one at the members. Names may be spelt with \u.
-        let may_be = |needle| memchr::memmem::find(params.as_bytes(), needle).is_some();
-        let token = (may_be(b"progressToken") || may_be(b"\\u"))
-            .then(|| find(params, &["_meta", "progressToken"]))
-            .flatten()
-            .and_then(|span| Id::parse(params.get(span)?))
-            .map(ProgressToken);
+        let token = token_in(params).and_then(|span| Id::parse(params.get(span)?)).map(ProgressToken);
         let handshake = self.calls.next_id() == HANDSHAKE;
         let timeout = if handshake { self.limits.init_timeout } else { self.limits.request_timeout };
         let deadline = now + timeout;
@@ -529,11 +523,19 @@ impl Machine {
     }
 }
 
-/// Where the progress token of a request stands.
+/// Where the progress token stands in a request.
 fn token_span(message: &Message) -> Option<Span> {
     let start = message.envelope().params.as_ref()?.start;
-    let span = find(message.params(), &["_meta", "progressToken"])?;
+    let span = token_in(message.params())?;
     Some(start + span.start..start + span.end)
+}
+
+/// Where the progress token stands in a request's `params`.
+fn token_in(params: &str) -> Option<Span> {
+    // Most requests have none, and a look at the bytes is cheaper than one at the members. Names may be spelt with \u.
+    let may_be = |needle| memchr::memmem::find(params.as_bytes(), needle).is_some();
+    let looked = may_be(b"progressToken") || may_be(b"\\u");
+    looked.then(|| find(params, &["_meta", "progressToken"])).flatten()
 }
 
 /// Answers a request of the child: `token` is its id as it stands, `member` the result or error.

@@ -13,7 +13,6 @@ use tracing::{info, warn};
 use super::spawning::{SHARE, Start, jittered};
 use super::{Sessions, describe};
 use crate::child::{Child, Farewell, Process};
-use crate::secret::Digest;
 use crate::session::worker::{Ended, Lost, Pipes, Worker};
 use crate::session::{End, Exit, Session};
 
@@ -25,8 +24,6 @@ const MAX_REFUSED: u32 = 5;
 pub(super) struct Keeper {
     pub(super) sessions: Arc<Sessions>,
     pub(super) session: Session,
-    /// What names the session, where it is not its id.
-    pub(super) key: Option<Digest>,
     /// What the client's headers add to the children's environment.
     pub(super) environment: Vec<(OsString, OsString)>,
     pub(super) seat: Option<OwnedSemaphorePermit>,
@@ -50,9 +47,6 @@ impl Keeper {
         let next = move |lost| Arc::clone(&keeper).another(lost);
         let Ended { why, stdout } = worker.run(pipes(child), next).await;
         self.sessions.bury(self.session.id(), why);
-        if let Some(key) = self.key {
-            self.sessions.forget_key(key, self.session.id());
-        }
         let opened = self.session.opened().await.is_ok();
 
         let sid = self.session.id().short();

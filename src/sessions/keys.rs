@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::{NoSession, Opening, Sessions};
-use crate::proto::ids::SessionId;
 use crate::secret::Digest;
 use crate::session::Session;
 
@@ -35,14 +34,6 @@ impl Sessions {
                 self.bury(session.id(), why); // nobody may have done it yet, and its seat is coming
                 None
             }
-        }
-    }
-
-    /// The session has ended; the key may name another one by now.
-    pub(super) fn forget_key(&self, key: Digest, id: &SessionId) {
-        let mut registry = self.lock();
-        if registry.keys.get(&key) == Some(id) {
-            registry.keys.remove(&key);
         }
     }
 

@@ -2011,9 +2011,7 @@ async fn a_question_on_a_stream_that_lost_its_reader_is_heard_when_that_resumes(
     let reader = harness.call("7", "2").await;
     harness.child.send(&progress("7", 1)).await;
     next(&reader).await;
-    harness.child.send(&request("\"q\"", "sampling/createMessage")).await;
-    settle().await;
-    drop(reader);
+    ask_and_leave(&mut harness, reader).await;
     sleep(secs(30)).await;
     let resumed = harness.listen(Some("2-1")).await;
     assert_eq!(next(&resumed).await, format!("2-2 {}", request("\"q\"", "sampling/createMessage")));
@@ -2039,13 +2037,9 @@ async fn a_question_that_its_post_did_not_take_as_its_first_event_is_answered_wi
     // A POST reader that leaves before it takes the question (place 1, not kept): nobody will ever hear it.
     let mut harness = Harness::open().await;
     let reader = harness.call("7", "2").await;
-    harness.child.send(&request("\"q\"", "sampling/createMessage")).await;
-    settle().await;
-    drop(reader);
+    ask_and_leave(&mut harness, reader).await;
     let _listener = harness.listen(None).await;
-    let asked = Instant::now();
-    harness.child.expect(NOBODY_LISTENS).await;
-    assert_eq!(asked.elapsed().as_secs(), LISTENER_GRACE.as_secs());
+    assert_unheard(&mut harness).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -2074,29 +2068,35 @@ async fn an_answer_that_was_offered_and_not_taken_is_evicted_last() {
     assert_eq!(rest(&harness.try_listen(Some("2-1")).await).await, want);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_question_that_its_reader_did_not_take_is_answered_with_an_error() {
-    let limits = Limits { request_timeout: secs(5000), ..CONFIG.limits };
-    let mut harness = Harness::open_with(Config { limits, ..CONFIG }, NARROW).await;
-    let reader = harness.call("7", "2").await;
+/// The child asks something on this reader's stream, and the reader leaves without having taken it.
+async fn ask_and_leave(harness: &mut Harness, reader: Reader) {
     harness.child.send(&request("\"q\"", "sampling/createMessage")).await;
     settle().await;
     drop(reader);
+}
+
+/// The child hears in time that nobody listens.
+async fn assert_unheard(harness: &mut Harness) {
     let asked = Instant::now();
     harness.child.expect(NOBODY_LISTENS).await;
     assert_eq!(asked.elapsed().as_secs(), LISTENER_GRACE.as_secs());
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_question_that_its_reader_did_not_take_is_answered_with_an_error() {
+    let limits = Limits { request_timeout: secs(5000), ..CONFIG.limits };
+    let mut harness = Harness::open_with(Config { limits, ..CONFIG }, NARROW).await;
+    let reader = harness.call("7", "2").await;
+    ask_and_leave(&mut harness, reader).await;
+    assert_unheard(&mut harness).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_question_that_its_listener_did_not_take_is_answered_with_an_error() {
     let mut harness = Harness::open().await;
     let reader = harness.listen(None).await;
-    harness.child.send(&request("\"q\"", "sampling/createMessage")).await;
-    settle().await;
-    drop(reader);
-    let asked = Instant::now();
-    harness.child.expect(NOBODY_LISTENS).await;
-    assert_eq!(asked.elapsed().as_secs(), LISTENER_GRACE.as_secs());
+    ask_and_leave(&mut harness, reader).await;
+    assert_unheard(&mut harness).await;
 }
 
 #[tokio::test(start_paused = true)]
