@@ -15,12 +15,13 @@ use hyper::{Method, Request, Response, StatusCode};
 use tracing::{debug, warn};
 
 use crate::proto::ids::{ClientId, Id, SessionId};
+use crate::proto::json::{elements, is_array, value_at};
 use crate::proto::machine::Refusal;
-use crate::proto::message::{Kind, Malformed, Message, elements, find, is_array};
+use crate::proto::message::{Kind, Malformed, Message};
 use crate::proto::version::Revision;
 use crate::secret::{Digest, Tokens};
-use crate::session::reader::{Delivery, What};
-use crate::session::{End, Posted, Room, Rooms, Session};
+use crate::session::stream::{Delivery, Payload};
+use crate::session::{BodyBudget, BodyPermit, End, Posted, Session};
 use crate::sessions::{Found, NoSession, Opening, Sessions};
 
 pub mod admin;
@@ -83,7 +84,7 @@ pub struct Http {
     config: Config,
     sessions: Arc<Sessions>,
     /// For bodies that name no session.
-    lobby: Rooms,
+    lobby: BodyBudget,
     /// Open streams of the old transport; `None` where it is not offered.
     compat: Option<Compat>,
 }
@@ -102,7 +103,7 @@ impl Http {
     /// The face of these sessions.
     pub fn new(config: Config, sessions: Arc<Sessions>) -> Self {
         let compat = config.sse_compat.then(Compat::default);
-        let lobby = Rooms::new(config.max_body);
+        let lobby = BodyBudget::new(config.max_body);
         Self { config, sessions, lobby, compat }
     }
 
@@ -220,7 +221,7 @@ impl Http {
         &self,
         body: Incoming,
         session: Option<&Session>,
-    ) -> Result<(Bytes, Option<Room>), Refused> {
+    ) -> Result<(Bytes, Option<BodyPermit>), Refused> {
         let leave = session.map_or(Leave::Lobby(&self.lobby), Leave::Session);
         let read = body::read(body, self.config.max_body, self.config.body_timeout, leave).await;
         read.map_err(|problem| (problem, None))
@@ -274,7 +275,7 @@ impl Http {
         session: &Session,
         headers: &HeaderMap,
         posted: Posted,
-        room: Option<Room>,
+        room: Option<BodyPermit>,
         accepts: Accepts,
     ) -> Result<Response<Body>, Refused> {
         let id = request_id(&posted);
@@ -323,9 +324,9 @@ impl Http {
         let unclaimed = Unclaimed { sessions: &self.sessions, session: Some(&session) };
         let first = self.first(&reader, accepts).await;
         let started = match &first {
-            First::Events { events, .. } => match events.last().map(|event| &event.what) {
-                Some(What::Fault { fault, .. }) => return Err((Problem::StartFailed(fault.clone()), id)),
-                Some(What::Answer { success, .. }) => *success,
+            First::Events { events, .. } => match events.last().map(|event| &event.payload) {
+                Some(Payload::Fault { fault, .. }) => return Err((Problem::StartFailed(fault.clone()), id)),
+                Some(Payload::Answer { success, .. }) => *success,
                 _ => true,
             },
             _ => false,
@@ -403,7 +404,7 @@ fn parse(body: &Bytes, session: Option<&Session>) -> Result<Posted, Refused> {
         return parse_one(body.clone()).map(Posted::One);
     }
     let text = std::str::from_utf8(body).map_err(|_| (Problem::Parse, None))?;
-    let elements = elements(text).map_err(|_| (Problem::Parse, None))?;
+    let elements = elements(text).ok_or((Problem::Parse, None))?;
     let revision = session.and_then(Session::revision);
     if !revision.is_some_and(Revision::batches) {
         return Err((Problem::Batch(revision), None));
@@ -443,7 +444,7 @@ fn is_modern(headers: &HeaderMap, message: &Message) -> bool {
     let header = headers.get(MCP_PROTOCOL_VERSION).and_then(|value| value.to_str().ok());
     message.method() == "server/discover"
         || header.and_then(Revision::parse).is_some_and(Revision::modern)
-        || find(message.params(), &["_meta", "io.modelcontextprotocol/protocolVersion"]).is_some()
+        || value_at(message.params(), &["_meta", "io.modelcontextprotocol/protocolVersion"]).is_some()
 }
 
 fn gone(end: End) -> Refused {

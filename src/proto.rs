@@ -4,8 +4,9 @@
 //! [`Duration`](std::time::Duration) since the session began, so that every rule can be tested by a table.
 
 pub mod ids;
+pub mod json;
 pub mod line;
-pub mod log;
 pub mod machine;
 pub mod message;
+pub mod replay;
 pub mod version;

@@ -14,10 +14,11 @@ use crate::proto::message::Message;
 use crate::proto::version::Revision;
 
 mod core;
-pub mod reader;
+mod log_limit;
+pub mod stream;
 pub mod worker;
 
-use reader::{Feed, Reader};
+use stream::{Feed, Reader};
 use worker::Worker;
 
 /// Messages that wait for the loop. A POST waits for a place; the loop takes them in bunches.
@@ -52,7 +53,7 @@ pub struct Config {
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
+pub enum ExitStatus {
     /// It exited with this code.
     Code(i32),
     /// A signal of this name ended it.
@@ -61,7 +62,7 @@ pub enum Exit {
     Unknown,
 }
 
-impl fmt::Display for Exit {
+impl fmt::Display for ExitStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Code(code) => write!(f, "exit code {code}"),
@@ -93,7 +94,7 @@ pub enum End {
     /// The child did not answer `initialize` within this time.
     InitTimeout(Duration),
     /// The child exited.
-    Exited(Exit),
+    Exited(ExitStatus),
     /// The child closed its stdout and lives on.
     StdoutClosed,
     /// The child closed its stdin and lives on.
@@ -132,7 +133,7 @@ impl End {
                 | Self::Lifetime(_)
                 | Self::Evicted
                 | Self::Shutdown
-                | Self::Exited(Exit::Code(0))
+                | Self::Exited(ExitStatus::Code(0))
         )
     }
 }
@@ -158,28 +159,28 @@ pub enum Fault {
 
 /// Leave to hold a request body that nobody has taken yet.
 #[derive(Debug)]
-pub struct Room(#[allow(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
+pub struct BodyPermit(#[allow(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
 
 /// How much memory there is for bodies on their way to one place.
 #[derive(Debug)]
-pub struct Rooms {
-    /// In units of [`ROOM_UNIT`] bytes, [`Rooms::units`] in all.
+pub struct BodyBudget {
+    /// In units of [`ROOM_UNIT`] bytes, [`BodyBudget::units`] in all.
     free: Arc<Semaphore>,
     units: u32,
 }
 
-impl Rooms {
-    /// Room for 4 MiB, or for one body of the largest size.
+impl BodyBudget {
+    /// BodyPermit for 4 MiB, or for one body of the largest size.
     pub fn new(max_body: usize) -> Self {
         let units = u32::try_from(max_body.max(MAX_STDIN_QUEUE).div_ceil(ROOM_UNIT)).unwrap_or(u32::MAX);
         Self { free: Arc::new(Semaphore::new(units as usize)), units }
     }
 
     /// Waits until there is room for so many bytes; `None` where there will be none any more.
-    pub async fn take(&self, bytes: usize) -> Option<Room> {
+    pub async fn take(&self, bytes: usize) -> Option<BodyPermit> {
         let units = bytes.div_ceil(ROOM_UNIT).clamp(1, self.units as usize);
         let units = u32::try_from(units).unwrap_or(self.units);
-        Arc::clone(&self.free).acquire_many_owned(units).await.ok().map(Room)
+        Arc::clone(&self.free).acquire_many_owned(units).await.ok().map(BodyPermit)
     }
 
     /// There is no room any more, for nobody.
@@ -208,7 +209,7 @@ impl Posted {
 
 #[derive(Debug)]
 enum Command {
-    Post { posted: Posted, room: Option<Room>, streams: bool, feed: Feed },
+    Post { posted: Posted, permit: Option<BodyPermit>, streams: bool, feed: Feed },
     Listen { after: Option<EventId>, feed: Feed },
 }
 
@@ -239,7 +240,7 @@ enum Stop {
 
 /// How a session is, for whoever looks at it from outside.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Vitals {
+pub struct Stats {
     /// Since when nothing is in flight and nobody listens; `None` while that is not so.
     pub idle_since: Option<Instant>,
     /// Requests without an answer.
@@ -258,10 +259,10 @@ struct Shared {
     /// Whether the bridge opens it in its own name, for clients that share it.
     is_shared: bool,
     mailbox: mpsc::Sender<Command>,
-    rooms: Rooms,
+    body_budget: BodyBudget,
     stop: watch::Sender<Stop>,
     left: Arc<Notify>,
-    vitals: Mutex<Vitals>,
+    stats: Mutex<Stats>,
     /// Once it is clear: whether the first child answered `initialize` with a result, or why the session ended before.
     opened: watch::Sender<Option<Result<(), End>>>,
     negotiated: OnceLock<Box<str>>,
@@ -274,7 +275,7 @@ impl Session {
     pub fn new(config: Config, id: SessionId, initialize: Message, streams: bool) -> (Self, Worker, Reader) {
         let (sender, mailbox) = mpsc::channel(MAILBOX);
         let left = Arc::new(Notify::new());
-        let (feed, reader) = reader::queue(Arc::clone(&left));
+        let (feed, reader) = stream::queue(Arc::clone(&left));
         let session = Self::handle(&config, id, sender, left, false);
         let shared = Arc::clone(&session.0);
         let first = Some((feed, streams));
@@ -300,10 +301,10 @@ impl Session {
             id,
             is_shared,
             mailbox,
-            rooms: Rooms::new(config.max_body),
+            body_budget: BodyBudget::new(config.max_body),
             stop: watch::Sender::new(Stop::No),
             left,
-            vitals: Mutex::default(),
+            stats: Mutex::default(),
             opened: watch::Sender::new(None),
             negotiated: OnceLock::new(),
             ended: OnceLock::new(),
@@ -348,16 +349,16 @@ impl Session {
     }
 
     /// How it is.
-    pub fn vitals(&self) -> Vitals {
-        *self.0.vitals.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn stats(&self) -> Stats {
+        *self.0.stats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until `bytes` of a body may be read for this session.
     ///
     /// # Errors
     /// Why the session ended, where it has.
-    pub async fn room(&self, bytes: usize) -> Result<Room, End> {
-        self.0.rooms.take(bytes).await.ok_or_else(|| self.ended())
+    pub async fn body_permit(&self, bytes: usize) -> Result<BodyPermit, End> {
+        self.0.body_budget.take(bytes).await.ok_or_else(|| self.ended())
     }
 
     fn ended(&self) -> End {
@@ -366,14 +367,19 @@ impl Session {
 
     /// Passes messages on, and gives the room of their body back once they are. `streams`: whether the client takes an event stream. Waits while the session is full.
     ///
-    /// For requests the reader gets their events; otherwise it gets [`reader::Delivery::Accepted`]
-    /// or [`reader::Delivery::Refused`].
+    /// For requests the reader gets their events; otherwise it gets [`stream::Delivery::Accepted`]
+    /// or [`stream::Delivery::Refused`].
     ///
     /// # Errors
     /// Why the session ended, where it has.
-    pub async fn post(&self, posted: Posted, room: Option<Room>, streams: bool) -> Result<Reader, End> {
-        let (feed, reader) = reader::queue(Arc::clone(&self.0.left));
-        self.send(Command::Post { posted, room, streams, feed }).await?;
+    pub async fn post(
+        &self,
+        posted: Posted,
+        permit: Option<BodyPermit>,
+        streams: bool,
+    ) -> Result<Reader, End> {
+        let (feed, reader) = stream::queue(Arc::clone(&self.0.left));
+        self.send(Command::Post { posted, permit, streams, feed }).await?;
         Ok(reader)
     }
 
@@ -382,7 +388,7 @@ impl Session {
     /// # Errors
     /// Why the session ended, where it has.
     pub async fn listen(&self, after: Option<EventId>) -> Result<Reader, End> {
-        let (feed, reader) = reader::queue(Arc::clone(&self.0.left));
+        let (feed, reader) = stream::queue(Arc::clone(&self.0.left));
         self.send(Command::Listen { after, feed }).await?;
         Ok(reader)
     }

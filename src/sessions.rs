@@ -16,9 +16,9 @@ use crate::proto::ids::SessionId;
 use crate::proto::message::Message;
 use crate::reaper::{Reaper, Status};
 use crate::secret::Digest;
-use crate::session::reader::Reader;
+use crate::session::stream::Reader;
 use crate::session::worker::Worker;
-use crate::session::{self, End, Exit, Session, Vitals};
+use crate::session::{self, End, ExitStatus, Session, Stats};
 
 mod ahead;
 mod keeper;
@@ -361,7 +361,7 @@ impl Sessions {
         let longest = {
             let registry = self.lock();
             let live = registry.live.values().map(|owned| &owned.it);
-            let idle = live.filter_map(|session| Some((session.vitals().idle_since?, session)));
+            let idle = live.filter_map(|session| Some((session.stats().idle_since?, session)));
             idle.min_by_key(|(since, _)| *since).map(|(_, session)| session.clone())
         };
         longest.is_some_and(|session| {
@@ -480,7 +480,7 @@ impl Sessions {
             ready = self.is_ready(),
         );
         for session in registry.live.values().map(|owned| &owned.it) {
-            let Vitals { idle_since, in_flight, stdin_queue } = session.vitals();
+            let Stats { idle_since, in_flight, stdin_queue } = session.stats();
             let idle = idle_since.map_or(0, |since| since.elapsed().as_secs());
             info!(event = "session.state", sid = session.id().short(), in_flight, stdin_queue, idle);
         }
@@ -510,11 +510,11 @@ async fn watch_unused(sessions: Weak<Sessions>, mut process: Process) {
     sessions.refill();
 }
 
-fn describe(status: Option<Status>) -> Exit {
+fn describe(status: Option<Status>) -> ExitStatus {
     match status {
-        Some(Status::Exited(code)) => Exit::Code(code),
-        Some(Status::Signaled(signal)) => Exit::Signal(signal.as_str()),
-        Some(Status::SignaledRealTime) => Exit::Signal("SIGRT"),
-        None => Exit::Unknown,
+        Some(Status::Exited(code)) => ExitStatus::Code(code),
+        Some(Status::Signaled(signal)) => ExitStatus::Signal(signal.as_str()),
+        Some(Status::SignaledRealTime) => ExitStatus::Signal("SIGRT"),
+        None => ExitStatus::Unknown,
     }
 }

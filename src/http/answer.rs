@@ -12,7 +12,7 @@ use super::{Http, Refused};
 use crate::proto::ids::{EventId, Id};
 use crate::proto::version::Revision;
 use crate::session::Session;
-use crate::session::reader::{Delivery, Event, Reader, What};
+use crate::session::stream::{Delivery, Event, Payload, Reader};
 
 /// What decides the form of an answer.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl Http {
             };
             match next {
                 Some(Delivery::Event(event)) => {
-                    let (answer, last) = (event.what.is_answer(), event.last);
+                    let (answer, last) = (event.payload.is_answer(), event.last);
                     if answer || accepts.stream {
                         events.push(event);
                     }
@@ -111,9 +111,9 @@ fn whole(events: Vec<Event>) -> Response<Body> {
     let mut reason = None;
     let mut messages: Vec<Bytes> = events
         .into_iter()
-        .map(|event| match event.what {
-            What::Message(message) | What::Answer { message, .. } => message,
-            What::Fault { id, fault } => {
+        .map(|event| match event.payload {
+            Payload::Message(message) | Payload::Answer { message, .. } => message,
+            Payload::Fault { id, fault } => {
                 let row = Problem::Fault(fault).row();
                 reason = Some(row.reason);
                 row.json(Some(&id.0))

@@ -21,8 +21,8 @@ use crate::proto::ids::{ClientId, SessionId};
 use crate::proto::machine::Refusal;
 use crate::proto::message::{Kind, Message};
 use crate::secret::Digest;
-use crate::session::reader::Delivery;
-use crate::session::{End, Posted, Room, Session};
+use crate::session::stream::Delivery;
+use crate::session::{BodyPermit, End, Posted, Session};
 use crate::sessions::{Opening, Sessions};
 
 /// Where a client begins.
@@ -128,7 +128,7 @@ impl Compat {
 pub(super) async fn post(
     connection: &Connection,
     body: Bytes,
-    room: Option<Room>,
+    room: Option<BodyPermit>,
     environment: Result<Vec<(OsString, OsString)>, Problem>,
     sessions: &Arc<Sessions>,
 ) -> Result<Response<Body>, Refused> {

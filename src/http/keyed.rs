@@ -7,7 +7,8 @@ use hyper::header::{HeaderMap, HeaderName};
 use super::guard::{self, MCP_PROTOCOL_VERSION};
 use super::reply::Problem;
 use super::{Asking, Http, Refused, no_session, parse_one};
-use crate::proto::message::{Message, find};
+use crate::proto::json::value_at;
+use crate::proto::message::Message;
 use crate::proto::version::Revision;
 use crate::secret::Digest;
 use crate::session::Session;
@@ -40,7 +41,7 @@ impl Keyed {
         first: &Message,
         owner: Option<Digest>,
     ) -> Result<Opening, Refused> {
-        let wanted = find(first.params(), &["protocolVersion"]).and_then(|span| first.params().get(span));
+        let wanted = value_at(first.params(), &["protocolVersion"]).and_then(|span| first.params().get(span));
         let wanted = wanted.filter(|_| first.method() == "initialize").map(|text| text.trim_matches('"'));
         let header = headers.get(MCP_PROTOCOL_VERSION).and_then(|value| value.to_str().ok());
         let revision = wanted.or(header).and_then(Revision::parse).filter(|revision| !revision.modern());

@@ -11,8 +11,9 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use super::ids::{BridgeId, ChildId, ClientId, Id, ProgressToken, StreamId};
+use super::json::{Span, splice, value_at};
 use super::line::push_line;
-use super::message::{Kind, Message, Span, find, splice};
+use super::message::{Kind, Message};
 
 mod calls;
 mod child;
@@ -297,7 +298,7 @@ impl Machine {
     /// further: to the child the same number may be somebody else's request.
     fn client_cancelled(&mut self, message: &Message, now: Duration, out: &mut BytesMut) -> Fate {
         let params = message.params();
-        let Some(span) = find(params, &["requestId"]) else {
+        let Some(span) = value_at(params, &["requestId"]) else {
             self.write_or_hold(message.clone(), None, now, out);
             return Fate::Taken;
         };
@@ -535,7 +536,7 @@ fn token_in(params: &str) -> Option<Span> {
     // Most requests have none, and a look at the bytes is cheaper than one at the members. Names may be spelt with \u.
     let may_be = |needle| memchr::memmem::find(params.as_bytes(), needle).is_some();
     let looked = may_be(b"progressToken") || may_be(b"\\u");
-    looked.then(|| find(params, &["_meta", "progressToken"])).flatten()
+    looked.then(|| value_at(params, &["_meta", "progressToken"])).flatten()
 }
 
 /// Answers a request of the child: `token` is its id as it stands, `member` the result or error.

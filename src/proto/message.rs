@@ -4,17 +4,13 @@
 //! struct, `"id": null` read as an absent id, and invalid UTF-8 in a part that is skipped.
 
 use std::borrow::Cow;
-use std::ops::Range;
 
-use bytes::{Bytes, BytesMut};
-use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use bytes::Bytes;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::ids::Id;
-use super::line::push_flat;
-
-/// Where a part lies in the text, in bytes.
-pub type Span = Range<usize>;
+use super::json::{Span, Take, read_object, slice, unquote};
 
 /// What kind of message it is (JSON-RPC 2.0 §4, §5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +67,7 @@ impl Envelope {
                 Ok(_) => invalid("a message is a JSON object"),
             };
         }
-        if members.jsonrpc.is_none_or(|raw| string(raw.get()) != "2.0") {
+        if members.jsonrpc.is_none_or(|raw| unquote(raw.get()) != "2.0") {
             return invalid("\"jsonrpc\" must be \"2.0\"");
         }
         // Servers that come from JSON-RPC 1.0 send both, one of them null.
@@ -107,17 +103,17 @@ impl Envelope {
 
     /// The method of a request or notification; empty for a response.
     pub fn method<'t>(&self, text: &'t [u8]) -> Cow<'t, str> {
-        self.method.clone().map_or(Cow::Borrowed(""), |span| string(part(text, span)))
+        self.method.clone().map_or(Cow::Borrowed(""), |span| unquote(slice(text, span)))
     }
 
     /// The id in the text, where it is one a peer may use.
     pub fn id(&self, text: &[u8]) -> Option<Id> {
-        Id::parse(part(text, self.id.clone()?))
+        Id::parse(slice(text, self.id.clone()?))
     }
 
     /// The text of `params`; empty where there are none.
     pub fn params<'t>(&self, text: &'t [u8]) -> &'t str {
-        self.params.clone().map_or("", |span| part(text, span))
+        self.params.clone().map_or("", |span| slice(text, span))
     }
 }
 
@@ -192,36 +188,6 @@ impl Message {
     }
 }
 
-/// Whether the text is a JSON array, as a batch is.
-pub fn is_array(text: &[u8]) -> bool {
-    text.trim_ascii_start().starts_with(b"[")
-}
-
-/// The elements of a batch, each as it stands in the text.
-///
-/// # Errors
-/// [`Malformed::Parse`], where the text is not a JSON array.
-pub fn elements(text: &str) -> Result<Vec<&str>, Malformed> {
-    struct Elements;
-    impl<'de> Visitor<'de> for Elements {
-        type Value = Vec<&'de str>;
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("an array")
-        }
-        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-            let mut elements = Vec::new();
-            while let Some(element) = seq.next_element::<&'de RawValue>()? {
-                elements.push(element.get());
-            }
-            Ok(elements)
-        }
-    }
-    let mut reader = serde_json::Deserializer::from_str(text);
-    let elements = reader.deserialize_seq(Elements).map_err(|_| Malformed::Parse)?;
-    reader.end().map_err(|_| Malformed::Parse)?;
-    Ok(elements)
-}
-
 /// What the beginning of a message that was cut off tells.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Head<'t> {
@@ -259,46 +225,6 @@ pub fn peek_head(head: &[u8]) -> Head<'_> {
     }
 }
 
-/// The value at `path` inside a JSON object, as a range of its text. Of a member that occurs twice, the last.
-pub fn find(object: &str, path: &[&str]) -> Option<Span> {
-    let mut span = 0..object.len();
-    for name in path {
-        let inner = object.get(span.clone())?;
-        let mut member = Member { name, value: None };
-        read_object(inner, &mut member).ok()?;
-        let value = member.value?.get();
-        let start = value.as_ptr() as usize - object.as_ptr() as usize;
-        span = start..start + value.len();
-    }
-    Some(span)
-}
-
-/// Appends `text` with one range replaced, and with raw line ends as spaces.
-pub fn splice(out: &mut BytesMut, text: &[u8], span: Span, replacement: &[u8]) {
-    out.reserve(text.len() + replacement.len() + 1);
-    push_flat(out, text.get(..span.start).unwrap_or_default());
-    out.extend_from_slice(replacement);
-    push_flat(out, text.get(span.end..).unwrap_or_default());
-}
-
-fn part(text: &[u8], span: Span) -> &str {
-    // The envelope was read from UTF-8 and its spans end at token borders.
-    text.get(span).and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or_default()
-}
-
-fn string(token: &str) -> Cow<'_, str> {
-    let plain = token.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-    match plain {
-        Some(plain) if !plain.contains('\\') => Cow::Borrowed(plain),
-        _ => serde_json::from_str(token).map_or(Cow::Borrowed(""), Cow::Owned),
-    }
-}
-
-/// Takes the members of an object one by one. `false` refuses the object.
-trait Take<'de> {
-    fn member(&mut self, name: &str, value: &'de RawValue) -> bool;
-}
-
 #[derive(Default)]
 struct Members<'de> {
     jsonrpc: Option<&'de RawValue>,
@@ -327,68 +253,11 @@ impl<'de> Take<'de> for Members<'de> {
     }
 }
 
-struct Member<'n, 'de> {
-    name: &'n str,
-    value: Option<&'de RawValue>,
-}
-
-impl<'de> Take<'de> for Member<'_, 'de> {
-    fn member(&mut self, name: &str, value: &'de RawValue) -> bool {
-        if name == self.name {
-            self.value = Some(value);
-        }
-        true
-    }
-}
-
-fn read_object<'de, M: Take<'de>>(text: &'de str, members: &mut M) -> serde_json::Result<()> {
-    struct Object<'m, M>(&'m mut M);
-    impl<'de, M: Take<'de>> Visitor<'de> for Object<'_, M> {
-        type Value = ();
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("an object")
-        }
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-            while let Some(name) = map.next_key_seed(Name)? {
-                let value = map.next_value::<&'de RawValue>()?;
-                if !self.0.member(&name, value) {
-                    return Err(serde::de::Error::custom("refused"));
-                }
-            }
-            Ok(())
-        }
-    }
-    let mut reader = serde_json::Deserializer::from_str(text);
-    reader.deserialize_map(Object(members))?;
-    reader.end()
-}
-
-/// A member's name, borrowed unless it is spelt with escapes.
-struct Name;
-
-impl<'de> serde::de::DeserializeSeed<'de> for Name {
-    type Value = Cow<'de, str>;
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Name {
-    type Value = Cow<'de, str>;
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("a name")
-    }
-    fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Self::Value, E> {
-        Ok(Cow::Borrowed(name))
-    }
-    fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
-        Ok(Cow::Owned(name.to_owned()))
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::json::splice;
     use super::*;
+    use bytes::BytesMut;
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
@@ -520,17 +389,6 @@ mod tests {
     }
 
     #[test]
-    fn a_member_is_found_at_its_path() {
-        let object = r#"{"_meta":{"x":1,"progressToken": "t\"1" },"name":"echo"}"#;
-        let span = find(object, &["_meta", "progressToken"]).expect("a token");
-        assert_eq!(&object[span], r#""t\"1""#);
-        assert_eq!(find(object, &["_meta", "y"]), None);
-        assert_eq!(find(object, &["name", "y"]), None);
-        assert_eq!(find("[1]", &["name"]), None);
-        assert_eq!(find("", &["name"]), None);
-    }
-
-    #[test]
     fn the_beginning_of_a_message_tells_whose_it_is() {
         let cut = "{\"id\":\"q\",\"result\":\"é".as_bytes().split_last().unwrap().1;
         let table = [
@@ -545,16 +403,6 @@ mod tests {
         ];
         for (head, want) in table {
             assert_eq!(peek_head(head), want, "{}", String::from_utf8_lossy(head));
-        }
-    }
-
-    #[test]
-    fn the_elements_of_a_batch_keep_their_text() {
-        let batch = "[ {\"a\": 1} ,2,\n[3] ]";
-        assert_eq!(elements(batch), Ok(vec!["{\"a\": 1}", "2", "[3]"]));
-        assert_eq!(elements("[]"), Ok(vec![]));
-        for text in ["[1,]", "[1", "{}", "[1] x"] {
-            assert_eq!(elements(text), Err(Malformed::Parse), "{text}");
         }
     }
 
@@ -618,7 +466,7 @@ mod tests {
         fn no_bytes_make_it_panic(text in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = Envelope::peek(&text);
             let _ = peek_head(&text);
-            let _ = find(&String::from_utf8_lossy(&text), &["a", "b"]);
+            let _ = super::super::json::value_at(&String::from_utf8_lossy(&text), &["a", "b"]);
         }
 
         #[test]

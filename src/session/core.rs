@@ -10,17 +10,15 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::reader::{Delivery, Event, Feed, Offered, What};
-use super::{Command, Config, End, Fault, MAX_STDIN_QUEUE, Posted, Shared, Vitals};
+use super::log_limit::LogLimit;
+use super::stream::{Delivery, Event, Feed, Offered, Payload};
+use super::{Command, Config, End, Fault, MAX_STDIN_QUEUE, Posted, Shared, Stats};
 use crate::proto::ids::{ClientId, EventId, StreamId};
+use crate::proto::json::{elements, is_array};
 use crate::proto::line::{Frame, LineDecoder};
-use crate::proto::log::EventLog;
 use crate::proto::machine::{Dropped, Expired, Fate, Machine, Refusal, Told, TooLong};
-use crate::proto::message::{Kind, Message, elements, is_array};
-
-mod ration;
-
-use ration::Ration;
+use crate::proto::message::{Kind, Message};
+use crate::proto::replay::ReplayBuffer;
 
 /// A buffer for stdin that grew beyond this many bytes is given back once it is empty.
 const KEEP: usize = 64 * 1024;
@@ -55,7 +53,7 @@ pub(super) struct Core<'s> {
     config: Config,
     shared: &'s Shared,
     machine: Machine,
-    log: EventLog<Event>,
+    log: ReplayBuffer<Event>,
     streams: HashMap<StreamId, Stream>,
     last_stream: StreamId,
     /// The place of the newest event of the listening stream that some reader took.
@@ -77,11 +75,11 @@ pub(super) struct Core<'s> {
     strangers: Vec<(StreamId, ClientId)>,
     /// Whether the first child has answered `initialize` with a result.
     opened: bool,
-    noise: Ration,
-    invalid: Ration,
-    dropped: Ration,
-    not_ready: Ration,
-    evicted: Ration,
+    noise: LogLimit,
+    invalid: LogLimit,
+    dropped: LogLimit,
+    not_ready: LogLimit,
+    evicted: LogLimit,
 }
 
 /// The children that the session has lost.
@@ -106,7 +104,7 @@ struct Full {
 impl<'s> Core<'s> {
     pub(super) fn new(config: Config, shared: &'s Shared) -> Self {
         let began = Instant::now();
-        let mut log = EventLog::new(config.replay_buffer);
+        let mut log = ReplayBuffer::new(config.replay_buffer);
         log.skip(EventId { stream: StreamId::LISTENING, place: 0 });
         let listening = Stream { feed: None, place: 0, unanswered: 0 };
         Self {
@@ -127,11 +125,11 @@ impl<'s> Core<'s> {
             greeted: None,
             strangers: Vec::new(),
             opened: false,
-            noise: Ration::new(),
-            invalid: Ration::new(),
-            dropped: Ration::new(),
-            not_ready: Ration::new(),
-            evicted: Ration::new(),
+            noise: LogLimit::new(),
+            invalid: LogLimit::new(),
+            dropped: LogLimit::new(),
+            not_ready: LogLimit::new(),
+            evicted: LogLimit::new(),
         }
     }
 
@@ -163,12 +161,12 @@ impl<'s> Core<'s> {
             self.active = Instant::now();
         }
         self.idle = idle;
-        let vitals = Vitals {
+        let stats = Stats {
             idle_since: idle.then_some(self.active),
             in_flight: self.in_flight(),
             stdin_queue: self.stdin.len(),
         };
-        *self.shared.vitals.lock().unwrap_or_else(PoisonError::into_inner) = vitals;
+        *self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner) = stats;
     }
 
     fn is_idle(&self) -> bool {
@@ -229,9 +227,9 @@ impl<'s> Core<'s> {
     pub(super) fn command(&mut self, command: Command) {
         self.active = Instant::now();
         match command {
-            Command::Post { posted, room, streams, feed } => {
+            Command::Post { posted, permit, streams, feed } => {
                 self.post(posted, streams, feed);
-                drop(room); // the message is in a bounded queue now
+                drop(permit); // the message is in a bounded queue now
             }
             Command::Listen { after, feed } => self.listen(after, feed),
         }
@@ -264,7 +262,7 @@ impl<'s> Core<'s> {
                     feed.push(Delivery::Refused(refusal));
                 }
             } else if let (true, Some(id)) = (request, id) {
-                self.deliver(stream, What::Fault { id, fault: Fault::Refused(refusal) });
+                self.deliver(stream, Payload::Fault { id, fault: Fault::Refused(refusal) });
             }
         }
     }
@@ -278,7 +276,7 @@ impl<'s> Core<'s> {
             let id = ClientId(id);
             if self.strangers.len() >= self.config.limits.max_in_flight {
                 let fault = Fault::Overload(self.config.limits.max_in_flight);
-                self.deliver(stream, What::Fault { id, fault });
+                self.deliver(stream, Payload::Fault { id, fault });
             } else {
                 self.strangers.push((stream, id));
                 self.greet_strangers();
@@ -291,9 +289,11 @@ impl<'s> Core<'s> {
             Fate::Swallowed(why) => debug!(event = "client.swallowed", sid = self.sid(), why),
             Fate::Overload(id) => {
                 let fault = Fault::Overload(self.config.limits.max_in_flight);
-                self.deliver(stream, What::Fault { id, fault });
+                self.deliver(stream, Payload::Fault { id, fault });
             }
-            Fate::Withdrawn(stream, id) => self.deliver(stream, What::Fault { id, fault: Fault::Cancelled }),
+            Fate::Withdrawn(stream, id) => {
+                self.deliver(stream, Payload::Fault { id, fault: Fault::Cancelled })
+            }
         }
         Ok(())
     }
@@ -305,7 +305,7 @@ impl<'s> Core<'s> {
                 self.strangers.push((stream, id));
                 return;
             };
-            self.deliver(stream, What::Answer { message, success: true });
+            self.deliver(stream, Payload::Answer { message, success: true });
         }
     }
 
@@ -427,7 +427,7 @@ impl<'s> Core<'s> {
                 );
                 match whose {
                     TooLong::Call(stream, id) => {
-                        self.deliver(stream, What::Fault { id, fault: Fault::TooLong(max) });
+                        self.deliver(stream, Payload::Fault { id, fault: Fault::TooLong(max) });
                     }
                     TooLong::Nobody => {}
                     TooLong::Unclear => self.ending = Some(End::TooLong(max)),
@@ -460,7 +460,9 @@ impl<'s> Core<'s> {
             return self.message(text);
         }
         match elements(text) {
-            Ok(messages) if !messages.is_empty() => messages.into_iter().for_each(|text| self.message(text)),
+            Some(messages) if !messages.is_empty() => {
+                messages.into_iter().for_each(|text| self.message(text))
+            }
             _ => self.noisy(text),
         }
     }
@@ -479,9 +481,9 @@ impl<'s> Core<'s> {
         }
         match told {
             Told::Answer { stream, message, success } => {
-                self.deliver(stream, What::Answer { message, success });
+                self.deliver(stream, Payload::Answer { message, success });
             }
-            Told::Event { stream, message } => self.deliver(stream, What::Message(message)),
+            Told::Event { stream, message } => self.deliver(stream, Payload::Message(message)),
             Told::Restored { method, success: true } => {
                 if method == "initialize" {
                     self.losses.ungreeted = 0;
@@ -526,20 +528,20 @@ impl<'s> Core<'s> {
     }
 
     /// Gives an event to its stream.
-    fn deliver(&mut self, id: StreamId, what: What) {
+    fn deliver(&mut self, id: StreamId, payload: Payload) {
         let sid = self.shared.id.short();
         let Some(stream) = self.streams.get_mut(&id) else {
             debug!(event = "response.undeliverable", sid, stream = id.0);
             return;
         };
         stream.place += 1;
-        let answer = what.is_answer();
+        let answer = payload.is_answer();
         let last = answer && stream.unanswered <= 1;
-        let event = Event { id: EventId { stream: id, place: stream.place }, what, last };
+        let event = Event { id: EventId { stream: id, place: stream.place }, payload, last };
         // Nobody can ask for the first event of a POST again: only an id that was seen can be resumed behind.
         let keep = id == StreamId::LISTENING || stream.place > 1 || self.config.prime;
         if keep {
-            let lost = self.log.push(event.id, event.clone(), event.what.size(), answer);
+            let lost = self.log.push(event.id, event.clone(), event.payload.size(), answer);
             if lost > 0
                 && let Some(count) = self.evicted.take()
             {
@@ -588,10 +590,10 @@ impl<'s> Core<'s> {
                 Some(Expired::Request(stream, id)) => {
                     let after = self.config.limits.request_timeout;
                     warn!(event = "request.timeout", sid = self.sid(), ?after, "see --request-timeout");
-                    self.deliver(stream, What::Fault { id, fault: Fault::Timeout(after) });
+                    self.deliver(stream, Payload::Fault { id, fault: Fault::Timeout(after) });
                 }
                 Some(Expired::Cancelled(stream, id)) => {
-                    self.deliver(stream, What::Fault { id, fault: Fault::Cancelled });
+                    self.deliver(stream, Payload::Fault { id, fault: Fault::Cancelled });
                 }
                 Some(Expired::Unheard) => warn!(
                     event = "child.request_unheard",
@@ -619,7 +621,7 @@ impl<'s> Core<'s> {
         self.ending = None;
         self.stdin = BytesMut::new();
         for (stream, id) in self.machine.lose() {
-            self.deliver(stream, What::Fault { id, fault: Fault::Lost(why) });
+            self.deliver(stream, Payload::Fault { id, fault: Fault::Lost(why) });
         }
         Some(self.losses.soon)
     }
@@ -642,7 +644,7 @@ impl<'s> Core<'s> {
     pub(super) fn fail(&mut self, why: End) {
         let strangers = std::mem::take(&mut self.strangers);
         for (stream, id) in self.machine.abandon().into_iter().chain(strangers) {
-            self.deliver(stream, What::Fault { id, fault: Fault::Ended(why) });
+            self.deliver(stream, Payload::Fault { id, fault: Fault::Ended(why) });
         }
         self.streams.clear();
     }

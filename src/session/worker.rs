@@ -14,8 +14,8 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::core::Core;
-use super::reader::{Delivery, Feed};
-use super::{Command, Config, End, Exit, Shared, Stop};
+use super::stream::{Delivery, Feed};
+use super::{Command, Config, End, ExitStatus, Shared, Stop};
 use crate::proto::line::LineDecoder;
 use crate::proto::message::Message;
 
@@ -47,7 +47,7 @@ pub struct Pipes<W, R> {
     /// Its stdout.
     pub stdout: R,
     /// Its end.
-    pub exit: Pin<Box<dyn Future<Output = Exit> + Send>>,
+    pub exit: Pin<Box<dyn Future<Output = ExitStatus> + Send>>,
     /// Told when it has answered `initialize`, where it comes in the place of another, or is lost before.
     pub greeted: Arc<Notify>,
 }
@@ -75,7 +75,7 @@ pub struct Ended<R> {
 /// What is known of a child that is about to be gone.
 #[derive(Debug)]
 struct Dying {
-    exit: Option<Exit>,
+    exit: Option<ExitStatus>,
     stdout_ended: bool,
     stdin_closed: bool,
     /// Nothing is in flight any more.
@@ -226,7 +226,7 @@ impl Worker {
         let _ = self.shared.ended.set(why);
         self.shared.opened.send_if_modified(|opened| opened.replace(opened.unwrap_or(Err(why))).is_none());
         self.mailbox.close();
-        self.shared.rooms.close();
+        self.shared.body_budget.close();
         while let Ok(command) = self.mailbox.try_recv() {
             let (Command::Post { feed, .. } | Command::Listen { feed, .. }) = command;
             feed.push(Delivery::Gone(why));

@@ -14,7 +14,7 @@ use super::spawning::{SHARE, Start, jittered};
 use super::{Sessions, describe};
 use crate::child::{Child, Farewell, Process};
 use crate::session::worker::{Ended, Lost, Pipes, Worker};
-use crate::session::{End, Exit, Session};
+use crate::session::{End, ExitStatus, Session};
 
 /// After how many starts in a row that the system refused the session is given up.
 const MAX_REFUSED: u32 = 5;
@@ -128,7 +128,7 @@ async fn give_back(start: Start, greeted: Arc<Notify>) {
 fn hint(why: End) -> Option<&'static str> {
     match why {
         // Nobody but the kernel kills a child that we have not asked to leave.
-        End::Exited(Exit::Signal("SIGKILL")) => Some("out of memory? see the container's memory limit"),
+        End::Exited(ExitStatus::Signal("SIGKILL")) => Some("out of memory? see the container's memory limit"),
         End::InitTimeout(_) => Some("see --init-timeout, and --warm for servers that start slowly"),
         _ => None,
     }

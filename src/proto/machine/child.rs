@@ -8,8 +8,9 @@ use super::calls::{Call, HANDSHAKE, WithChild};
 use super::words::{Dropped, Told, TooLong};
 use super::{Asked, INITIALIZED, LISTENER_GRACE, Live, MAX_ASKED, Machine, Own, Phase, reply};
 use crate::proto::ids::{BridgeId, ChildId, Id, ProgressToken, StreamId};
-use crate::proto::line::push_flat;
-use crate::proto::message::{Envelope, Head, Kind, find, peek_head, splice};
+use crate::proto::json::{splice, value_at};
+use crate::proto::line::push_one_line;
+use crate::proto::message::{Envelope, Head, Kind, peek_head};
 
 impl Machine {
     /// Takes a line of the child. What the bridge answers the child itself goes to `out`.
@@ -114,7 +115,7 @@ impl Machine {
     /// Remembers which version the first child of the session has chosen.
     fn note_negotiated(&mut self, text: &str) {
         if self.negotiated.is_none() {
-            self.negotiated = find(text, &["result", "protocolVersion"])
+            self.negotiated = value_at(text, &["result", "protocolVersion"])
                 .and_then(|span| text.get(span))
                 .and_then(|token| serde_json::from_str::<Box<str>>(token).ok());
         }
@@ -163,7 +164,7 @@ impl Machine {
         let stream = if related { self.related_stream(live) } else { StreamId::LISTENING };
         let unheard = (!live(stream)).then(|| now + LISTENER_GRACE);
         self.asked.insert(id, Asked { stream, unheard });
-        Told::Event { stream, message: flat(text) }
+        Told::Event { stream, message: one_line(text) }
     }
 
     fn child_notification(&mut self, text: &str, envelope: &Envelope, live: Live<'_>) -> Told {
@@ -180,14 +181,14 @@ impl Machine {
             "notifications/message" => self.related_stream(live),
             _ => StreamId::LISTENING,
         };
-        Told::Event { stream, message: flat(text) }
+        Told::Event { stream, message: one_line(text) }
     }
 
     /// In a shared session only progress says whose it is: under a token of the bridge's own, which is the call's id.
     fn shared_notification(&self, text: &str, envelope: &Envelope) -> Told {
         let progress = envelope.method(text.as_bytes()) == "notifications/progress";
         let params = envelope.params(text.as_bytes());
-        let span = find(params, &["progressToken"]).filter(|_| progress);
+        let span = value_at(params, &["progressToken"]).filter(|_| progress);
         let call = span.clone().and_then(|span| BridgeId::echoed(params.get(span)?));
         let call = call.and_then(|id| self.calls.get(id));
         let start = envelope.params.as_ref().map_or(0, |params| params.start);
@@ -205,7 +206,7 @@ impl Machine {
 
     fn progress_of(&self, text: &str, envelope: &Envelope) -> Option<&Call> {
         let params = envelope.params(text.as_bytes());
-        let token = find(params, &["progressToken"]).and_then(|span| params.get(span))?;
+        let token = value_at(params, &["progressToken"]).and_then(|span| params.get(span))?;
         // Children that keep numbers as floats echo 7 as 7.0.
         let token = Id::parse(token).or_else(|| Id::parse(&BridgeId::echoed(token)?.to_string()))?;
         self.calls.with_token(&ProgressToken(token))
@@ -214,7 +215,7 @@ impl Machine {
     /// The child takes back one of its own requests: the client hears it where it heard the request.
     fn child_cancelled(&mut self, text: &str, envelope: &Envelope, live: Live<'_>) -> StreamId {
         let params = envelope.params(text.as_bytes());
-        let id = find(params, &["requestId"]).and_then(|span| Id::parse(params.get(span)?)).map(ChildId);
+        let id = value_at(params, &["requestId"]).and_then(|span| Id::parse(params.get(span)?)).map(ChildId);
         let Some((id, asked)) = id.and_then(|id| self.asked.remove_entry(&id)) else {
             return StreamId::LISTENING;
         };
@@ -265,8 +266,8 @@ impl Machine {
     }
 }
 
-fn flat(text: &str) -> Bytes {
+fn one_line(text: &str) -> Bytes {
     let mut message = BytesMut::with_capacity(text.len());
-    push_flat(&mut message, text.as_bytes());
+    push_one_line(&mut message, text.as_bytes());
     message.freeze()
 }

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::proto::message::{Message, find};
+use crate::proto::json::value_at;
+use crate::proto::message::Message;
 
 /// The most subscriptions that are remembered; a new child is not told of more.
 const MAX_SUBSCRIPTIONS: usize = 1000;
@@ -78,5 +79,5 @@ impl Memory {
 
 fn uri(request: &Message) -> Option<Box<str>> {
     let params = request.params();
-    find(params, &["uri"]).and_then(|span| params.get(span)).map(Into::into)
+    value_at(params, &["uri"]).and_then(|span| params.get(span)).map(Into::into)
 }

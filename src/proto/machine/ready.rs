@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use regex_lite::Regex;
 
-use crate::proto::message::{Message, elements, find};
+use crate::proto::json::{elements, value_at};
+use crate::proto::message::Message;
 
 /// The pause before a refused request is sent again for the first time; it doubles with each refusal.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -38,17 +39,17 @@ impl Readiness {
             return false;
         }
         let at = |object: &str, path: &[&str]| {
-            let text = object.get(find(object, path)?)?;
+            let text = object.get(value_at(object, path)?)?;
             serde_json::from_str::<String>(text).ok()
         };
         let says = |text: Option<String>| text.is_some_and(|text| pattern.is_match(&text));
         if !success {
             return says(at(answer, &["error", "message"]));
         }
-        let part = |path: &[&str]| find(answer, path).and_then(|span| answer.get(span));
+        let part = |path: &[&str]| value_at(answer, path).and_then(|span| answer.get(span));
         part(&["result", "isError"]) == Some("true")
             && part(&["result", "content"])
-                .and_then(|content| elements(content).ok())
+                .and_then(elements)
                 .is_some_and(|content| content.into_iter().any(|block| says(at(block, &["text"]))))
     }
 }

@@ -18,7 +18,7 @@ use tokio::time::sleep;
 use super::*;
 use crate::proto::ids::{EventId, SessionId};
 use crate::proto::machine::{CANCEL_GRACE, LISTENER_GRACE, Limits, Readiness};
-use crate::session::reader::{MAX_UNSENT, Reader, What};
+use crate::session::stream::{MAX_UNSENT, Payload, Reader};
 use crate::session::{MAILBOX, MAX_STDIN_QUEUE, Posted, Session};
 
 mod ready;
@@ -46,7 +46,7 @@ const NARROW: usize = 8;
 /// The same, for tests of sizes.
 const WIDE: usize = 64 * 1024;
 
-const DIED: Exit = Exit::Code(3);
+const DIED: ExitStatus = ExitStatus::Code(3);
 
 const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -67,7 +67,7 @@ struct Harness {
 struct Child {
     stdin: Option<Lines<BufReader<DuplexStream>>>,
     stdout: Option<DuplexStream>,
-    exit: Option<oneshot::Sender<Exit>>,
+    exit: Option<oneshot::Sender<ExitStatus>>,
 }
 
 impl Child {
@@ -232,11 +232,11 @@ fn words(delivery: Option<Delivery>) -> String {
         Some(Delivery::NoReplay) => "no replay".into(),
         Some(Delivery::Lagged) => "lagged".into(),
         Some(Delivery::Gone(why)) => format!("gone {}", why.cause()),
-        Some(Delivery::Event(event)) => match event.what {
-            What::Message(text) | What::Answer { message: text, .. } => {
+        Some(Delivery::Event(event)) => match event.payload {
+            Payload::Message(text) | Payload::Answer { message: text, .. } => {
                 format!("{} {}", event.id, std::str::from_utf8(&text).expect("UTF-8"))
             }
-            What::Fault { id, fault } => format!("{} {} {fault:?}", event.id, id.0.as_json()),
+            Payload::Fault { id, fault } => format!("{} {} {fault:?}", event.id, id.0.as_json()),
         },
     }
 }
@@ -1313,12 +1313,16 @@ async fn what_a_child_wrote_before_it_exited_is_delivered_and_the_other_calls_fa
     #[derive(Clone, Copy)]
     enum Last {
         Words,
-        Exit,
+        ExitStatus,
         Close,
     }
     use Last::{Close, Words};
     for pipe in [NARROW, WIDE] {
-        for order in [[Words, Close, Last::Exit], [Words, Last::Exit, Close], [Last::Exit, Words, Close]] {
+        for order in [
+            [Words, Close, Last::ExitStatus],
+            [Words, Last::ExitStatus, Close],
+            [Last::ExitStatus, Words, Close],
+        ] {
             let mut harness = Harness::open_with(CONFIG, pipe).await;
             let mut readers = Vec::new();
             for (id, seen) in [("7", "2"), ("8", "3"), ("9", "4"), ("10", "5")] {
@@ -1332,7 +1336,7 @@ async fn what_a_child_wrote_before_it_exited_is_delivered_and_the_other_calls_fa
                             [result("4"), progress("7", 1), result("3"), r#"{"jsonrpc":"2.0","#.into()];
                         harness.child.write(lines.join("\n")).await;
                     }
-                    Last::Exit => harness.child.exit(),
+                    Last::ExitStatus => harness.child.exit(),
                     Close => harness.child.close_stdout(),
                 }
             }
@@ -1625,7 +1629,7 @@ async fn a_child_that_still_writes_after_the_end_has_a_reader() {
 enum Cause {
     Deleted,
     WhenIdle,
-    Exit,
+    ExitStatus,
     StdoutCloses,
     StdinCloses,
     /// Nothing but time: until then the call may be answered, or time out.
@@ -1637,7 +1641,7 @@ impl Cause {
         match self {
             Self::Deleted => session.end(End::Deleted),
             Self::WhenIdle => session.end_when_idle(),
-            Self::Exit => drop(child.exit.take().map(|exit| exit.send(DIED))),
+            Self::ExitStatus => drop(child.exit.take().map(|exit| exit.send(DIED))),
             Self::StdoutCloses => child.close_stdout(),
             Self::StdinCloses => child.close_stdin(),
             Self::Time => {}
@@ -1673,7 +1677,8 @@ async fn in_whatever_order_a_post_an_answer_and_the_end_come_the_call_has_one_en
     let mut all = Vec::new();
     // The loop takes a step, the post takes one, the child answers, the end comes.
     orders(&mut b"wwwppae".to_vec(), &mut Vec::new(), &mut all);
-    let causes = [Cause::Deleted, Cause::WhenIdle, Cause::Exit, Cause::StdoutCloses, Cause::StdinCloses];
+    let causes =
+        [Cause::Deleted, Cause::WhenIdle, Cause::ExitStatus, Cause::StdoutCloses, Cause::StdinCloses];
     for cause in causes {
         for order in &all {
             play_order(cause, order, 0).await;
@@ -1791,7 +1796,7 @@ async fn no_race_of_cancellation_answer_timeout_exit_and_end_leaves_a_call_witho
         let causes = [
             Cause::Deleted,
             Cause::WhenIdle,
-            Cause::Exit,
+            Cause::ExitStatus,
             Cause::StdoutCloses,
             Cause::StdinCloses,
             Cause::Time,
@@ -1836,14 +1841,14 @@ async fn no_race_of_cancellation_answer_timeout_exit_and_end_leaves_a_call_witho
     }
 }
 
-// Room for bodies.
+// BodyPermit for bodies.
 
 #[tokio::test(start_paused = true)]
 async fn bodies_that_wait_are_bounded_together() {
     let harness = Harness::open().await;
-    let half = bounded(harness.session.room(MAX_STDIN_QUEUE / 2)).await.unwrap();
-    let _other = bounded(harness.session.room(MAX_STDIN_QUEUE / 2)).await.unwrap();
-    let mut third = Box::pin(harness.session.room(1));
+    let half = bounded(harness.session.body_permit(MAX_STDIN_QUEUE / 2)).await.unwrap();
+    let _other = bounded(harness.session.body_permit(MAX_STDIN_QUEUE / 2)).await.unwrap();
+    let mut third = Box::pin(harness.session.body_permit(1));
     assert!(poll_once(third.as_mut()).await.is_pending());
     drop(half);
     assert!(poll_once(third.as_mut()).await.is_ready());
@@ -1852,22 +1857,22 @@ async fn bodies_that_wait_are_bounded_together() {
 #[tokio::test(start_paused = true)]
 async fn a_body_gives_its_room_back_when_the_session_has_taken_it() {
     let mut harness = Harness::open().await;
-    let all = bounded(harness.session.room(MAX_STDIN_QUEUE)).await.ok();
+    let all = bounded(harness.session.body_permit(MAX_STDIN_QUEUE)).await.ok();
     let posted = Posted::One(message(&note("n")));
     let reader = harness.session.post(posted, all, true).await.unwrap();
     assert_eq!(rest(&reader).await, ["accepted", "end"]);
     harness.child.expect(&note("n")).await;
-    assert!(bounded(harness.session.room(MAX_STDIN_QUEUE)).await.is_ok());
+    assert!(bounded(harness.session.body_permit(MAX_STDIN_QUEUE)).await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_body_that_is_not_taken_keeps_its_room_until_the_session_ends() {
     let Deaf { harness, waiting, .. } = Deaf::new().await;
-    let room = bounded(harness.session.room(MAX_STDIN_QUEUE)).await.ok();
+    let room = bounded(harness.session.body_permit(MAX_STDIN_QUEUE)).await.ok();
     let posted = Posted::One(message(&note("n")));
     let mut posting = Box::pin(harness.session.post(posted, room, true));
     assert!(poll_once(posting.as_mut()).await.is_pending());
-    let mut next_body = Box::pin(harness.session.room(1));
+    let mut next_body = Box::pin(harness.session.body_permit(1));
     assert!(poll_once(next_body.as_mut()).await.is_pending());
     harness.session.end(End::Deleted);
     assert_eq!(rest(&waiting[0]).await, ["gone deleted", "end"]);
@@ -1879,8 +1884,11 @@ async fn a_body_that_is_not_taken_keeps_its_room_until_the_session_ends() {
 async fn a_body_of_the_largest_size_gets_room() {
     let max_body = 3 * MAX_STDIN_QUEUE;
     let harness = Harness::open_with(Config { max_body, ..CONFIG }, NARROW).await;
-    assert!(bounded(harness.session.room(max_body)).await.is_ok());
-    assert!(bounded(harness.session.room(usize::MAX)).await.is_ok(), "a larger one waits for all there is");
+    assert!(bounded(harness.session.body_permit(max_body)).await.is_ok());
+    assert!(
+        bounded(harness.session.body_permit(usize::MAX)).await.is_ok(),
+        "a larger one waits for all there is"
+    );
 }
 
 // What a child writes.

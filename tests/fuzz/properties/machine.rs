@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use mcp_bridge::proto::ids::{ClientId, StreamId};
+use mcp_bridge::proto::json::{elements, is_array};
 use mcp_bridge::proto::machine::{Expired, Fate, Limits, Machine, Readiness, Refusal, Told, TooLong};
-use mcp_bridge::proto::message::{Envelope, Kind, Message, elements, is_array};
+use mcp_bridge::proto::message::{Envelope, Kind, Message};
 
 use super::flat;
 

@@ -44,14 +44,14 @@ pub struct Event {
     /// Its place, which is its SSE id.
     pub id: EventId,
     /// What it carries.
-    pub what: What,
+    pub payload: Payload,
     /// Whether the stream ends with it.
     pub last: bool,
 }
 
 /// What an event carries.
 #[derive(Clone, Debug)]
-pub enum What {
+pub enum Payload {
     /// A notification or request of the child.
     Message(Bytes),
     /// The child's answer to a request, with the client's id.
@@ -70,7 +70,7 @@ pub enum What {
     },
 }
 
-impl What {
+impl Payload {
     /// Whether it ends a request.
     pub fn is_answer(&self) -> bool {
         !matches!(self, Self::Message(_))
@@ -154,7 +154,7 @@ impl Feed {
         if queue.left || queue.closed {
             return Offered::Gone;
         }
-        let size = event.what.size();
+        let size = event.payload.size();
         queue.push(Delivery::Event(event), size);
         if queue.unsent > MAX_UNSENT && queue.waiting.len() > 1 {
             queue.full = true;
@@ -184,7 +184,7 @@ impl Feed {
 
     /// Queues what must be said, however much is waiting: the first word, or events from the log, which is bounded.
     pub fn push(&self, delivery: Delivery) {
-        let size = if let Delivery::Event(event) = &delivery { event.what.size() } else { 0 };
+        let size = if let Delivery::Event(event) = &delivery { event.payload.size() } else { 0 };
         self.0.lock().push(delivery, size);
     }
 
@@ -239,7 +239,7 @@ impl Reader {
         match queue.waiting.pop_front() {
             Some(delivery) => {
                 if let Delivery::Event(event) = &delivery {
-                    queue.unsent -= event.what.size();
+                    queue.unsent -= event.payload.size();
                     queue.position = Some(event.id);
                     queue.progress = true;
                     if queue.full && queue.unsent <= MAX_UNSENT / 2 {
@@ -296,8 +296,8 @@ mod tests {
     use crate::proto::ids::StreamId;
 
     fn event(place: u64, size: usize) -> Event {
-        let what = What::Message(vec![b'x'; size].into());
-        Event { id: EventId { stream: StreamId(1), place }, what, last: false }
+        let payload = Payload::Message(vec![b'x'; size].into());
+        Event { id: EventId { stream: StreamId(1), place }, payload, last: false }
     }
 
     fn pair() -> (Feed, Reader) {
