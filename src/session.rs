@@ -108,7 +108,7 @@ struct Shared {
     mailbox: mpsc::Sender<Command>,
     body_budget: BodyBudget,
     stop: watch::Sender<Stop>,
-    left: Arc<Notify>,
+    attention: Arc<Notify>,
     stats: Mutex<Stats>,
     /// Once it is clear: whether the first child answered `initialize` with a result, or why the session ended before.
     opened: watch::Sender<Option<Result<(), End>>>,
@@ -121,9 +121,9 @@ impl Session {
     /// `streams`: whether the client takes an event stream.
     pub fn new(config: Config, id: SessionId, initialize: Message, streams: bool) -> (Self, Worker, Reader) {
         let (sender, mailbox) = mpsc::channel(MAILBOX);
-        let left = Arc::new(Notify::new());
-        let (feed, reader) = stream::queue(Arc::clone(&left));
-        let session = Self::handle(&config, id, sender, left, false);
+        let attention = Arc::new(Notify::new());
+        let (feed, reader) = stream::queue(Arc::clone(&attention));
+        let session = Self::handle(&config, id, sender, attention, false);
         let shared = Arc::clone(&session.0);
         let first = Some((feed, streams));
         (session, Worker { config, shared, mailbox, initialize, first }, reader)
@@ -141,7 +141,7 @@ impl Session {
         config: &Config,
         id: SessionId,
         mailbox: mpsc::Sender<Command>,
-        left: Arc<Notify>,
+        attention: Arc<Notify>,
         is_shared: bool,
     ) -> Self {
         Self(Arc::new(Shared {
@@ -150,7 +150,7 @@ impl Session {
             mailbox,
             body_budget: BodyBudget::new(config.max_body),
             stop: watch::Sender::new(Stop::No),
-            left,
+            attention,
             stats: Mutex::default(),
             opened: watch::Sender::new(None),
             negotiated: OnceLock::new(),
@@ -225,7 +225,7 @@ impl Session {
         permit: Option<BodyPermit>,
         streams: bool,
     ) -> Result<Reader, End> {
-        let (feed, reader) = stream::queue(Arc::clone(&self.0.left));
+        let (feed, reader) = stream::queue(Arc::clone(&self.0.attention));
         self.send(Command::Post { posted, permit, streams, feed }).await?;
         Ok(reader)
     }
@@ -235,7 +235,7 @@ impl Session {
     /// # Errors
     /// Why the session ended, where it has.
     pub async fn listen(&self, after: Option<EventId>) -> Result<Reader, End> {
-        let (feed, reader) = stream::queue(Arc::clone(&self.0.left));
+        let (feed, reader) = stream::queue(Arc::clone(&self.0.attention));
         self.send(Command::Listen { after, feed }).await?;
         Ok(reader)
     }

@@ -25,8 +25,8 @@ const KEEP: usize = 64 * 1024;
 /// How long a child must live for its loss to count as the first.
 const STABLE: Duration = Duration::from_secs(30);
 
-/// After how many children that did not get through the handshake the session is given up.
-const MAX_UNGREETED: u32 = 5;
+/// After how many failed handshakes in a row the session ends.
+const MAX_FAILED_HANDSHAKES: u32 = 5;
 
 /// How much of a noisy line is logged, in characters.
 const NOISE_WIDTH: usize = 256;
@@ -37,19 +37,19 @@ pub(super) struct Core<'s> {
     shared: &'s Shared,
     machine: Machine,
     streams: Streams,
-    /// What is on its way to the child.
+    /// Bytes for the child's stdin.
     pub(super) stdin: BytesMut,
     began: Instant,
     active: Instant,
-    /// Whether the session was idle when it was last asked.
+    /// Whether the session was idle at the end of the last turn.
     idle: bool,
     /// Why the session must end, once that is clear.
     ending: Option<End>,
     losses: Losses,
-    /// Waits to hear that the present child, which is not the first, has answered.
-    greeted: Option<Arc<Notify>>,
-    /// Clients of a shared session whose `initialize` waits for the answer to the bridge's own.
-    strangers: Vec<(StreamId, ClientId)>,
+    /// Notified when the present child, which is not the first, has answered `initialize`.
+    answered: Option<Arc<Notify>>,
+    /// Clients of a shared session whose `initialize` waits for the child's answer to the bridge's own.
+    waiting_inits: Vec<(StreamId, ClientId)>,
     /// Whether the first child has answered `initialize` with a result.
     opened: bool,
     noise: LogLimit,
@@ -61,12 +61,12 @@ pub(super) struct Core<'s> {
 /// The children that the session has lost.
 #[derive(Debug)]
 struct Losses {
-    /// When the present child came.
-    came: Instant,
-    /// How many have been lost one soon after the other.
-    soon: u32,
-    /// How many of them have not even answered the handshake.
-    ungreeted: u32,
+    /// When the present child was started.
+    since: Instant,
+    /// How many in a row have been lost within [`STABLE`] of their start.
+    in_a_row: u32,
+    /// How many of them have not answered `initialize` with a result.
+    failed_handshakes: u32,
 }
 
 impl<'s> Core<'s> {
@@ -82,9 +82,9 @@ impl<'s> Core<'s> {
             active: began,
             idle: false,
             ending: None,
-            losses: Losses { came: began, soon: 0, ungreeted: 0 },
-            greeted: None,
-            strangers: Vec::new(),
+            losses: Losses { since: began, in_a_row: 0, failed_handshakes: 0 },
+            answered: None,
+            waiting_inits: Vec::new(),
             opened: false,
             noise: LogLimit::new(),
             invalid: LogLimit::new(),
@@ -98,7 +98,7 @@ impl<'s> Core<'s> {
     }
 
     /// Why the session must end by itself.
-    pub(super) fn over(&self) -> Option<End> {
+    pub(super) fn end_reason(&self) -> Option<End> {
         if self.machine.refused() {
             return Some(End::Refused);
         }
@@ -145,7 +145,7 @@ impl<'s> Core<'s> {
 
     /// How many requests have no answer.
     pub(super) fn in_flight(&self) -> usize {
-        self.machine.in_flight() + self.strangers.len()
+        self.machine.in_flight() + self.waiting_inits.len()
     }
 
     /// Whether there is room for a further message.
@@ -218,12 +218,12 @@ impl<'s> Core<'s> {
             && let Some(id) = message.id()
         {
             let id = ClientId(id);
-            if self.strangers.len() >= self.config.limits.max_in_flight {
+            if self.waiting_inits.len() >= self.config.limits.max_in_flight {
                 let fault = Fault::Overload(self.config.limits.max_in_flight);
                 self.deliver(stream, Payload::Fault { id, fault });
             } else {
-                self.strangers.push((stream, id));
-                self.greet_strangers();
+                self.waiting_inits.push((stream, id));
+                self.answer_waiting_inits();
             }
             return Ok(());
         }
@@ -242,11 +242,11 @@ impl<'s> Core<'s> {
         Ok(())
     }
 
-    /// Clients that open a session which the bridge has opened for them get the child's answer to the bridge.
-    fn greet_strangers(&mut self) {
-        while let Some((stream, id)) = self.strangers.pop() {
+    /// Answers the `initialize` of clients of a shared session with the child's recorded result.
+    fn answer_waiting_inits(&mut self) {
+        while let Some((stream, id)) = self.waiting_inits.pop() {
             let Some(message) = self.machine.greeting(&id) else {
-                self.strangers.push((stream, id));
+                self.waiting_inits.push((stream, id));
                 return;
             };
             self.deliver(stream, Payload::Answer { message, success: true });
@@ -266,7 +266,7 @@ impl<'s> Core<'s> {
         }
         // Without its reader nobody can come back for the answer to an `initialize`.
         let streams = &mut self.streams;
-        self.strangers.retain(|(stream, _)| {
+        self.waiting_inits.retain(|(stream, _)| {
             let waits = streams.is_live(*stream);
             if !waits {
                 streams.remove(*stream);
@@ -341,7 +341,7 @@ impl<'s> Core<'s> {
                 let _ = self.shared.negotiated.set(version.into());
             }
             self.shared.opened.send_replace(Some(Ok(())));
-            self.greet_strangers();
+            self.answer_waiting_inits();
         }
         match told {
             Told::Answer { stream, message, success } => {
@@ -350,8 +350,8 @@ impl<'s> Core<'s> {
             Told::Event { stream, message } => self.deliver(stream, Payload::Message(message)),
             Told::Restored { method, success: true } => {
                 if method == "initialize" {
-                    self.losses.ungreeted = 0;
-                    self.say_greeted();
+                    self.losses.failed_handshakes = 0;
+                    self.tell_answered();
                 }
                 debug!(event = "child.restored", sid = self.sid(), method);
             }
@@ -427,45 +427,45 @@ impl<'s> Core<'s> {
         while self.machine.release(&mut self.stdin) {} // the delay may be over
     }
 
-    /// The child is lost, and if the session can go on with another its calls are told so: returns how many have been
-    /// lost one soon after the other. `None`: the session ends.
-    pub(super) fn lose(&mut self, why: End) -> Option<u32> {
+    /// The child is lost. If the session goes on with another, fails the calls that the child had and returns how many
+    /// children have been lost in a row; `None`: the session ends.
+    pub(super) fn child_lost(&mut self, why: End) -> Option<u32> {
         let can = self.config.limits.respawn && why.is_loss() && self.machine.can_restart();
-        if !can || self.losses.ungreeted == MAX_UNGREETED {
+        if !can || self.losses.failed_handshakes == MAX_FAILED_HANDSHAKES {
             return None;
         }
-        if self.losses.came.elapsed() >= STABLE {
-            self.losses.soon = 0;
+        if self.losses.since.elapsed() >= STABLE {
+            self.losses.in_a_row = 0;
         }
-        self.losses.soon += 1;
-        self.losses.ungreeted += 1;
-        self.say_greeted();
+        self.losses.in_a_row += 1;
+        self.losses.failed_handshakes += 1;
+        self.tell_answered();
         self.ending = None;
         self.stdin = BytesMut::new();
         for (stream, id) in self.machine.lose() {
             self.deliver(stream, Payload::Fault { id, fault: Fault::Lost(why) });
         }
-        Some(self.losses.soon)
+        Some(self.losses.in_a_row)
     }
 
-    /// The present child is no longer starting.
-    fn say_greeted(&mut self) {
-        if let Some(greeted) = self.greeted.take() {
-            greeted.notify_one();
+    /// Notes that the present child is no longer starting.
+    fn tell_answered(&mut self) {
+        if let Some(answered) = self.answered.take() {
+            answered.notify_one();
         }
     }
 
-    /// A new child is there.
-    pub(super) fn greet(&mut self, greeted: Arc<Notify>) {
-        self.losses.came = Instant::now();
-        self.greeted = Some(greeted);
+    /// Begins the handshake with a new child.
+    pub(super) fn handshake(&mut self, answered: Arc<Notify>) {
+        self.losses.since = Instant::now();
+        self.answered = Some(answered);
         self.machine.greet(self.began.elapsed(), &mut self.stdin);
     }
 
     /// Ends everything that is in flight, and every stream.
     pub(super) fn fail(&mut self, why: End) {
-        let strangers = std::mem::take(&mut self.strangers);
-        for (stream, id) in self.machine.abandon().into_iter().chain(strangers) {
+        let waiting_inits = std::mem::take(&mut self.waiting_inits);
+        for (stream, id) in self.machine.abandon().into_iter().chain(waiting_inits) {
             self.deliver(stream, Payload::Fault { id, fault: Fault::Ended(why) });
         }
         self.streams.end();
