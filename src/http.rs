@@ -68,8 +68,6 @@ pub struct Config {
     pub max_body: usize,
     /// How long a request body may take.
     pub body_timeout: Duration,
-    /// How long an answer is waited for before the response begins as an event stream.
-    pub sse_after: Duration,
     /// After how long without an event a stream gets a comment.
     pub keep_alive: Duration,
     /// Whether event streams begin with an event that carries only an id.

@@ -12,6 +12,7 @@ use crate::proto::machine::Limits;
 use crate::proto::message::Message;
 use crate::proto::version::Revision;
 
+mod alarm;
 mod body_budget;
 mod core;
 mod end;
@@ -39,6 +40,8 @@ pub struct Config {
     pub limits: Limits,
     /// How long a session may have nothing in flight and nobody listening.
     pub idle_timeout: Duration,
+    /// How long an answer may take before its reader is told to begin a stream of events.
+    pub sse_after: Duration,
     /// How long a session may last at all.
     pub max_lifetime: Option<Duration>,
     /// The longest request body, in bytes.

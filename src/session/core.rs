@@ -74,7 +74,7 @@ impl<'s> Core<'s> {
         let began = Instant::now();
         Self {
             machine: Machine::new(config.limits.clone()),
-            streams: Streams::new(shared.id.clone(), config.replay_buffer, config.prime),
+            streams: Streams::new(shared.id.clone(), &config),
             config,
             shared,
             stdin: BytesMut::new(),
@@ -137,7 +137,7 @@ impl<'s> Core<'s> {
         self.is_idle().then(|| self.active + self.config.idle_timeout)
     }
 
-    pub(super) fn deadline(&self) -> Option<Instant> {
+    pub(super) fn deadline(&mut self) -> Option<Instant> {
         let protocol = self.machine.next_deadline().map(|deadline| self.began + deadline);
         let lifetime = self.config.max_lifetime.map(|limit| self.began + limit);
         [protocol, lifetime, self.streams.next_deadline(), self.idle_deadline()].into_iter().flatten().min()
@@ -164,7 +164,7 @@ impl<'s> Core<'s> {
         let now = self.began.elapsed();
         match first {
             Some((feed, streams)) => {
-                let stream = self.streams.add(feed, 1);
+                let stream = self.streams.add(feed, 1, streams, Instant::now());
                 self.machine.open(initialize, stream, streams, now, &mut self.stdin);
             }
             None => self.machine.open_shared(initialize, now, &mut self.stdin),
@@ -198,7 +198,7 @@ impl<'s> Core<'s> {
             feed.push(first);
             return;
         }
-        let stream = self.streams.add(feed, requests);
+        let stream = self.streams.add(feed, requests, streams, Instant::now());
         for message in messages {
             let id = message.id().map(ClientId);
             let request = message.kind() == Kind::Request;
@@ -396,9 +396,7 @@ impl<'s> Core<'s> {
     }
 
     pub(super) fn expire(&mut self) {
-        if self.is_full() {
-            self.streams.relieve(Instant::now());
-        }
+        self.streams.expire(Instant::now());
         let now = self.began.elapsed();
         loop {
             let streams = &self.streams;

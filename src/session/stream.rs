@@ -34,6 +34,9 @@ pub enum Delivery {
     Gone(End),
     /// An event of the stream.
     Event(Event),
+    /// The answer has not come within [`Config::sse_after`](super::Config::sse_after): the client is to get a stream of
+    /// events. Said once at most, and not behind an event that is no answer.
+    Pending,
     /// The reader took too little for too long: it has been cut off.
     Lagged,
 }
@@ -143,9 +146,7 @@ pub fn queue(attention: Arc<Notify>) -> (Feed, Reader) {
 impl Feed {
     /// Says at which event the stream begins or continues.
     pub fn begin(&self, position: EventId) {
-        let mut queue = self.0.lock();
-        queue.position = Some(position);
-        queue.wake(); // who waits to be attached is
+        self.0.lock().position = Some(position);
     }
 
     /// Queues an event, unless the reader is gone.
@@ -260,16 +261,6 @@ impl Reader {
     /// The next delivery; `None` at the end of the stream. Losing the future loses nothing.
     pub async fn next(&self) -> Option<Delivery> {
         poll_fn(|context| self.poll_next(context)).await
-    }
-
-    /// Like [`next`](Self::next), but once the session has attached the stream and nothing is there yet: `None`.
-    pub async fn next_or_attached(&self) -> Option<Option<Delivery>> {
-        poll_fn(|context| match self.poll_next(context) {
-            Poll::Ready(delivery) => Poll::Ready(Some(delivery)),
-            Poll::Pending if self.position().is_some() => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
-        })
-        .await
     }
 
     /// Where the reader stands: before the first event, the one before it. `None` while the session has not

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
+use super::Config;
 use super::log_limit::LogLimit;
 use super::stream::{Delivery, Event, Feed, Offered, Payload};
 use crate::proto::ids::{EventId, SessionId, StreamId};
@@ -29,6 +30,8 @@ struct Stream {
     place: u64,
     /// How many of its requests have no answer.
     unanswered: usize,
+    /// When the reader is told that the answer takes longer. `None`: never, or it is clear already.
+    pending_at: Option<Instant>,
 }
 
 /// A reader that has too much waiting.
@@ -45,37 +48,55 @@ pub(super) struct Streams {
     session: SessionId,
     /// Whether streams begin with an event that carries only an id, so that they can be resumed from the start.
     prime: bool,
+    /// How long an answer may take before its reader is told to begin a stream of events.
+    sse_after: Duration,
     table: BTreeMap<StreamId, Stream>,
     /// The newest stream.
     last: StreamId,
     replay: ReplayBuffer<Event>,
     /// The place of the newest event of the listening stream that a reader took.
     delivered_to: u64,
+    /// Every older stream has no [`Stream::pending_at`]. Those of the others come in the order of the streams.
+    undecided: StreamId,
     /// Streams whose readers have too much waiting.
     full: BTreeMap<StreamId, Full>,
     evicted: LogLimit,
 }
 
+impl Stream {
+    /// Tells the reader that its answer takes longer, if that is due.
+    fn tell_pending(&mut self, now: Instant) {
+        if self.pending_at.take_if(|at| *at <= now).is_some()
+            && let Some(feed) = &self.feed
+        {
+            feed.push(Delivery::Pending);
+        }
+    }
+}
+
 impl Streams {
-    /// The listening stream alone, without a reader. `replay_buffer` is in bytes.
-    pub(super) fn new(session: SessionId, replay_buffer: usize, prime: bool) -> Self {
-        let mut replay = ReplayBuffer::new(replay_buffer);
+    /// The listening stream alone, without a reader.
+    pub(super) fn new(session: SessionId, config: &Config) -> Self {
+        let mut replay = ReplayBuffer::new(config.replay_buffer);
         replay.skip(EventId { stream: StreamId::LISTENING, place: 0 });
-        let listening = Stream { feed: None, place: 0, unanswered: 0 };
+        let listening = Stream { feed: None, place: 0, unanswered: 0, pending_at: None };
         Self {
             session,
-            prime,
+            prime: config.prime,
+            sse_after: config.sse_after,
             table: BTreeMap::from([(StreamId::LISTENING, listening)]),
             last: StreamId::LISTENING,
             replay,
             delivered_to: 0,
+            undecided: StreamId::LISTENING,
             full: BTreeMap::new(),
             evicted: LogLimit::new(),
         }
     }
 
-    /// A new stream for the answers to so many requests. It ends with the last of them.
-    pub(super) fn add(&mut self, feed: Feed, unanswered: usize) -> StreamId {
+    /// A new stream for the answers to so many requests. It ends with the last of them. `streams`: whether the client
+    /// takes a stream of events.
+    pub(super) fn add(&mut self, feed: Feed, unanswered: usize, streams: bool, now: Instant) -> StreamId {
         self.last.0 += 1;
         let stream = self.last;
         let start = EventId { stream, place: 0 };
@@ -83,7 +104,8 @@ impl Streams {
         if self.prime {
             self.replay.skip(start);
         }
-        self.table.insert(stream, Stream { feed: Some(feed), place: 0, unanswered });
+        let pending_at = if streams { now.checked_add(self.sse_after) } else { None };
+        self.table.insert(stream, Stream { feed: Some(feed), place: 0, unanswered, pending_at });
         stream
     }
 
@@ -134,6 +156,7 @@ impl Streams {
         }
         // A stream whose last answer is given ends behind it.
         let Some(stream) = self.table.get_mut(&stream) else { return };
+        stream.pending_at = None;
         if let Some(older) = stream.feed.replace(feed) {
             older.supersede();
         }
@@ -148,6 +171,10 @@ impl Streams {
         };
         stream.place += 1;
         let answer = payload.is_answer();
+        stream.tell_pending(now);
+        if !answer {
+            stream.pending_at = None; // the event itself decides for a stream
+        }
         let last = answer && stream.unanswered <= 1;
         let event = Event { id: EventId { stream: id, place: stream.place }, payload, last };
         // No client can ask for the first event of a POST again: only behind an id that it has seen can it resume.
@@ -194,14 +221,39 @@ impl Streams {
         !self.full.is_empty()
     }
 
-    /// When [`relieve`](Self::relieve) is due.
-    pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.full.values().map(|full| full.checked + STUCK).min()
+    /// When [`expire`](Self::expire) is due.
+    pub(super) fn next_deadline(&mut self) -> Option<Instant> {
+        let full = self.full.values().map(|full| full.checked + STUCK).min();
+        [self.next_pending().map(|(_, at)| at), full].into_iter().flatten().min()
+    }
+
+    /// The stream whose reader is told next that its answer takes longer, and when.
+    fn next_pending(&mut self) -> Option<(StreamId, Instant)> {
+        while let Some((id, stream)) = self.table.range(self.undecided..).next() {
+            if let Some(at) = stream.pending_at {
+                return Some((*id, at));
+            }
+            self.undecided = StreamId(id.0 + 1);
+        }
+        None
+    }
+
+    /// Does what is due: tells readers whose answers take longer, and looks at those that have too much waiting.
+    pub(super) fn expire(&mut self, now: Instant) {
+        while let Some((id, at)) = self.next_pending()
+            && at <= now
+            && let Some(stream) = self.table.get_mut(&id)
+        {
+            stream.tell_pending(now);
+        }
+        if self.is_full() {
+            self.relieve(now);
+        }
     }
 
     /// Looks at the readers that have too much waiting. One that goes on taking slows the child down; one that takes
     /// nothing, or too little, must not hold up the other streams of the session, and is cut off.
-    pub(super) fn relieve(&mut self, now: Instant) {
+    fn relieve(&mut self, now: Instant) {
         let sid = self.session.short();
         let (table, delivered_to) = (&mut self.table, &mut self.delivered_to);
         self.full.retain(|id, full| {

@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Notify, mpsc};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 
+use super::alarm::Alarm;
 use super::core::Core;
 use super::stream::{Delivery, Feed};
 use super::{Command, Config, End, ExitStatus, Shared, Stop};
@@ -133,10 +134,7 @@ impl Worker {
         let mut child = Some(first);
         let mut respawning: Option<(End, Pin<Box<N>>)> = None;
         let mut exiting: Option<Exiting> = None;
-        let mut armed = Instant::now() + init_timeout;
-        tokio::pin! {
-            let timer = sleep_until(armed);
-        }
+        let mut alarm = Alarm::new(Instant::now() + init_timeout);
 
         let why = loop {
             let stopping = *stop.borrow_and_update();
@@ -157,14 +155,10 @@ impl Worker {
                 respawning = Some((why, Box::pin(next(LostChild { why, stdout, count }))));
                 continue;
             }
-            // The timer is moved only forward in urgency: nearly every deadline is later than the one it is set to.
             let deadline =
                 exiting.as_ref().map(|exiting| exiting.until).into_iter().chain(core.deadline()).min();
-            if let Some(deadline) = deadline
-                && (deadline < armed || timer.is_elapsed())
-            {
-                armed = deadline;
-                timer.as_mut().reset(armed);
+            if let Some(deadline) = deadline {
+                alarm.arm(deadline);
             }
             let (stdin, stdout, exit) = match &mut child {
                 Some(Pipes { stdin, stdout, exit, .. }) => (Some(stdin), Some(stdout), Some(exit)),
@@ -220,7 +214,7 @@ impl Worker {
                 }
                 () = attention.notified() => core.sweep(),
                 _ = stop.changed() => {}
-                () = &mut timer, if deadline.is_some() => {}
+                () = alarm.wait(), if deadline.is_some() => {}
             }
             core.expire();
             core.settle_idle();
