@@ -19,7 +19,7 @@ use super::reply::{Problem, empty};
 use super::{Refused, no_session, parse_one};
 use crate::proto::ids::{ClientId, SessionId};
 use crate::proto::machine::Refusal;
-use crate::proto::message::{Kind, Message};
+use crate::proto::message::Message;
 use crate::secret::Digest;
 use crate::session::stream::Delivery;
 use crate::session::{BodyPermit, End, Posted, Session};
@@ -133,8 +133,8 @@ pub(super) async fn post(
     sessions: &Arc<Sessions>,
 ) -> Result<Response<Body>, Refused> {
     let message = parse_one(body)?;
-    let id = message.id();
-    let request = message.kind() == Kind::Request;
+    let id = message.id().cloned();
+    let request = message.request().is_some();
     if request && message.method() == "initialize" {
         let environment = environment.map_err(|problem| (problem, id.clone()))?;
         return initialize(connection, message, environment, sessions).await.map_err(|problem| (problem, id));
@@ -166,7 +166,7 @@ async fn initialize(
     environment: Vec<(OsString, OsString)>,
     sessions: &Arc<Sessions>,
 ) -> Result<Response<Body>, Problem> {
-    let id = message.id();
+    let id = message.id().cloned();
     // In one step: two initializes at once must not start two sessions.
     let before = std::mem::replace(&mut *lock(&connection.state), State::Starting);
     if !matches!(before, State::Fresh) {

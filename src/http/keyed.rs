@@ -7,7 +7,6 @@ use hyper::header::{HeaderMap, HeaderName};
 use super::guard::{self, MCP_PROTOCOL_VERSION};
 use super::reply::Problem;
 use super::{Asking, Http, Refused, no_session, parse_one};
-use crate::proto::json::value_at;
 use crate::proto::message::Message;
 use crate::proto::version::Revision;
 use crate::secret::Digest;
@@ -41,7 +40,8 @@ impl Keyed {
         first: &Message,
         owner: Option<Digest>,
     ) -> Result<Opening, Refused> {
-        let wanted = value_at(first.params(), &["protocolVersion"]).and_then(|span| first.params().get(span));
+        let wanted = first.param(&["protocolVersion"]).and_then(|span| first.text().get(span));
+        let wanted = wanted.and_then(|token| std::str::from_utf8(token).ok());
         let wanted = wanted.filter(|_| first.method() == "initialize").map(|text| text.trim_matches('"'));
         let header = headers.get(MCP_PROTOCOL_VERSION).and_then(|value| value.to_str().ok());
         let revision = wanted.or(header).and_then(Revision::parse).filter(|revision| !revision.modern());
@@ -97,6 +97,6 @@ impl Http {
     ) -> Result<Session, Refused> {
         let opening = keyed.opening(&asking.parts.headers, first, asking.caller)?;
         let opened = self.sessions.keyed(keyed.key, opening).await;
-        opened.map_err(|error| (no_session(&error), first.id()))
+        opened.map_err(|error| (no_session(&error), first.id().cloned()))
     }
 }
