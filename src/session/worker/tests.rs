@@ -199,7 +199,7 @@ fn pipes(size: usize) -> (Pipes<DuplexStream, DuplexStream>, Child) {
     };
     let stdin_lines = BufReader::new(childs_stdin).lines();
     let child = Child { stdin: Some(stdin_lines), stdout: Some(childs_stdout), exit: Some(exit) };
-    (Pipes { stdin, stdout, exit: Box::pin(exited), greeted: Arc::default() }, child)
+    (Pipes { stdin, stdout, exit: Box::pin(exited), answered: Arc::default() }, child)
 }
 
 async fn post(session: &Session, text: &str, streams: bool) -> Result<Reader, End> {
@@ -1367,11 +1367,11 @@ async fn a_grandchild_that_holds_stdout_open_delays_the_end_only_for_last_words(
     let (heard, unheard) = (harness.call("7", "2").await, harness.call("8", "3").await);
     harness.child.exit();
     let died = Instant::now();
-    sleep(LAST_WORDS / 2).await;
+    sleep(DRAIN_STDOUT / 2).await;
     harness.child.send(&result("2")).await;
     assert_eq!(rest(&heard).await, answered(2, "7"));
     assert_eq!(rest(&unheard).await, failed(3, "8", "Ended(Exited(Code(3)))"));
-    assert_passed(died, LAST_WORDS);
+    assert_passed(died, DRAIN_STDOUT);
 }
 
 #[tokio::test(start_paused = true)]
@@ -1387,7 +1387,7 @@ async fn a_grandchild_that_never_stops_writing_does_not_delay_the_end() {
     harness.child.exit();
     let died = Instant::now();
     assert_eq!(rest(&reader).await, failed(2, "7", "Ended(Exited(Code(3)))"));
-    assert_passed(died, LAST_WORDS);
+    assert_passed(died, DRAIN_STDOUT);
     drop(bounded(harness.worker).await);
     bounded(writing).await.unwrap();
 }
@@ -1399,7 +1399,7 @@ async fn a_child_that_closes_its_stdout_and_lives_on_ends_the_session() {
     harness.child.close_stdout();
     let closed = Instant::now();
     assert_eq!(rest(&reader).await, failed(2, "7", "Ended(StdoutClosed)"));
-    assert_passed(closed, LAST_WORDS);
+    assert_passed(closed, DRAIN_STDOUT);
     assert_eq!(harness.ended().await, End::StdoutClosed);
 }
 
@@ -1407,7 +1407,7 @@ async fn a_child_that_closes_its_stdout_and_lives_on_ends_the_session() {
 async fn a_child_that_exits_soon_after_it_closed_its_stdout_has_exited() {
     let mut harness = Harness::open().await;
     harness.child.close_stdout();
-    sleep(LAST_WORDS * 4 / 5).await;
+    sleep(DRAIN_STDOUT * 4 / 5).await;
     harness.child.exit();
     assert_eq!(harness.ended().await, End::Exited(DIED));
 }
@@ -1428,7 +1428,7 @@ async fn a_child_that_closed_its_stdin_may_still_answer_what_it_has() {
     assert_eq!(rest(&reader).await, answered(2, "7"));
     let served = Instant::now();
     assert_eq!(harness.ended().await, End::StdinClosed);
-    assert_passed(served, LAST_WORDS); // nothing is left to wait for but its exit
+    assert_passed(served, DRAIN_STDOUT); // nothing is left to wait for but its exit
     match bounded(late).await.unwrap() {
         Ok((_, reader)) => assert_eq!(rest(&reader).await, ["gone child_stdin_closed", "end"]),
         Err(why) => assert_eq!(why, End::StdinClosed),
@@ -1456,7 +1456,7 @@ async fn a_child_that_exits_after_it_closed_its_stdin_is_not_waited_for_as_if_it
     harness.child.exit(); // and somebody holds stdout open
     let died = Instant::now();
     assert_eq!(rest(&reader).await, failed(2, "7", "Ended(Exited(Code(3)))"));
-    assert_passed(died, LAST_WORDS);
+    assert_passed(died, DRAIN_STDOUT);
 }
 
 // A child that does not read.
@@ -1535,7 +1535,7 @@ async fn a_session_with_a_deaf_child_ends_at_once() {
     }
     assert_passed(ended, Duration::ZERO);
     assert_eq!(harness.ended().await, End::Deleted);
-    assert_passed(ended, FLUSH);
+    assert_passed(ended, FINAL_FLUSH);
 }
 
 // How a session ends.

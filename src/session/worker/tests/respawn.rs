@@ -38,7 +38,7 @@ impl Respawning {
         let (give, given) = mpsc::unbounded_channel();
         let (tell, lost) = mpsc::unbounded_channel();
         let given = Arc::new(tokio::sync::Mutex::new(given));
-        let next = move |lost: Lost<DuplexStream>| {
+        let next = move |lost: LostChild<DuplexStream>| {
             let given = Arc::clone(&given);
             tell.send((lost.why, lost.count)).expect("the test listens");
             async move { given.lock().await.recv().await.flatten() }
