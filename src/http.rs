@@ -14,9 +14,9 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use tracing::{debug, warn};
 
+use crate::proto::front::Refusal;
 use crate::proto::ids::{ClientId, Id, SessionId};
 use crate::proto::json::{elements, is_array};
-use crate::proto::machine::Refusal;
 use crate::proto::message::{Malformed, Message};
 use crate::proto::version::Revision;
 use crate::secret::{Digest, Tokens};
@@ -288,7 +288,7 @@ impl Http {
             let refusal = message.id().map(|id| Refusal::AlreadyInitialized(ClientId(id.clone())));
             return Err((refusal.map_or(Problem::SessionRequired, Problem::Refused), id));
         }
-        let reader = session.post(posted, room, accepts.stream).await.map_err(gone)?;
+        let reader = session.post(posted, room, accepts.takes()).await.map_err(gone)?;
         let first = self.first(&reader, accepts).await;
         self.answer(session, reader, first, accepts, id)
     }
@@ -302,18 +302,17 @@ impl Http {
     ) -> Result<Response<Body>, Refused> {
         let Posted::One(message) = posted else { return Err((Problem::SessionRequired, None)) };
         let id = message.id().cloned();
-        let request = message.request().is_some();
-        if !(request && message.method() == "initialize") {
-            return match (is_modern(&asking.parts.headers, &message), request) {
-                (true, true) => Err((Problem::Modern, id)),
-                (true, false) => Ok(empty(StatusCode::ACCEPTED)),
-                (false, _) => Err((Problem::SessionRequired, id)),
-            };
-        }
+        let modern = is_modern(&asking.parts.headers, &message);
+        let initialize = match message {
+            Message::Request(request) if request.method() == "initialize" => request,
+            Message::Request(_) if modern => return Err((Problem::Modern, id)),
+            _ if modern => return Ok(empty(StatusCode::ACCEPTED)),
+            _ => return Err((Problem::SessionRequired, id)),
+        };
         let environment = guard::environment(&asking.parts.headers, &self.config.env_from_header);
         let opening = Opening {
-            initialize: message,
-            streams: accepts.stream,
+            initialize,
+            takes: accepts.takes(),
             owner: asking.caller,
             environment: environment.map_err(|problem| (problem, id.clone()))?,
         };

@@ -96,14 +96,18 @@ pub trait Front: Debug + Send {
     /// Whether the session can go on with another child.
     fn can_restart(&self) -> bool;
 
-    /// The child is gone and another will come: ends the requests that it may have seen.
-    fn child_lost(&mut self, out: &mut Out);
+    /// The child is gone and another will come: ends the requests that it may have seen and returns them, oldest first.
+    fn child_lost(&mut self) -> Vec<(StreamId, ClientId)>;
 
     /// Begins the handshake with the new child.
     fn restart(&mut self, now: Duration, out: &mut Out);
 
-    /// The session is over: ends every request, oldest first.
-    fn abandon(&mut self, out: &mut Out);
+    /// The session is over: ends every request and returns them, oldest first.
+    fn abandon(&mut self) -> Vec<(StreamId, ClientId)>;
+
+    /// That every index and every sum says what the tables say.
+    #[cfg(test)]
+    fn check(&self);
 }
 
 /// What a front remembers of a request in flight.
@@ -162,5 +166,5 @@ fn id_token<'t>(text: &'t str, envelope: &Envelope) -> &'t str {
     envelope.id.clone().and_then(|span| text.get(span)).unwrap_or("null")
 }
 
-//#[cfg(test)]
-//mod tests;
+#[cfg(test)]
+mod tests;

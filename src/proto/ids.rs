@@ -54,6 +54,12 @@ impl Id {
     }
 }
 
+impl From<u64> for Id {
+    fn from(number: u64) -> Self {
+        Self { raw: number.to_string().into(), canonical: None }
+    }
+}
+
 impl PartialEq for Id {
     fn eq(&self, other: &Self) -> bool {
         self.canonical() == other.canonical()

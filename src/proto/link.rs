@@ -14,6 +14,7 @@ use super::ids::BridgeId;
 use super::json::{Span, splice, unquote, value_at};
 use super::message::{Envelope, Head, Kind, Notification, Request, peek_head};
 use super::output::{self, Dropped, Note, Out, Unanswered};
+use super::version::Revision;
 
 mod calls;
 mod handshake;
@@ -46,6 +47,15 @@ pub struct Limits {
     pub respawn: bool,
     /// What is known of a server that needs time before it is ready.
     pub ready: Readiness,
+}
+
+/// The bridge's own `initialize`: that of a client which can do nothing but ask.
+pub fn own_initialize(revision: Revision) -> Request {
+    let params = format!(
+        r#"{{"protocolVersion":"{revision}","capabilities":{{}},"clientInfo":{{"name":"mcp-bridge","version":"{}"}}}}"#,
+        env!("CARGO_PKG_VERSION"),
+    );
+    Request::own("initialize", &params)
 }
 
 /// A request as it goes to the child.
@@ -194,18 +204,19 @@ impl<C> Link<C> {
             own: BTreeMap::new(),
             restore: Restore::default(),
         };
-        let effect = if link.limits.respawn { Effect::of(initialize) } else { None };
-        link.initialize(initialize, effect, now, out);
+        let initialize = Outgoing { request: initialize.clone(), token: None };
+        let effect = if link.limits.respawn { Effect::of(&initialize) } else { None };
+        link.initialize(&initialize, effect, now, out);
         link
     }
 
-    fn initialize(&mut self, request: &Request, effect: Option<Effect>, now: Duration, out: &mut Out) {
+    fn initialize(&mut self, request: &Outgoing, effect: Option<Effect>, now: Duration, out: &mut Out) {
         let id = self.calls.reserve();
         let deadline = now + self.limits.init_timeout;
         if let Handshake::Starting { asked, .. } = &mut self.handshake {
             *asked = Some(Asked { id, deadline, effect });
         }
-        Outgoing { request: request.clone(), token: None }.write(id, &mut out.stdin);
+        request.write(id, &mut out.stdin);
     }
 
     /// Whether a new child can be told what this one was told.
@@ -273,7 +284,7 @@ impl<C> Link<C> {
         now: Duration,
         out: &mut Out,
     ) -> BridgeId {
-        let effect = if self.limits.respawn { Effect::of(&request.request) } else { None };
+        let effect = if self.limits.respawn { Effect::of(&request) } else { None };
         let id = self.calls.insert(Call {
             caller,
             deadline: arrived + self.limits.request_timeout,
@@ -534,8 +545,8 @@ impl<C> Link<C> {
         let requests: Vec<_> = self.restore.requests().cloned().collect();
         for request in requests {
             let id = self.calls.reserve();
-            self.own.insert(id, request.method().into_owned());
-            Outgoing { request, token: None }.write(id, &mut out.stdin);
+            self.own.insert(id, request.request.method().into_owned());
+            request.write(id, &mut out.stdin);
         }
         while let Some(message) = self.held.pop_front() {
             self.held_bytes -= message.len();
@@ -543,11 +554,27 @@ impl<C> Link<C> {
         }
     }
 
+    /// How many messages wait.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Bytes of requests that are kept to be sent again.
+    #[cfg(test)]
+    pub(super) fn kept_for_retry(&self) -> usize {
+        self.calls.kept()
+    }
+
     /// That every index and every sum says what the table says.
     #[cfg(test)]
     pub(super) fn check(&self) {
         self.calls.check();
-        assert_eq!(self.held_bytes, self.held.iter().map(Held::len).sum(), "each byte that waits is counted");
+        assert_eq!(
+            self.held_bytes,
+            self.held.iter().map(Held::len).sum::<usize>(),
+            "each byte that waits is counted"
+        );
     }
 }
 

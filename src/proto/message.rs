@@ -205,6 +205,18 @@ pub struct Request {
 }
 
 impl Request {
+    /// A request of the bridge's own. `params` is the text of a JSON object.
+    pub(super) fn own(method: &str, params: &str) -> Self {
+        let (head, middle, behind) = (r#"{"jsonrpc":"2.0","id":"#, r#","method":"#, r#","params":"#);
+        let id = Id::from(0);
+        let method = format!("\"{method}\"");
+        let text = [head, id.as_json(), middle, &method, behind, params, "}"].concat();
+        let id_span = head.len()..head.len() + id.as_json().len();
+        let method = id_span.end + middle.len()..id_span.end + middle.len() + method.len();
+        let params = method.end + behind.len()..text.len() - 1;
+        Self { text: text.into(), id, id_span, method, params: Some(params) }
+    }
+
     /// Its text.
     pub fn text(&self) -> &[u8] {
         &self.text

@@ -88,8 +88,6 @@ pub enum Unanswered {
     TooLong,
     /// [`Limits::max_in_flight`](super::link::Limits::max_in_flight) requests are in flight already.
     Overload,
-    /// The child is gone, or the session has ended.
-    ChildGone,
 }
 
 /// How a handshake has ended.

@@ -11,8 +11,8 @@ use tracing::{debug, info, warn};
 
 use super::log_limit::LogLimit;
 use super::stream::{Delivery, Event, Feed, Offered, Payload};
+use crate::proto::front::Refusal;
 use crate::proto::ids::{EventId, SessionId, StreamId};
-use crate::proto::machine::Refusal;
 use crate::proto::replay::ReplayBuffer;
 
 /// How long a reader that has too much waiting may take nothing before it is cut off.
@@ -93,11 +93,6 @@ impl Streams {
             self.replay.end(id, true);
             feed.push(Delivery::Refused(refusal));
         }
-    }
-
-    /// Forgets a stream that nobody reads.
-    pub(super) fn remove(&mut self, id: StreamId) {
-        self.table.remove(&id);
     }
 
     /// Gives `feed` what the child sends unasked, or resumes a stream behind the event `after`. It takes the place of
@@ -229,20 +224,18 @@ impl Streams {
         });
     }
 
-    /// Forgets readers that are gone, and notices those that have caught up. Returns the streams whose readers went
-    /// without having taken everything.
-    pub(super) fn sweep(&mut self, now: Instant) -> Vec<StreamId> {
+    /// Forgets readers that are gone, and notices those that have caught up. Returns the streams whose readers
+    /// have left, and whether each had taken everything.
+    pub(super) fn sweep(&mut self, now: Instant) -> Vec<(StreamId, bool)> {
         self.relieve(now);
         self.note_delivered();
-        let mut unread = Vec::new();
+        let mut left = Vec::new();
         for (id, stream) in &mut self.table {
-            if let Some(feed) = stream.feed.take_if(|feed| !feed.is_live())
-                && feed.taken() < stream.place
-            {
-                unread.push(*id);
+            if let Some(feed) = stream.feed.take_if(|feed| !feed.is_live()) {
+                left.push((*id, feed.taken() == stream.place));
             }
         }
-        unread
+        left
     }
 
     /// Remembers how far the listening stream has been read, before its reader is replaced or forgotten.

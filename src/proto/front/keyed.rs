@@ -119,10 +119,7 @@ impl Keyed {
             out.reply(token, r#""error":{"code":-32600,"message":"\"id\" must be a string or an integer"}"#);
             return out.note(Note::Replied("a request without a usable id"));
         }
-        out.reply(
-            token,
-            r#""error":{"code":-32601,"message":"no client of this session serves requests"}"#,
-        );
+        out.reply(token, r#""error":{"code":-32601,"message":"no client of this session serves requests"}"#);
         out.note(Note::Replied("a request in a shared session"));
     }
 
@@ -143,12 +140,6 @@ impl Keyed {
             _ => out.note(Note::Dropped(Dropped::Nobodys)),
         }
     }
-
-    /// That every sum of the link is right.
-    #[cfg(test)]
-    pub(super) fn check(&self) {
-        self.link.check();
-    }
 }
 
 impl Front for Keyed {
@@ -168,13 +159,7 @@ impl Front for Keyed {
         Ok(())
     }
 
-    fn child(
-        &mut self,
-        text: &str,
-        now: Duration,
-        _: HasReader<'_>,
-        out: &mut Out,
-    ) -> Result<(), Malformed> {
+    fn child(&mut self, text: &str, now: Duration, _: HasReader<'_>, out: &mut Out) -> Result<(), Malformed> {
         let envelope = Envelope::peek(text.as_bytes())?;
         match envelope.kind {
             Kind::Success | Kind::Failure => self.child_answer(text, &envelope, now, out),
@@ -225,20 +210,22 @@ impl Front for Keyed {
         self.link.can_restart()
     }
 
-    fn child_lost(&mut self, out: &mut Out) {
-        for (_, caller) in self.link.child_lost() {
-            caller.unanswered(Unanswered::ChildGone, out);
-        }
+    fn child_lost(&mut self) -> Vec<(StreamId, ClientId)> {
+        self.link.child_lost().into_iter().map(|(_, caller)| (caller.stream, caller.client)).collect()
     }
 
     fn restart(&mut self, now: Duration, out: &mut Out) {
         self.link.restart(now, out);
     }
 
-    fn abandon(&mut self, out: &mut Out) {
-        for caller in self.link.abandon().chain(self.waiting.drain(..)) {
-            caller.unanswered(Unanswered::ChildGone, out);
-        }
+    fn abandon(&mut self) -> Vec<(StreamId, ClientId)> {
+        let callers = self.link.abandon().chain(self.waiting.drain(..));
+        callers.map(|caller| (caller.stream, caller.client)).collect()
+    }
+
+    #[cfg(test)]
+    fn check(&self) {
+        self.link.check();
     }
 }
 

@@ -13,10 +13,10 @@ use crate::proto::message::{Envelope, Kind, Malformed, Message, Notification, Re
 use crate::proto::output::{Dropped, Handshake, Note, Out, Output, Unanswered};
 
 /// How many requests of the child may wait for a client's answer at once.
-const MAX_PENDING: usize = 256;
+pub(super) const MAX_PENDING: usize = 256;
 
 /// How many of the child's requests are remembered after they ended, so that a late answer is no offence.
-const MAX_RECENT: usize = 64;
+pub(super) const MAX_RECENT: usize = 64;
 
 /// A request of the child that has no answer yet.
 #[derive(Debug)]
@@ -283,17 +283,22 @@ impl Single {
         }
     }
 
-    /// That every name leads to a request in flight, and each of these has its names.
+    /// How many requests of the child wait for an answer, and how many that have ended are remembered.
     #[cfg(test)]
-    pub(super) fn check(&self) {
-        self.link.check();
-        let by_client: HashMap<_, _> =
-            self.link.callers().map(|(id, caller)| (caller.client.clone(), id)).collect();
-        assert_eq!(self.by_client, by_client, "each request is found by its client's id");
-        for (token, id) in &self.by_token {
-            let caller = self.link.caller(*id);
-            assert_eq!(caller.and_then(|caller| caller.token.as_ref()), Some(token), "a request by its token");
-        }
+    pub(super) fn child_requests(&self) -> (usize, usize) {
+        (self.pending.len(), self.recent.len())
+    }
+
+    /// How many messages wait for the handshake.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.link.held()
+    }
+
+    /// Bytes of requests that are kept to be sent again.
+    #[cfg(test)]
+    pub(super) fn kept_for_retry(&self) -> usize {
+        self.link.kept_for_retry()
     }
 }
 
@@ -382,25 +387,40 @@ impl Front for Single {
         self.link.can_restart()
     }
 
-    fn child_lost(&mut self, out: &mut Out) {
+    fn child_lost(&mut self) -> Vec<(StreamId, ClientId)> {
         for id in std::mem::take(&mut self.pending).into_keys() {
             self.remember(id); // its client may be about to answer
         }
-        for (id, caller) in self.link.child_lost() {
-            self.end(id, caller, Unanswered::ChildGone, out);
-        }
+        let lost = self.link.child_lost();
+        lost.iter().for_each(|(id, caller)| self.forget(*id, caller));
+        lost.into_iter().map(|(_, caller)| (caller.stream, caller.client)).collect()
     }
 
     fn restart(&mut self, now: Duration, out: &mut Out) {
         self.link.restart(now, out);
     }
 
-    fn abandon(&mut self, out: &mut Out) {
+    fn abandon(&mut self) -> Vec<(StreamId, ClientId)> {
         self.pending.clear();
         self.by_client.clear();
         self.by_token.clear();
-        for caller in self.opener.take().into_iter().chain(self.link.abandon()) {
-            caller.unanswered(Unanswered::ChildGone, out);
+        let callers = self.opener.take().into_iter().chain(self.link.abandon());
+        callers.map(|caller| (caller.stream, caller.client)).collect()
+    }
+
+    #[cfg(test)]
+    fn check(&self) {
+        self.link.check();
+        let by_client: HashMap<_, _> =
+            self.link.callers().map(|(id, caller)| (caller.client.clone(), id)).collect();
+        assert_eq!(self.by_client, by_client, "each request is found by its client's id");
+        for (token, id) in &self.by_token {
+            let caller = self.link.caller(*id);
+            assert_eq!(
+                caller.and_then(|caller| caller.token.as_ref()),
+                Some(token),
+                "a request by its token"
+            );
         }
     }
 }

@@ -206,6 +206,11 @@ impl<C> Calls<C> {
         requests.collect()
     }
 
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> usize {
+        self.kept
+    }
+
     /// That every index says what the table says.
     #[cfg(test)]
     pub(super) fn check(&self) {

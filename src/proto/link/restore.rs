@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::proto::message::Request;
+use super::Outgoing;
 
 /// The most subscriptions that are remembered; a new child is not told of more.
 const MAX_SUBSCRIPTIONS: usize = 1000;
@@ -13,28 +13,28 @@ const MAX_REQUEST: usize = 8 * 1024;
 /// The requests that a new child must be sent.
 #[derive(Debug, Default)]
 pub(super) struct Restore {
-    initialize: Option<Request>,
-    level: Option<Request>,
+    initialize: Option<Outgoing>,
+    level: Option<Outgoing>,
     /// By the token of `params.uri` as the client wrote it.
-    subscriptions: BTreeMap<Box<str>, Request>,
+    subscriptions: BTreeMap<Box<str>, Outgoing>,
 }
 
 /// What a request changes in the child when it succeeds.
 #[derive(Clone, Debug)]
 pub(super) enum Effect {
-    Opened(Request),
-    Level(Request),
-    Subscribed(Request),
-    Unsubscribed(Request),
+    Opened(Outgoing),
+    Level(Outgoing),
+    Subscribed(Outgoing),
+    Unsubscribed(Outgoing),
 }
 
 impl Effect {
     /// What this request changes, if anything.
-    pub(super) fn of(request: &Request) -> Option<Self> {
-        if request.text().len() > MAX_REQUEST {
+    pub(super) fn of(request: &Outgoing) -> Option<Self> {
+        if request.len() > MAX_REQUEST {
             return None;
         }
-        match &*request.method() {
+        match &*request.request.method() {
             "initialize" => Some(Self::Opened(request.detached())),
             "logging/setLevel" => Some(Self::Level(request.detached())),
             "resources/subscribe" => Some(Self::Subscribed(request.detached())),
@@ -46,7 +46,7 @@ impl Effect {
 
 impl Restore {
     /// How the session was opened.
-    pub(super) fn initialize(&self) -> Option<&Request> {
+    pub(super) fn initialize(&self) -> Option<&Outgoing> {
         self.initialize.as_ref()
     }
 
@@ -71,12 +71,12 @@ impl Restore {
     }
 
     /// The requests that a new child must be sent behind the handshake.
-    pub(super) fn requests(&self) -> impl Iterator<Item = &Request> {
+    pub(super) fn requests(&self) -> impl Iterator<Item = &Outgoing> {
         self.level.iter().chain(self.subscriptions.values())
     }
 }
 
-fn uri(request: &Request) -> Option<Box<str>> {
-    let span = request.param(&["uri"])?;
-    std::str::from_utf8(request.text().get(span)?).ok().map(Into::into)
+fn uri(request: &Outgoing) -> Option<Box<str>> {
+    let span = request.request.param(&["uri"])?;
+    std::str::from_utf8(request.request.text().get(span)?).ok().map(Into::into)
 }
