@@ -14,10 +14,10 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use tracing::{debug, warn};
 
+use crate::proto::front::Refusal;
 use crate::proto::ids::{ClientId, Id, SessionId};
-use crate::proto::json::{elements, is_array, value_at};
-use crate::proto::machine::Refusal;
-use crate::proto::message::{Kind, Malformed, Message};
+use crate::proto::json::{elements, is_array};
+use crate::proto::message::{Malformed, Message};
 use crate::proto::version::Revision;
 use crate::secret::{Digest, Tokens};
 use crate::session::stream::{Delivery, Payload};
@@ -280,13 +280,13 @@ impl Http {
         guard::check_version(headers, session.negotiated()).map_err(|problem| (problem, id.clone()))?;
         if let Posted::One(message) = &posted
             && !session.is_shared()
-            && message.kind() == Kind::Request
+            && message.request().is_some()
             && message.method() == "initialize"
         {
-            let refusal = message.id().map(|id| Refusal::AlreadyInitialized(ClientId(id)));
+            let refusal = message.id().map(|id| Refusal::AlreadyInitialized(ClientId(id.clone())));
             return Err((refusal.map_or(Problem::SessionRequired, Problem::Refused), id));
         }
-        let reader = session.post(posted, room, accepts.stream).await.map_err(gone)?;
+        let reader = session.post(posted, room, accepts.takes()).await.map_err(gone)?;
         let first = self.first(&reader, accepts).await;
         self.answer(session, reader, first, accepts, id)
     }
@@ -299,19 +299,18 @@ impl Http {
         accepts: Accepts,
     ) -> Result<Response<Body>, Refused> {
         let Posted::One(message) = posted else { return Err((Problem::SessionRequired, None)) };
-        let id = message.id();
-        let request = message.kind() == Kind::Request;
-        if !(request && message.method() == "initialize") {
-            return match (is_modern(&asking.parts.headers, &message), request) {
-                (true, true) => Err((Problem::Modern, id)),
-                (true, false) => Ok(empty(StatusCode::ACCEPTED)),
-                (false, _) => Err((Problem::SessionRequired, id)),
-            };
-        }
+        let id = message.id().cloned();
+        let modern = is_modern(&asking.parts.headers, &message);
+        let initialize = match message {
+            Message::Request(request) if request.method() == "initialize" => request,
+            Message::Request(_) if modern => return Err((Problem::Modern, id)),
+            _ if modern => return Ok(empty(StatusCode::ACCEPTED)),
+            _ => return Err((Problem::SessionRequired, id)),
+        };
         let environment = guard::environment(&asking.parts.headers, &self.config.env_from_header);
         let opening = Opening {
-            initialize: message,
-            streams: accepts.stream,
+            initialize,
+            takes: accepts.takes(),
             owner: asking.caller,
             environment: environment.map_err(|problem| (problem, id.clone()))?,
         };
@@ -432,7 +431,7 @@ fn parse_one(text: Bytes) -> Result<Message, Refused> {
 
 fn request_id(posted: &Posted) -> Option<Id> {
     match posted {
-        Posted::One(message) if message.kind() == Kind::Request => message.id(),
+        Posted::One(message) => message.request().map(|request| request.id().clone()),
         _ => None,
     }
 }
@@ -442,7 +441,7 @@ fn is_modern(headers: &HeaderMap, message: &Message) -> bool {
     let header = headers.get(MCP_PROTOCOL_VERSION).and_then(|value| value.to_str().ok());
     message.method() == "server/discover"
         || header.and_then(Revision::parse).is_some_and(Revision::modern)
-        || value_at(message.params(), &["_meta", "io.modelcontextprotocol/protocolVersion"]).is_some()
+        || message.param(&["_meta", "io.modelcontextprotocol/protocolVersion"]).is_some()
 }
 
 fn gone(end: End) -> Refused {

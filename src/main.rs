@@ -15,7 +15,7 @@ use mcp_bridge::http::admin::Metadata;
 use mcp_bridge::http::guard::Trust;
 use mcp_bridge::http::{self, Http};
 use mcp_bridge::log;
-use mcp_bridge::proto::machine::{Limits, Readiness};
+use mcp_bridge::proto::link::{Limits, Readiness};
 use mcp_bridge::reaper::Reaper;
 use mcp_bridge::secret::Tokens;
 use mcp_bridge::server;

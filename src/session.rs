@@ -7,9 +7,10 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
+use crate::proto::front::Takes;
 use crate::proto::ids::{EventId, SessionId};
-use crate::proto::machine::Limits;
-use crate::proto::message::Message;
+use crate::proto::link::Limits;
+use crate::proto::message::{Message, Request};
 use crate::proto::version::Revision;
 
 mod alarm;
@@ -74,7 +75,7 @@ impl Posted {
 
 #[derive(Debug)]
 enum Command {
-    Post { posted: Posted, permit: Option<BodyPermit>, streams: bool, feed: Feed },
+    Post { posted: Posted, permit: Option<BodyPermit>, takes: Takes, feed: Feed },
     Listen { after: Option<EventId>, feed: Feed },
 }
 
@@ -121,19 +122,19 @@ struct Shared {
 
 impl Session {
     /// A session and its loop. `initialize` is the request that opens it; its answer comes to the reader.
-    /// `streams`: whether the client takes an event stream.
-    pub fn new(config: Config, id: SessionId, initialize: Message, streams: bool) -> (Self, Worker, Reader) {
+    /// `takes`: what its stream may carry.
+    pub fn new(config: Config, id: SessionId, initialize: Request, takes: Takes) -> (Self, Worker, Reader) {
         let (sender, mailbox) = mpsc::channel(MAILBOX);
         let attention = Arc::new(Notify::new());
         let (feed, reader) = stream::queue(Arc::clone(&attention));
         let session = Self::handle(&config, id, sender, attention, false);
         let shared = Arc::clone(&session.0);
-        let first = Some((feed, streams));
+        let first = Some((feed, takes));
         (session, Worker { config, shared, mailbox, initialize, first }, reader)
     }
 
     /// A session that several clients share and that the bridge opens in its own name, and its loop.
-    pub fn shared(config: Config, id: SessionId, initialize: Message) -> (Self, Worker) {
+    pub fn shared(config: Config, id: SessionId, initialize: Request) -> (Self, Worker) {
         let (sender, mailbox) = mpsc::channel(MAILBOX);
         let session = Self::handle(&config, id, sender, Arc::default(), true);
         let shared = Arc::clone(&session.0);
@@ -215,7 +216,8 @@ impl Session {
         self.end_reason().unwrap_or(End::Shutdown)
     }
 
-    /// Passes messages on, and gives the room of their body back once they are. `streams`: whether the client takes an event stream. Waits while the session is full.
+    /// Passes messages on, and gives the permit of their body back once they are. `takes`: what the stream of their
+    /// answers may carry. Waits while the session is full.
     ///
     /// For requests the reader gets their events; otherwise it gets [`stream::Delivery::Accepted`]
     /// or [`stream::Delivery::Refused`].
@@ -226,10 +228,10 @@ impl Session {
         &self,
         posted: Posted,
         permit: Option<BodyPermit>,
-        streams: bool,
+        takes: Takes,
     ) -> Result<Reader, End> {
         let (feed, reader) = stream::queue(Arc::clone(&self.0.attention));
-        self.send(Command::Post { posted, permit, streams, feed }).await?;
+        self.send(Command::Post { posted, permit, takes, feed }).await?;
         Ok(reader)
     }
 

@@ -14,8 +14,8 @@ use hyper::header::{
 use hyper::{Response, StatusCode};
 
 use super::body::Body;
+use crate::proto::front::Refusal;
 use crate::proto::ids::Id;
-use crate::proto::machine::Refusal;
 use crate::proto::version::Revision;
 use crate::session::{End, ExitStatus, Fault};
 

@@ -1,5 +1,5 @@
-//! A session without its pipes: every step is synchronous. It turns what comes from either side into what the machine
-//! is asked, and gives what the machine says to the streams.
+//! A session without its pipes: every step is synchronous. It gives what comes from either side to the
+//! session's front, and what the front puts out to the streams.
 
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -13,11 +13,12 @@ use super::log_limit::LogLimit;
 use super::stream::{Delivery, Feed, Payload};
 use super::streams::Streams;
 use super::{Command, Config, End, Fault, MAX_STDIN_QUEUE, Posted, Shared, Stats};
+use crate::proto::front::{Front, Origin, Refusal, Takes, keyed, single};
 use crate::proto::ids::{ClientId, StreamId};
 use crate::proto::json::{elements, is_array};
 use crate::proto::line::{Frame, LineDecoder};
-use crate::proto::machine::{Dropped, Expired, Fate, Machine, Refusal, Told, TooLong};
-use crate::proto::message::{Kind, Message};
+use crate::proto::message::{Message, Request};
+use crate::proto::output::{Handshake, Note, Out, Output, Unanswered};
 
 /// A buffer for stdin that grew beyond this many bytes is given back once it is empty.
 const KEEP: usize = 64 * 1024;
@@ -35,10 +36,10 @@ const NOISE_WIDTH: usize = 256;
 pub(super) struct Core<'s> {
     config: Config,
     shared: &'s Shared,
-    machine: Machine,
+    front: Box<dyn Front>,
     streams: Streams,
-    /// Bytes for the child's stdin.
-    pub(super) stdin: BytesMut,
+    /// What the front has put out, the bytes for the child's stdin among it.
+    pub(super) out: Out,
     began: Instant,
     active: Instant,
     /// Whether the session was idle at the end of the last turn.
@@ -48,8 +49,6 @@ pub(super) struct Core<'s> {
     losses: Losses,
     /// Notified when the present child, which is not the first, has answered `initialize`.
     answered: Option<Arc<Notify>>,
-    /// Clients of a shared session whose `initialize` waits for the child's answer to the bridge's own.
-    waiting_inits: Vec<(StreamId, ClientId)>,
     /// Whether the first child has answered `initialize` with a result.
     opened: bool,
     noise: LogLimit,
@@ -70,21 +69,35 @@ struct Losses {
 }
 
 impl<'s> Core<'s> {
-    pub(super) fn new(config: Config, shared: &'s Shared) -> Self {
+    /// Begins the session: `first` is where the answer to `initialize` goes; `None`: it is the bridge's own.
+    pub(super) fn open(
+        config: Config,
+        shared: &'s Shared,
+        initialize: &Request,
+        first: Option<(Feed, Takes)>,
+    ) -> Self {
         let began = Instant::now();
+        let mut streams = Streams::new(shared.id.clone(), &config);
+        let (limits, mut out, now) = (config.limits.clone(), Out::default(), Duration::ZERO);
+        let front: Box<dyn Front> = match first {
+            Some((feed, takes)) => {
+                let from = Origin { stream: streams.add(feed, 1, takes, began), takes, arrived: now };
+                Box::new(single::Single::open(limits, initialize, from, now, &mut out))
+            }
+            None => Box::new(keyed::Keyed::open(limits, initialize, now, &mut out)),
+        };
         Self {
-            machine: Machine::new(config.limits.clone()),
-            streams: Streams::new(shared.id.clone(), &config),
+            front,
+            streams,
             config,
             shared,
-            stdin: BytesMut::new(),
+            out,
             began,
             active: began,
             idle: false,
             ending: None,
             losses: Losses { since: began, in_a_row: 0, failed_handshakes: 0 },
             answered: None,
-            waiting_inits: Vec::new(),
             opened: false,
             noise: LogLimit::new(),
             invalid: LogLimit::new(),
@@ -99,9 +112,6 @@ impl<'s> Core<'s> {
 
     /// Why the session must end by itself.
     pub(super) fn end_reason(&self) -> Option<End> {
-        if self.machine.refused() {
-            return Some(End::Refused);
-        }
         if self.ending.is_some() {
             return self.ending;
         }
@@ -124,7 +134,7 @@ impl<'s> Core<'s> {
         let stats = Stats {
             idle_since: idle.then_some(self.active),
             in_flight: self.in_flight(),
-            stdin_queue: self.stdin.len(),
+            stdin_queue: self.out.stdin.len(),
         };
         *self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner) = stats;
     }
@@ -138,58 +148,48 @@ impl<'s> Core<'s> {
     }
 
     pub(super) fn deadline(&mut self) -> Option<Instant> {
-        let protocol = self.machine.next_deadline().map(|deadline| self.began + deadline);
+        let protocol = self.front.next_deadline().map(|deadline| self.began + deadline);
         let lifetime = self.config.max_lifetime.map(|limit| self.began + limit);
         [protocol, lifetime, self.streams.next_deadline(), self.idle_deadline()].into_iter().flatten().min()
     }
 
     /// How many requests have no answer.
     pub(super) fn in_flight(&self) -> usize {
-        self.machine.in_flight() + self.waiting_inits.len()
+        self.front.in_flight()
     }
 
     /// Whether there is room for a further message.
     pub(super) fn accepting(&self) -> bool {
-        self.machine.accepting() && self.stdin.len() < MAX_STDIN_QUEUE
+        self.front.accepting() && self.out.stdin.len() < MAX_STDIN_QUEUE
     }
 
     pub(super) fn written(&mut self, count: usize) {
-        self.stdin.advance(count);
-        if self.stdin.is_empty() && self.stdin.capacity() > KEEP {
-            self.stdin = BytesMut::new(); // an idle session keeps no big buffer
-        }
-    }
-
-    pub(super) fn open(&mut self, initialize: &Message, first: Option<(Feed, bool)>) {
-        let now = self.began.elapsed();
-        match first {
-            Some((feed, streams)) => {
-                let stream = self.streams.add(feed, 1, streams, Instant::now());
-                self.machine.open(initialize, stream, streams, now, &mut self.stdin);
-            }
-            None => self.machine.open_shared(initialize, now, &mut self.stdin),
+        let stdin = &mut self.out.stdin;
+        stdin.advance(count);
+        if stdin.is_empty() && stdin.capacity() > KEEP {
+            *stdin = BytesMut::new(); // an idle session keeps no big buffer
         }
     }
 
     pub(super) fn command(&mut self, command: Command) {
         self.active = Instant::now();
         match command {
-            Command::Post { posted, permit, streams, feed } => {
-                self.post(posted, streams, feed);
+            Command::Post { posted, permit, takes, feed } => {
+                self.post(posted, takes, feed);
                 drop(permit); // the message is in a bounded queue now
             }
             Command::Listen { after, feed } => self.streams.listen(after, feed),
         }
     }
 
-    fn post(&mut self, posted: Posted, streams: bool, feed: Feed) {
+    fn post(&mut self, posted: Posted, takes: Takes, feed: Feed) {
         let alone = matches!(posted, Posted::One(_));
         let messages = posted.into_messages();
-        let requests = messages.iter().filter(|message| message.kind() == Kind::Request).count();
+        let requests = messages.iter().filter(|message| message.request().is_some()).count();
         if requests == 0 {
             let mut first = Delivery::Accepted;
             for message in messages {
-                if let Err(refusal) = self.pass_on(message, StreamId::LISTENING, false)
+                if let Err(refusal) = self.pass_on(message, StreamId::LISTENING, Takes::AnswerOnly)
                     && alone
                 {
                     first = Delivery::Refused(refusal);
@@ -198,59 +198,24 @@ impl<'s> Core<'s> {
             feed.push(first);
             return;
         }
-        let stream = self.streams.add(feed, requests, streams, Instant::now());
+        let stream = self.streams.add(feed, requests, takes, Instant::now());
         for message in messages {
-            let id = message.id().map(ClientId);
-            let request = message.kind() == Kind::Request;
-            let Err(refusal) = self.pass_on(message, stream, streams) else { continue };
+            let id = message.request().map(|request| ClientId(request.id().clone()));
+            let Err(refusal) = self.pass_on(message, stream, takes) else { continue };
             if alone {
                 self.streams.refuse(stream, refusal);
-            } else if let (true, Some(id)) = (request, id) {
+            } else if let Some(id) = id {
                 self.deliver(stream, Payload::Fault { id, fault: Fault::Refused(refusal) });
             }
         }
     }
 
-    fn pass_on(&mut self, message: Message, stream: StreamId, streams: bool) -> Result<(), Refusal> {
-        if self.machine.is_shared()
-            && message.kind() == Kind::Request
-            && message.method() == "initialize"
-            && let Some(id) = message.id()
-        {
-            let id = ClientId(id);
-            if self.waiting_inits.len() >= self.config.limits.max_in_flight {
-                let fault = Fault::Overload(self.config.limits.max_in_flight);
-                self.deliver(stream, Payload::Fault { id, fault });
-            } else {
-                self.waiting_inits.push((stream, id));
-                self.answer_waiting_inits();
-            }
-            return Ok(());
-        }
+    fn pass_on(&mut self, message: Message, stream: StreamId, takes: Takes) -> Result<(), Refusal> {
         let now = self.began.elapsed();
-        match self.machine.client(message, stream, streams, now, &mut self.stdin)? {
-            Fate::Taken => {}
-            Fate::Swallowed(why) => debug!(event = "client.swallowed", sid = self.sid(), why),
-            Fate::Overload(id) => {
-                let fault = Fault::Overload(self.config.limits.max_in_flight);
-                self.deliver(stream, Payload::Fault { id, fault });
-            }
-            Fate::Withdrawn(stream, id) => {
-                self.deliver(stream, Payload::Fault { id, fault: Fault::Cancelled })
-            }
-        }
+        let from = Origin { stream, takes, arrived: now };
+        self.front.client(message, from, now, &mut self.out)?;
+        self.give_out();
         Ok(())
-    }
-
-    /// Answers the `initialize` of clients of a shared session with the child's recorded result.
-    fn answer_waiting_inits(&mut self) {
-        while let Some((stream, id)) = self.waiting_inits.pop() {
-            let Some(message) = self.machine.greeting(&id) else {
-                self.waiting_inits.push((stream, id));
-                return;
-            };
-            self.deliver(stream, Payload::Answer { message, success: true });
-        }
     }
 
     /// Whether some reader has so much waiting that the child is not to be read.
@@ -261,41 +226,26 @@ impl<'s> Core<'s> {
     /// Looks at the readers: some are gone, or have caught up.
     pub(super) fn sweep(&mut self) {
         let now = self.began.elapsed();
-        for stream in self.streams.sweep(Instant::now()) {
-            self.machine.unheard(stream, now);
+        for (stream, took_all) in self.streams.sweep(Instant::now()) {
+            self.front.reader_left(stream, took_all, now, &mut self.out);
         }
-        // Without its reader nobody can come back for the answer to an `initialize`.
-        let streams = &mut self.streams;
-        self.waiting_inits.retain(|(stream, _)| {
-            let waits = streams.is_live(*stream);
-            if !waits {
-                streams.remove(*stream);
-            }
-            waits
-        });
+        self.give_out();
     }
 
     pub(super) fn frame(&mut self, frame: Frame<'_>) {
         match frame {
             Frame::Line(line) => self.line(line.bytes()),
             Frame::TooLong { head, length } => {
-                let max = self.config.max_message;
-                let whose = self.machine.too_long(head, &mut self.stdin);
                 warn!(
                     event = "child.message_too_long",
                     sid = self.sid(),
                     length,
-                    max,
-                    in_flight = self.machine.in_flight(),
+                    max = self.config.max_message,
+                    in_flight = self.in_flight(),
                     "raise --max-message if the server is right to send this much"
                 );
-                match whose {
-                    TooLong::Call(stream, id) => {
-                        self.deliver(stream, Payload::Fault { id, fault: Fault::TooLong(max) });
-                    }
-                    TooLong::Nobody => {}
-                    TooLong::Unclear => self.ending = Some(End::TooLong(max)),
-                }
+                self.front.child_too_long(head, &mut self.out);
+                self.give_out();
             }
         }
     }
@@ -332,51 +282,91 @@ impl<'s> Core<'s> {
     }
 
     fn message(&mut self, text: &str) {
-        let now = self.began.elapsed();
         let streams = &self.streams;
-        let told = self.machine.child(text, now, &|stream| streams.is_live(stream), &mut self.stdin);
-        if !self.opened && self.machine.is_open() {
-            self.opened = true;
-            if let Some(version) = self.machine.negotiated() {
-                let _ = self.shared.negotiated.set(version.into());
-            }
-            self.shared.opened.send_replace(Some(Ok(())));
-            self.answer_waiting_inits();
+        let has_reader = |stream| streams.is_live(stream);
+        if self.front.child(text, self.began.elapsed(), &has_reader, &mut self.out).is_err() {
+            return self.noisy(text);
         }
-        match told {
-            Told::Answer { stream, message, success } => {
-                self.deliver(stream, Payload::Answer { message, success });
-            }
-            Told::Event { stream, message } => self.deliver(stream, Payload::Message(message)),
-            Told::Restored { method, success: true } => {
-                if method == "initialize" {
-                    self.losses.failed_handshakes = 0;
-                    self.tell_answered();
+        self.give_out();
+    }
+
+    /// Gives what the front has put out to streams, session and log.
+    fn give_out(&mut self) {
+        while let Some(output) = self.out.take() {
+            match output {
+                Output::Message { stream, message } => self.deliver(stream, Payload::Message(message)),
+                Output::Answer { stream, message, success } => {
+                    self.deliver(stream, Payload::Answer { message, success });
                 }
-                debug!(event = "child.restored", sid = self.sid(), method);
+                Output::Unanswered { stream, id, why } => {
+                    let fault = self.fault(why);
+                    self.deliver(stream, Payload::Fault { id, fault });
+                }
+                Output::Handshake(how) => self.handshake_ended(how),
+                Output::AnswerToUnknown => self.ending = Some(End::TooLong(self.config.max_message)),
+                Output::Note(note) => self.log(note),
             }
-            Told::Restored { method, success: false } => {
+        }
+    }
+
+    fn fault(&self, why: Unanswered) -> Fault {
+        match why {
+            Unanswered::Timeout => {
+                let after = self.config.limits.request_timeout;
+                warn!(event = "request.timeout", sid = self.sid(), ?after, "see --request-timeout");
+                Fault::Timeout(after)
+            }
+            Unanswered::Cancelled => Fault::Cancelled,
+            Unanswered::TooLong => Fault::TooLong(self.config.max_message),
+            Unanswered::Overload => Fault::Overload(self.config.limits.max_in_flight),
+        }
+    }
+
+    fn handshake_ended(&mut self, how: Handshake) {
+        match how {
+            Handshake::Done(version) => {
+                if !self.opened {
+                    self.opened = true;
+                    if let Some(version) = version {
+                        let _ = self.shared.negotiated.set(version);
+                    }
+                    self.shared.opened.send_replace(Some(Ok(())));
+                }
+                self.losses.failed_handshakes = 0;
+                self.tell_answered();
+            }
+            Handshake::Refused => self.ending = Some(End::Refused),
+            Handshake::TimedOut => self.ending = Some(End::InitTimeout(self.config.limits.init_timeout)),
+        }
+    }
+
+    fn log(&mut self, note: Note) {
+        let sid = self.shared.id.short();
+        match note {
+            Note::Swallowed(why) => debug!(event = "client.swallowed", sid, why),
+            Note::Replied(to) => debug!(event = "child.replied", sid, to),
+            Note::Restored { method, success: true } => debug!(event = "child.restored", sid, method),
+            Note::Restored { method, success: false } => {
                 warn!(
                     event = "child.not_restored",
-                    sid = self.sid(),
-                    method,
-                    "the new child refuses what the old one took"
+                    sid, method, "the new child refuses what the old one took"
                 );
             }
-            Told::Replied(to) => debug!(event = "child.replied", sid = self.sid(), to),
-            Told::NotReady => {
+            Note::NotReady => {
                 if let Some(count) = self.not_ready.take() {
-                    info!(event = "child.not_ready", sid = self.sid(), count, "it is asked again");
+                    info!(event = "child.not_ready", sid, count, "it is asked again");
                 }
             }
-            Told::Dropped(Dropped::Noise) => self.noisy(text),
-            Told::Dropped(why) => {
+            Note::Dropped(why) => {
                 if let Some(count) = self.dropped.take() {
-                    info!(event = "child.dropped", sid = self.sid(), why = why.as_str(), count);
+                    info!(event = "child.dropped", sid, why = why.as_str(), count);
                 }
             }
+            Note::Unheard => warn!(
+                event = "child.request_unheard",
+                sid, "the server asked its client something, and no client listened"
+            ),
         }
-        while self.machine.release(&mut self.stdin) {}
     }
 
     /// stdout carries messages only, but many servers print a banner or a log line there.
@@ -397,38 +387,16 @@ impl<'s> Core<'s> {
 
     pub(super) fn expire(&mut self) {
         self.streams.expire(Instant::now());
-        let now = self.began.elapsed();
-        loop {
-            let streams = &self.streams;
-            let expired = self.machine.expire(now, &|stream| streams.is_live(stream), &mut self.stdin);
-            match expired {
-                None => break,
-                Some(Expired::Initialize) => {
-                    self.ending = Some(End::InitTimeout(self.config.limits.init_timeout));
-                    return;
-                }
-                Some(Expired::Request(stream, id)) => {
-                    let after = self.config.limits.request_timeout;
-                    warn!(event = "request.timeout", sid = self.sid(), ?after, "see --request-timeout");
-                    self.deliver(stream, Payload::Fault { id, fault: Fault::Timeout(after) });
-                }
-                Some(Expired::Cancelled(stream, id)) => {
-                    self.deliver(stream, Payload::Fault { id, fault: Fault::Cancelled });
-                }
-                Some(Expired::Unheard) => warn!(
-                    event = "child.request_unheard",
-                    sid = self.sid(),
-                    "the server asked its client something, and no client listened"
-                ),
-            }
-        }
-        while self.machine.release(&mut self.stdin) {} // the delay may be over
+        let streams = &self.streams;
+        let has_reader = |stream| streams.is_live(stream);
+        self.front.expire(self.began.elapsed(), &has_reader, &mut self.out);
+        self.give_out();
     }
 
     /// The child is lost. If the session goes on with another, fails the calls that the child had and returns how many
     /// children have been lost in a row; `None`: the session ends.
     pub(super) fn child_lost(&mut self, why: End) -> Option<u32> {
-        let can = self.config.limits.respawn && why.is_loss() && self.machine.can_restart();
+        let can = self.config.limits.respawn && why.is_loss() && self.front.can_restart();
         if !can || self.losses.failed_handshakes == MAX_FAILED_HANDSHAKES {
             return None;
         }
@@ -439,8 +407,8 @@ impl<'s> Core<'s> {
         self.losses.failed_handshakes += 1;
         self.tell_answered();
         self.ending = None;
-        self.stdin = BytesMut::new();
-        for (stream, id) in self.machine.lose() {
+        self.out.stdin = BytesMut::new();
+        for (stream, id) in self.front.child_lost() {
             self.deliver(stream, Payload::Fault { id, fault: Fault::Lost(why) });
         }
         Some(self.losses.in_a_row)
@@ -457,13 +425,12 @@ impl<'s> Core<'s> {
     pub(super) fn handshake(&mut self, answered: Arc<Notify>) {
         self.losses.since = Instant::now();
         self.answered = Some(answered);
-        self.machine.greet(self.began.elapsed(), &mut self.stdin);
+        self.front.restart(self.began.elapsed(), &mut self.out);
     }
 
     /// Ends everything that is in flight, and every stream.
     pub(super) fn fail(&mut self, why: End) {
-        let waiting_inits = std::mem::take(&mut self.waiting_inits);
-        for (stream, id) in self.machine.abandon().into_iter().chain(waiting_inits) {
+        for (stream, id) in self.front.abandon() {
             self.deliver(stream, Payload::Fault { id, fault: Fault::Ended(why) });
         }
         self.streams.end();

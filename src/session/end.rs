@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::proto::machine::Refusal;
+use crate::proto::front::Refusal;
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

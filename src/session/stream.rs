@@ -14,8 +14,8 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::{End, Fault};
+use crate::proto::front::Refusal;
 use crate::proto::ids::{ClientId, EventId};
-use crate::proto::machine::Refusal;
 
 /// How many bytes may wait for a reader before the session stops reading its child. A reader that goes on taking slows
 /// the child down; one that does not is cut off, see [`Feed::cut`], and can resume from the session's replay buffer.

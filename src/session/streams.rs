@@ -12,8 +12,8 @@ use tracing::{debug, info, warn};
 use super::Config;
 use super::log_limit::LogLimit;
 use super::stream::{Delivery, Event, Feed, Offered, Payload};
+use crate::proto::front::{Refusal, Takes};
 use crate::proto::ids::{EventId, SessionId, StreamId};
-use crate::proto::machine::Refusal;
 use crate::proto::replay::ReplayBuffer;
 
 /// How long a reader that has too much waiting may take nothing before it is cut off.
@@ -94,9 +94,8 @@ impl Streams {
         }
     }
 
-    /// A new stream for the answers to so many requests. It ends with the last of them. `streams`: whether the client
-    /// takes a stream of events.
-    pub(super) fn add(&mut self, feed: Feed, unanswered: usize, streams: bool, now: Instant) -> StreamId {
+    /// A new stream for the answers to so many requests. It ends with the last of them.
+    pub(super) fn add(&mut self, feed: Feed, unanswered: usize, takes: Takes, now: Instant) -> StreamId {
         self.last.0 += 1;
         let stream = self.last;
         let start = EventId { stream, place: 0 };
@@ -104,7 +103,10 @@ impl Streams {
         if self.prime {
             self.replay.skip(start);
         }
-        let pending_at = if streams { now.checked_add(self.sse_after) } else { None };
+        let pending_at = match takes {
+            Takes::Events => now.checked_add(self.sse_after),
+            Takes::AnswerOnly => None,
+        };
         self.table.insert(stream, Stream { feed: Some(feed), place: 0, unanswered, pending_at });
         stream
     }
@@ -115,11 +117,6 @@ impl Streams {
             self.replay.end(id, true);
             feed.push(Delivery::Refused(refusal));
         }
-    }
-
-    /// Forgets a stream that nobody reads.
-    pub(super) fn remove(&mut self, id: StreamId) {
-        self.table.remove(&id);
     }
 
     /// Gives `feed` what the child sends unasked, or resumes a stream behind the event `after`. It takes the place of
@@ -281,20 +278,18 @@ impl Streams {
         });
     }
 
-    /// Forgets readers that are gone, and notices those that have caught up. Returns the streams whose readers went
-    /// without having taken everything.
-    pub(super) fn sweep(&mut self, now: Instant) -> Vec<StreamId> {
+    /// Forgets readers that are gone, and notices those that have caught up. Returns the streams whose readers
+    /// have left, and whether each had taken everything.
+    pub(super) fn sweep(&mut self, now: Instant) -> Vec<(StreamId, bool)> {
         self.relieve(now);
         self.note_delivered();
-        let mut unread = Vec::new();
+        let mut left = Vec::new();
         for (id, stream) in &mut self.table {
-            if let Some(feed) = stream.feed.take_if(|feed| !feed.is_live())
-                && feed.taken() < stream.place
-            {
-                unread.push(*id);
+            if let Some(feed) = stream.feed.take_if(|feed| !feed.is_live()) {
+                left.push((*id, feed.taken() == stream.place));
             }
         }
-        unread
+        left
     }
 
     /// Remembers how far the listening stream has been read, before its reader is replaced or forgotten.

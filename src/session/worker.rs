@@ -17,8 +17,9 @@ use super::alarm::Alarm;
 use super::core::Core;
 use super::stream::{Delivery, Feed};
 use super::{Command, Config, End, ExitStatus, Shared, Stop};
+use crate::proto::front::Takes;
 use crate::proto::line::LineDecoder;
-use crate::proto::message::Message;
+use crate::proto::message::Request;
 
 /// How long stdout is read after the child exited, and how long its exit is waited for after stdout ended. A
 /// grandchild can hold the pipe open for ever.
@@ -36,9 +37,9 @@ pub struct Worker {
     pub(super) config: Config,
     pub(super) shared: Arc<Shared>,
     pub(super) mailbox: mpsc::Receiver<Command>,
-    pub(super) initialize: Message,
-    /// Where the answer to `initialize` goes, and whether its client takes an event stream; `None`: it is the bridge's own.
-    pub(super) first: Option<(Feed, bool)>,
+    pub(super) initialize: Request,
+    /// Where the answer to `initialize` goes, and what that may carry; `None`: it is the bridge's own.
+    pub(super) first: Option<(Feed, Takes)>,
 }
 
 /// A child as its session sees it.
@@ -126,8 +127,7 @@ impl Worker {
         N: Future<Output = Option<Pipes<W, R>>>,
     {
         let (max_message, init_timeout) = (self.config.max_message, self.config.limits.init_timeout);
-        let mut core = Core::new(self.config, &self.shared);
-        core.open(&self.initialize, self.first);
+        let mut core = Core::open(self.config, &self.shared, &self.initialize, self.first);
         let mut decoder = LineDecoder::new(max_message);
         let mut stop = self.shared.stop.subscribe();
         let attention = Arc::clone(&self.shared.attention);
@@ -185,8 +185,8 @@ impl Worker {
                         exiting.until = exiting.until.min(Instant::now() + DRAIN_STDOUT);
                     }
                 }
-                written = present(stdin.map(|stdin| stdin.write(&core.stdin))),
-                    if !core.stdin.is_empty() && exiting.as_ref().is_none_or(|exiting| !exiting.stdin_closed) =>
+                written = present(stdin.map(|stdin| stdin.write(&core.out.stdin))),
+                    if !core.out.stdin.is_empty() && exiting.as_ref().is_none_or(|exiting| !exiting.stdin_closed) =>
                 {
                     match written {
                         Ok(count) if count > 0 => core.written(count),
@@ -229,8 +229,8 @@ impl Worker {
             feed.push(Delivery::Gone(why));
         }
         core.fail(why);
-        if let (Some(child), None, false) = (&mut child, &exiting, core.stdin.is_empty()) {
-            let _ = timeout(FINAL_FLUSH, child.stdin.write_all(&core.stdin)).await;
+        if let (Some(child), None, false) = (&mut child, &exiting, core.out.stdin.is_empty()) {
+            let _ = timeout(FINAL_FLUSH, child.stdin.write_all(&core.out.stdin)).await;
         }
         Ended { why, stdout: child.map(|child| child.stdout) }
     }

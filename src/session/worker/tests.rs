@@ -16,8 +16,10 @@ use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{sleep, sleep_until};
 
 use super::*;
+use crate::proto::front::{LISTENER_GRACE, Takes};
 use crate::proto::ids::{EventId, SessionId};
-use crate::proto::machine::{CANCEL_GRACE, LISTENER_GRACE, Limits, Readiness};
+use crate::proto::link::{CANCEL_GRACE, Limits, Readiness};
+use crate::proto::message::Message;
 use crate::session::stream::{MAX_UNSENT, Payload, Reader};
 use crate::session::{MAILBOX, MAX_STDIN_QUEUE, Posted, Session};
 
@@ -181,9 +183,9 @@ fn unspawned(
     pipe: usize,
 ) -> (Session, Reader, Child, impl Future<Output = Ended<DuplexStream>> + use<>) {
     let (first, child) = pipes(pipe);
-    let initialize = message(&request("\"init\"", "initialize"));
+    let initialize = opening(&request("\"init\"", "initialize"));
     let id = SessionId::from_random(None, [7; 24]);
-    let (session, worker, opening) = Session::new(config, id, initialize, true);
+    let (session, worker, opening) = Session::new(config, id, initialize, Takes::Events);
     (session, opening, child, worker.run(first, |_| pending()))
 }
 
@@ -204,7 +206,7 @@ fn pipes(size: usize) -> (Pipes<DuplexStream, DuplexStream>, Child) {
 }
 
 async fn post(session: &Session, text: &str, streams: bool) -> Result<Reader, End> {
-    bounded(session.post(Posted::One(message(text)), None, streams)).await
+    bounded(session.post(Posted::One(message(text)), None, takes(streams))).await
 }
 
 /// Nothing here takes a day: it waits for something that never comes.
@@ -271,6 +273,14 @@ async fn rest(reader: &Reader) -> Vec<String> {
             return found;
         }
     }
+}
+
+fn takes(events: bool) -> Takes {
+    if events { Takes::Events } else { Takes::AnswerOnly }
+}
+
+fn opening(text: &str) -> crate::proto::message::Request {
+    message(text).request().cloned().expect("a request")
 }
 
 fn message(text: &str) -> Message {
@@ -357,7 +367,7 @@ async fn calls_that_are_answered_out_of_order_get_their_own_answers() {
 async fn a_batch_of_a_client_gets_all_its_answers_on_one_stream() {
     let mut harness = Harness::open().await;
     let batch = vec![message(&request("1", "a")), message(&note("n")), message(&request("2", "b"))];
-    let reader = harness.session.post(Posted::Batch(batch), None, true).await.unwrap();
+    let reader = harness.session.post(Posted::Batch(batch), None, Takes::Events).await.unwrap();
     for line in [request("2", "a"), note("n"), request("3", "b")] {
         harness.child.expect(&line).await;
     }
@@ -539,7 +549,7 @@ async fn an_event_that_is_no_answer_says_itself_that_the_answer_takes_longer() {
 async fn one_answer_of_a_batch_in_time_leaves_the_reader_waiting_for_the_others() {
     let mut harness = impatient(SSE_AFTER).await;
     let batch = vec![message(&request("1", "a")), message(&request("2", "b"))];
-    let reader = harness.session.post(Posted::Batch(batch), None, true).await.unwrap();
+    let reader = harness.session.post(Posted::Batch(batch), None, Takes::Events).await.unwrap();
     for line in [request("2", "a"), request("3", "b")] {
         harness.child.expect(&line).await;
     }
@@ -1869,7 +1879,7 @@ async fn answer_somehow(mut child: Child, mut dice: Dice, session: Session, caus
             line = stdin.next_line() => {
                 let Ok(Some(line)) = line else { return };
                 // The last line may have been cut off.
-                if let Some(id) = Message::parse(line.into()).ok().and_then(|message| message.id())
+                if let Some(id) = Message::parse(line.into()).ok().and_then(|message| message.id().cloned())
                     && dice.below(4) > 0
                 {
                     due.insert((Instant::now() + dice.jitter(), due.len()), id.as_json().to_owned());
@@ -1965,7 +1975,7 @@ async fn a_body_gives_its_room_back_when_the_session_has_taken_it() {
     let mut harness = Harness::open().await;
     let all = bounded(harness.session.body_permit(MAX_STDIN_QUEUE)).await.ok();
     let posted = Posted::One(message(&note("n")));
-    let reader = harness.session.post(posted, all, true).await.unwrap();
+    let reader = harness.session.post(posted, all, Takes::Events).await.unwrap();
     assert_eq!(rest(&reader).await, ["accepted", "end"]);
     harness.child.expect(&note("n")).await;
     assert!(bounded(harness.session.body_permit(MAX_STDIN_QUEUE)).await.is_ok());
@@ -1976,7 +1986,7 @@ async fn a_body_that_is_not_taken_keeps_its_room_until_the_session_ends() {
     let Deaf { harness, waiting, .. } = Deaf::new().await;
     let room = bounded(harness.session.body_permit(MAX_STDIN_QUEUE)).await.ok();
     let posted = Posted::One(message(&note("n")));
-    let mut posting = Box::pin(harness.session.post(posted, room, true));
+    let mut posting = Box::pin(harness.session.post(posted, room, Takes::Events));
     assert!(poll_once(posting.as_mut()).await.is_pending());
     let mut next_body = Box::pin(harness.session.body_permit(1));
     assert!(poll_once(next_body.as_mut()).await.is_pending());
