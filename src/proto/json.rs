@@ -21,7 +21,7 @@ pub fn is_array(text: &[u8]) -> bool {
 /// Whether the text is exactly one JSON value.
 pub fn is_json(text: &str) -> bool {
     let mut scanner = Scanner::new(text);
-    scanner.value().is_some() && scanner.is_done()
+    scanner.value().is_some() && scanner.ends()
 }
 
 /// The elements of a batch, each as it stands in the text. `None` where the text is not a JSON array.
@@ -44,7 +44,7 @@ pub fn elements(text: &str) -> Option<Vec<&str>> {
             }
         }
     }
-    scanner.is_done().then_some(elements)
+    scanner.ends().then_some(elements)
 }
 
 /// Hands out the members of an object in their order: the name as it stands in its quotes, and where the value is.
@@ -68,7 +68,7 @@ pub(super) fn members<'t>(text: &'t str, mut member: impl FnMut(&'t str, Span)) 
             }
         }
     }
-    scanner.is_done().then_some(())
+    scanner.ends().then_some(())
 }
 
 /// The value at `path` inside a JSON object. Of a member that occurs twice, the last.
@@ -141,7 +141,7 @@ impl<'t> Scanner<'t> {
     }
 
     /// Whether nothing but white space follows.
-    fn is_done(mut self) -> bool {
+    fn ends(mut self) -> bool {
         self.skip_space();
         self.at == self.text.len()
     }

@@ -94,7 +94,8 @@ impl Streams {
         }
     }
 
-    /// A new stream for the answers to so many requests. It ends with the last of them.
+    /// A new stream for the answers to so many requests. It ends with the last of them. A client that takes
+    /// nothing but the answer is not told that it takes longer.
     pub(super) fn add(&mut self, feed: Feed, unanswered: usize, takes: Takes, now: Instant) -> StreamId {
         self.last.0 += 1;
         let stream = self.last;

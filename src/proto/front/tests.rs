@@ -268,7 +268,7 @@ fn replied(to: &'static str) -> Option<Output> {
 fn the_child_sees_initialize_first_and_under_the_bridges_own_id() {
     let mut session = Harness::starting();
     assert_eq!(session.stdin(), [request("1", "initialize")]);
-    assert!(!session.handshake.is_some(), "nothing is answered yet");
+    assert!(session.handshake.is_none(), "nothing is answered yet");
 }
 
 #[test]
