@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::ffi::OsString;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -18,6 +17,7 @@ use values::{
     session_key, size, some_time, url, variable,
 };
 
+use crate::address::Address;
 use crate::secret::Secret;
 
 /// The endpoint when nobody says otherwise.
@@ -25,15 +25,6 @@ const LOCAL: &str = "127.0.0.1:8080";
 
 /// The same in a container, where loopback would be reachable for nobody.
 const CONTAINER: &str = "[::]:8080";
-
-/// Where to listen.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Address {
-    /// An address and port; port 0 takes a free one.
-    Tcp(SocketAddr),
-    /// A socket file.
-    Unix(PathBuf),
-}
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -29,8 +29,10 @@
 //! into its mailbox, the loop gives it to the machine, which writes it for the child under the bridge's own id. The
 //! child's answer comes back through the machine, gets the client's id again, and goes to the reader of the POST.
 
+pub mod address;
 pub mod child;
 pub mod cli;
+pub mod container;
 pub mod drain;
 pub mod http;
 pub mod log;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use hyper::header::HeaderName;
 use mcp_bridge::child::{self, Command, Unrunnable, raise_open_files};
 use mcp_bridge::cli::{self, LogFormat, OnExit, Options, SessionKey, Task};
+use mcp_bridge::container;
 use mcp_bridge::drain::{self, Drain, Heard, Signals};
 use mcp_bridge::http::admin::Metadata;
 use mcp_bridge::http::guard::Trust;
@@ -43,7 +44,7 @@ const NOT_FOUND: u8 = 127;
 
 fn main() -> ExitCode {
     let arguments = std::env::args_os().skip(1).collect();
-    match cli::parse(arguments, &Environment, listener::container_evidence()) {
+    match cli::parse(arguments, &Environment, container::evidence()) {
         Ok(Task::Serve(options)) => serve(&options).into(),
         Ok(Task::Check(options)) => match Means::find(&options) {
             Ok(means) => {

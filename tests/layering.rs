@@ -31,6 +31,8 @@ const WALLS: &[(&str, &[&str])] = &[
             "crate::session",
         ],
     ),
+    ("address", &["crate::", "tokio", "hyper", "nix::"]),
+    ("container", &["crate::", "tokio", "hyper"]),
     ("reaper", &["crate::"]),
     ("log", &["crate::", "tokio", "hyper"]),
     ("memory", &["crate::", "tokio", "hyper"]),
@@ -83,7 +85,18 @@ const WALLS: &[(&str, &[&str])] = &[
             "std::process",
         ],
     ),
-    ("server", &["serde", "jsonrpc", "crate::child", "crate::reaper", "crate::session", "crate::proto"]),
+    (
+        "server",
+        &[
+            "serde",
+            "jsonrpc",
+            "crate::child",
+            "crate::reaper",
+            "crate::session",
+            "crate::proto",
+            "crate::cli",
+        ],
+    ),
     (
         "cli",
         &[

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use regex_lite::Regex;
 
-use super::{Address, SessionKey};
+use super::SessionKey;
+use crate::address::Address;
 
 /// The most that a count may be.
 pub(super) const MAX_COUNT: usize = 100_000;
