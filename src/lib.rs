@@ -43,3 +43,4 @@ pub mod secret;
 pub mod server;
 pub mod session;
 pub mod sessions;
+pub mod signals;

@@ -11,7 +11,7 @@ use hyper::header::HeaderName;
 use mcp_bridge::child::{self, Command, Unrunnable, raise_open_files};
 use mcp_bridge::cli::{self, LogFormat, OnExit, Options, SessionKey, Task};
 use mcp_bridge::container;
-use mcp_bridge::drain::{self, Drain, Heard, Signals};
+use mcp_bridge::drain::{self, Drain};
 use mcp_bridge::http::admin::Metadata;
 use mcp_bridge::http::guard::Trust;
 use mcp_bridge::http::{self, Http};
@@ -23,6 +23,7 @@ use mcp_bridge::server;
 use mcp_bridge::server::listener::{self, Listener};
 use mcp_bridge::session;
 use mcp_bridge::sessions::{self, NoSession, Sessions};
+use mcp_bridge::signals::{Signal, Signals};
 use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
@@ -162,7 +163,7 @@ async fn run(options: &Options, means: Means, open_files: Option<u64>) -> u8 {
 
     let first = stop_signal(&mut signals, &sessions, tokens.as_deref()).await;
     info!(event = "bridge.stopping", signal = first.name(), sessions = sessions.count(), within = ?options.shutdown_timeout);
-    let patient = first != Heard::Quit;
+    let patient = first != Signal::Quit;
     let code = tokio::select! {
         in_time = wind_down(options, &http, &sessions, drain), if patient => {
             if in_time { DRAINED } else { OUT_OF_TIME }
@@ -184,11 +185,11 @@ async fn run(options: &Options, means: Means, open_files: Option<u64>) -> u8 {
 }
 
 /// Waits for a signal that ends the program, and does what others ask for.
-async fn stop_signal(signals: &mut Signals, sessions: &Sessions, tokens: Option<&Tokens>) -> Heard {
+async fn stop_signal(signals: &mut Signals, sessions: &Sessions, tokens: Option<&Tokens>) -> Signal {
     loop {
         match (signals.next().await, tokens.filter(|tokens| tokens.can_reload())) {
-            (Heard::User1, _) => sessions.dump(),
-            (Heard::Hangup, Some(tokens)) => tokens.reload(),
+            (Signal::User1, _) => sessions.dump(),
+            (Signal::Hangup, Some(tokens)) => tokens.reload(),
             (heard, _) => return heard,
         }
     }

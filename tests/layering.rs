@@ -38,6 +38,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("memory", &["crate::", "tokio", "hyper"]),
     ("secret", &["crate::", "tokio", "hyper"]),
     ("drain", &["crate::"]),
+    ("signals", &["crate::", "hyper"]),
     ("child", &["serde", "json", "crate::proto", "crate::session", "crate::http", "crate::server", "hyper"]),
     (
         "session",
