@@ -44,3 +44,4 @@ pub mod server;
 pub mod session;
 pub mod sessions;
 pub mod signals;
+pub mod token;

@@ -18,12 +18,12 @@ use mcp_bridge::http::{self, Http};
 use mcp_bridge::log;
 use mcp_bridge::proto::machine::{Limits, Readiness};
 use mcp_bridge::reaper::Reaper;
-use mcp_bridge::secret::Tokens;
 use mcp_bridge::server;
 use mcp_bridge::server::listener::{self, Listener};
 use mcp_bridge::session;
 use mcp_bridge::sessions::{self, NoSession, Sessions};
 use mcp_bridge::signals::{Signal, Signals};
+use mcp_bridge::token::Tokens;
 use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 

@@ -37,6 +37,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("log", &["crate::", "tokio", "hyper"]),
     ("memory", &["crate::", "tokio", "hyper"]),
     ("secret", &["crate::", "tokio", "hyper"]),
+    ("token", &["tokio", "hyper", "crate::cli", "crate::http", "crate::server", "crate::session"]),
     ("drain", &["crate::"]),
     ("signals", &["crate::", "hyper"]),
     ("child", &["serde", "json", "crate::proto", "crate::session", "crate::http", "crate::server", "hyper"]),
