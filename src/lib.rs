@@ -8,7 +8,8 @@
 //!                             sessions → child → reaper
 //! ```
 //!
-//! `drain`, `log`, `memory`, `reaper` and `secret` are leaves: they know nothing else of the crate.
+//! `address`, `container`, `drain`, `heap`, `log`, `open_files`, `reaper`, `secret` and `signals` are leaves: they know
+//! nothing else of the crate; `token` knows `secret`.
 //!
 //! | module | what it knows |
 //! |---|---|
@@ -17,7 +18,7 @@
 //! | [`drain`] | who stops the program, one signal for everyone, and when everyone has stopped |
 //! | [`log`] | lines to stderr that nobody has to read |
 //! | [`secret`] | tokens and digests: what is compared and never shown |
-//! | [`memory`] | free memory goes back to the system |
+//! | [`heap`] | free memory goes back to the system |
 //! | [`http`] | which request means what; [`http::reply`] is the one table of refusals |
 //! | [`sessions`] | which sessions exist; seats, keys, children started ahead; starts and ends them |
 //! | [`session`] | one session: a handle, and the one loop that owns machine, pipes and readers |
@@ -34,9 +35,10 @@ pub mod child;
 pub mod cli;
 pub mod container;
 pub mod drain;
+pub mod heap;
 pub mod http;
 pub mod log;
-pub mod memory;
+
 pub mod proto;
 pub mod reaper;
 pub mod secret;

@@ -35,7 +35,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("container", &["crate::", "tokio", "hyper"]),
     ("reaper", &["crate::"]),
     ("log", &["crate::", "tokio", "hyper"]),
-    ("memory", &["crate::", "tokio", "hyper"]),
+    ("heap", &["crate::", "tokio", "hyper"]),
     ("secret", &["crate::", "tokio", "hyper"]),
     ("token", &["tokio", "hyper", "crate::cli", "crate::http", "crate::server", "crate::session"]),
     ("drain", &["crate::"]),
@@ -192,7 +192,7 @@ fn unsafe_stands_between_fork_and_exec_and_where_memory_goes_back_and_nowhere_el
         );
     }
     places.sort();
-    assert_eq!(places, ["child.rs", "memory.rs"]);
+    assert_eq!(places, ["child.rs", "heap.rs"]);
 }
 
 #[test]
