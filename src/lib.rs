@@ -39,6 +39,7 @@ pub mod heap;
 pub mod http;
 pub mod log;
 
+pub mod open_files;
 pub mod proto;
 pub mod reaper;
 pub mod secret;

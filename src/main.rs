@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::header::HeaderName;
-use mcp_bridge::child::{self, Command, Unrunnable, raise_open_files};
+use mcp_bridge::child::{self, Command, Unrunnable};
 use mcp_bridge::cli::{self, LogFormat, OnExit, Options, SessionKey, Task};
 use mcp_bridge::container;
 use mcp_bridge::drain::{self, Drain};
@@ -16,6 +16,7 @@ use mcp_bridge::http::admin::Metadata;
 use mcp_bridge::http::guard::Trust;
 use mcp_bridge::http::{self, Http};
 use mcp_bridge::log;
+use mcp_bridge::open_files;
 use mcp_bridge::proto::machine::{Limits, Readiness};
 use mcp_bridge::reaper::Reaper;
 use mcp_bridge::server;
@@ -90,10 +91,10 @@ fn serve(options: &Options) -> u8 {
             return code;
         }
     };
-    let open_files = raise_open_files();
+    let open_files = open_files::raise();
     // One thread, and it is the main one: children die with the thread that started them (see child.rs).
     let runtime =
-        enough_files().and_then(|()| tokio::runtime::Builder::new_current_thread().enable_all().build());
+        open_files::check().and_then(|()| tokio::runtime::Builder::new_current_thread().enable_all().build());
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -104,12 +105,6 @@ fn serve(options: &Options) -> u8 {
     let code = runtime.block_on(run(options, means, open_files));
     log::flush();
     code
-}
-
-/// Whether there are descriptors for a beginning: tokio panics where it gets none for its signals.
-fn enough_files() -> io::Result<()> {
-    let pipes: io::Result<Vec<_>> = (0..FIRST_FILES / 2).map(|_| io::pipe()).collect();
-    pipes.map(drop)
 }
 
 async fn run(options: &Options, means: Means, open_files: Option<u64>) -> u8 {
@@ -301,25 +296,9 @@ fn sessions_config(options: &Options) -> sessions::Config {
     }
 }
 
-/// Descriptors that the bridge opens before it serves anybody.
-const FIRST_FILES: usize = 10;
-
-/// Descriptors that are for neither connections nor children.
-const SPARE_FILES: u64 = 64;
-
-/// Probes and a few clients must be served whatever the limit is.
-const MIN_CONNECTIONS: usize = 16;
-
-/// The most connections, where nobody says otherwise.
-const MAX_CONNECTIONS: usize = 1024;
-
 fn server_config(options: &Options, open_files: Option<u64>) -> server::Config {
-    // One half of the open files is for connections, the other for the pipes of children.
-    let fitting = open_files.map_or(MAX_CONNECTIONS, |files| {
-        usize::try_from(files.saturating_sub(SPARE_FILES) / 2).unwrap_or(MAX_CONNECTIONS).max(MIN_CONNECTIONS)
-    });
     server::Config {
-        max_connections: options.max_connections.unwrap_or(MAX_CONNECTIONS.min(fitting)),
+        max_connections: options.max_connections.unwrap_or_else(|| open_files::for_connections(open_files)),
         header_timeout: options.header_timeout,
         idle_timeout: options.connection_idle_timeout,
         response_timeout: options.body_timeout,

@@ -33,6 +33,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ),
     ("address", &["crate::", "tokio", "hyper", "nix::"]),
     ("container", &["crate::", "tokio", "hyper"]),
+    ("open_files", &["crate::", "tokio", "hyper"]),
     ("reaper", &["crate::"]),
     ("log", &["crate::", "tokio", "hyper"]),
     ("heap", &["crate::", "tokio", "hyper"]),
