@@ -4,7 +4,7 @@ use std::io;
 
 use tokio::signal::unix::{self, SignalKind};
 
-/// The signals that the program listens to, in the order in which they come.
+/// The signals that the program listens to.
 #[derive(Debug)]
 pub struct Signals {
     terminate: unix::Signal,
@@ -21,11 +21,11 @@ pub enum Signal {
     Terminate,
     /// SIGINT: Ctrl-C.
     Interrupt,
-    /// SIGHUP: the terminal has been closed; or, to a program that reads a file, "read it again".
+    /// SIGHUP: the terminal has been closed; or, for a program that has read a file, read it again.
     Hangup,
-    /// SIGQUIT, Ctrl-\: now.
+    /// SIGQUIT, Ctrl-\: end at once.
     Quit,
-    /// SIGUSR1: how are you?
+    /// SIGUSR1: log the state.
     User1,
 }
 
@@ -41,21 +41,20 @@ impl Signal {
         }
     }
 
-    /// The exit code that shells give a program which it ended.
-    pub fn exit_code(self) -> u8 {
-        let number = match self {
+    /// Its number on Linux.
+    pub fn number(self) -> u8 {
+        match self {
             Self::Hangup => 1,
             Self::Interrupt => 2,
             Self::Quit => 3,
             Self::User1 => 10,
             Self::Terminate => 15,
-        };
-        128 + number
+        }
     }
 }
 
 impl Signals {
-    /// Listens. To be called before the first child is started: for process 1 the kernel drops what nobody listens to.
+    /// Listens. To be called before the first child is started: for process 1 the kernel drops signals without a handler.
     ///
     /// # Errors
     /// What sigaction(2) said.

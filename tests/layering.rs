@@ -36,6 +36,8 @@ const WALLS: &[(&str, &[&str])] = &[
     ("open_files", &["crate::", "tokio", "hyper"]),
     ("reaper", &["crate::"]),
     ("log", &["crate::", "tokio", "hyper"]),
+    ("assembly", &["serde", "jsonrpc", "std::fs", "nix::", "tokio"]),
+    ("shutdown", &["serde", "jsonrpc", "hyper", "nix::", "crate::cli", "crate::server", "crate::session::"]),
     ("heap", &["crate::", "tokio", "hyper"]),
     ("secret", &["crate::", "tokio", "hyper"]),
     ("token", &["tokio", "hyper", "crate::cli", "crate::http", "crate::server", "crate::session"]),
