@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hyper::header::HeaderName;
 
 use crate::child::{self, Command, Unrunnable};
-use crate::cli::{OnExit, Options, SessionKey};
+use crate::cli::{KeySource, OnExit, Options};
 use crate::http::admin::Metadata;
 use crate::http::guard::Trust;
 use crate::proto::machine::{Limits, Readiness};
@@ -68,8 +68,8 @@ fn tokens(options: &Options) -> Result<Option<Tokens>, String> {
 
 fn metadata(options: &Options) -> Result<Option<Metadata>, String> {
     match &options.resource_metadata {
-        Some(url) => Metadata::new(url.clone(), &options.authorization_servers).map(Some),
-        None if options.authorization_servers.is_empty() => Ok(None),
+        Some(url) => Metadata::new(url.clone(), &options.authorization_server).map(Some),
+        None if options.authorization_server.is_empty() => Ok(None),
         None => {
             Err("--authorization-server needs --resource-metadata, the URL where clients find it".to_owned())
         }
@@ -142,8 +142,8 @@ pub fn http_config(
     let header = |name: &String| HeaderName::try_from(name).ok();
     let named = |(variable, name): &(String, String)| header(name).map(|header| (variable.clone(), header));
     let session_key = match &options.session_key {
-        Some(SessionKey::Header(name)) => header(name).map(http::SessionKey::Header),
-        Some(SessionKey::Shared) => Some(http::SessionKey::Shared),
+        Some(KeySource::Header(name)) => header(name).map(http::SessionKey::Header),
+        Some(KeySource::Shared) => Some(http::SessionKey::Shared),
         None => None,
     };
     http::Config {

@@ -188,7 +188,7 @@ fn say(text: &str, code: u8) -> u8 {
 
 struct Environment;
 
-impl cli::Environment for Environment {
+impl cli::EnvSource for Environment {
     fn get(&self, name: &str) -> Option<OsString> {
         std::env::var_os(name)
     }
