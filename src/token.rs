@@ -1,14 +1,19 @@
 //! The tokens that open the bridge: a list from a variable, or a file that may change while the bridge runs.
+//!
+//! A read may wait for ever, on a network file system whose server is gone, say. So a thread of its own reads the file
+//! again, and requests are checked against what it has read last.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::secret::{Digest, Secret};
 
@@ -18,21 +23,93 @@ const MIN_TOKEN: usize = 16;
 /// How many tokens there may be: the old and the new one of a rotation, for two callers.
 const MAX_TOKENS: usize = 4;
 
-/// How often it is looked whether the file has changed.
-const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// The longest file, in bytes.
+const MAX_FILE: u64 = 64 * 1024;
 
-/// The tokens that open the bridge, from a file that may change while it runs or from a variable that may not.
+/// How often the thread checks whether the file has changed.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
+
+/// The tokens that open the bridge.
 #[derive(Debug)]
 pub struct Tokens {
-    file: Option<PathBuf>,
-    state: Mutex<State>,
+    valid: Arc<Valid>,
+    /// Asks the thread to read the file; `None`: there is no file. One request may wait.
+    reload: Option<SyncSender<()>>,
 }
 
+impl Tokens {
+    /// The tokens in a file, one per line. Blocks until it is read for the first time.
+    ///
+    /// # Errors
+    /// A sentence for the operator: the file cannot be read, or a line of it is no token.
+    pub fn from_file(path: PathBuf) -> Result<Self, String> {
+        let at = path.display().to_string();
+        let start = || {
+            let mut file = TokenFile { path, seen: None };
+            let valid = Arc::new(Valid(Mutex::new(file.read()?)));
+            let (reload, requests) = sync_channel(1);
+            let watched = Arc::clone(&valid);
+            let watch = move || file.watch(&watched, &requests);
+            thread::Builder::new()
+                .name("token file".to_owned())
+                .spawn(watch)
+                .map_err(|error| error.to_string())?;
+            Ok(Self { valid, reload: Some(reload) })
+        };
+        start().map_err(|why: String| format!("--token-file is {at}: {why}"))
+    }
+
+    /// The tokens in a text, one per line.
+    ///
+    /// # Errors
+    /// A sentence for the operator.
+    pub fn from_text(text: &Secret) -> Result<Self, String> {
+        let tokens = parse(text.reveal()).map_err(|why| format!("MCP_BRIDGE_TOKEN: {why}"))?;
+        Ok(Self { valid: Arc::new(Valid(Mutex::new(tokens))), reload: None })
+    }
+
+    /// Whether they come from a file.
+    pub fn can_reload(&self) -> bool {
+        self.reload.is_some()
+    }
+
+    /// The digest of `token` if it is valid. Takes the same time for each token, valid or not.
+    pub fn check(&self, token: &[u8]) -> Option<Digest> {
+        let digest = Digest::of(token);
+        let mut found = Choice::from(0);
+        for known in self.valid.lock().iter() {
+            found.conditional_assign(&Choice::from(1), known.as_bytes().ct_eq(digest.as_bytes()));
+        }
+        bool::from(found).then_some(digest)
+    }
+
+    /// Has the file read again, whether it has changed or not. Does not wait for it.
+    pub fn reload(&self) {
+        if self.reload.as_ref().is_some_and(|reload| reload.try_send(()).is_err()) {
+            warn!(
+                event = "token.unreadable",
+                "the token file is still being read since the last time; the tokens stay as they were"
+            );
+        }
+    }
+}
+
+/// Which tokens are valid. Locked for a look or a replacement, never while something is read.
 #[derive(Debug)]
-struct State {
-    tokens: Vec<Digest>,
-    version: Option<Version>,
-    looked: Instant,
+struct Valid(Mutex<Vec<Digest>>);
+
+impl Valid {
+    fn lock(&self) -> MutexGuard<'_, Vec<Digest>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The file, as the thread sees it.
+#[derive(Debug)]
+struct TokenFile {
+    path: PathBuf,
+    /// What was there at the last look; `None`: nothing that can be read.
+    seen: Option<Version>,
 }
 
 /// What tells one content of a file from another.
@@ -44,88 +121,54 @@ struct Version {
 }
 
 impl Version {
-    fn of(file: &Path) -> io::Result<Self> {
-        let metadata = fs::metadata(file)?;
+    fn of(path: &Path) -> io::Result<Self> {
+        let metadata = fs::metadata(path)?;
         let changed = (metadata.mtime(), metadata.mtime_nsec());
         Ok(Self { inode: metadata.ino(), size: metadata.size(), changed })
     }
 }
 
-impl Tokens {
-    /// The tokens in a file, one per line.
-    ///
-    /// # Errors
-    /// A sentence for the operator: the file cannot be read, or what stands there is no token.
-    pub fn from_file(file: PathBuf) -> Result<Self, String> {
-        let (version, tokens) =
-            read(&file).map_err(|why| format!("--token-file is {}: {why}", file.display()))?;
-        Ok(Self {
-            file: Some(file),
-            state: Mutex::new(State { tokens, version: Some(version), looked: Instant::now() }),
-        })
-    }
-
-    /// The tokens in a text, one per line.
-    ///
-    /// # Errors
-    /// A sentence for the operator.
-    pub fn from_text(text: &Secret) -> Result<Self, String> {
-        let tokens = parse(text.reveal()).map_err(|why| format!("MCP_BRIDGE_TOKEN: {why}"))?;
-        Ok(Self { file: None, state: Mutex::new(State { tokens, version: None, looked: Instant::now() }) })
-    }
-
-    /// Whether they come from a file.
-    pub fn can_reload(&self) -> bool {
-        self.file.is_some()
-    }
-
-    /// The digest of `token` if it is one of ours. Takes the same time whichever it is, or none.
-    pub fn check(&self, token: &[u8]) -> Option<Digest> {
-        let mut state = self.lock();
-        if state.looked.elapsed() >= LOOK_AGAIN {
-            self.look(&mut state, false);
-        }
-        let digest = Digest::of(token);
-        let mut found = Choice::from(0);
-        for known in &state.tokens {
-            found.conditional_assign(&Choice::from(1), known.as_bytes().ct_eq(digest.as_bytes()));
-        }
-        bool::from(found).then_some(digest)
-    }
-
-    /// Reads the file again, whether it has changed or not.
-    pub fn reload(&self) {
-        self.look(&mut self.lock(), true);
-    }
-
-    /// What cannot be read changes nothing: a slip of the operator must not lock everybody out.
-    fn look(&self, state: &mut State, always: bool) {
-        let Some(file) = &self.file else { return };
-        state.looked = Instant::now();
-        if !always && Version::of(file).ok() == state.version {
-            return;
-        }
-        match read(file) {
-            Ok((version, tokens)) => {
-                info!(event = "token.reloaded", file = %file.display(), tokens = tokens.len());
-                (state.version, state.tokens) = (Some(version), tokens);
+impl TokenFile {
+    /// Reads the file when it has changed and when it is asked to, until the [`Tokens`] are gone. What cannot be read
+    /// changes nothing: a mistake of the operator must not lock everybody out.
+    fn watch(mut self, valid: &Valid, requests: &Receiver<()>) {
+        loop {
+            match requests.recv_timeout(CHECK_EVERY) {
+                Ok(()) => {}
+                Err(RecvTimeoutError::Timeout) if Version::of(&self.path).ok() == self.seen => continue,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
             }
-            Err(why) => {
-                error!(event = "token.unreadable", file = %file.display(), why, "the tokens stay as they were")
+            let file = self.path.display().to_string();
+            match self.read() {
+                Ok(tokens) => {
+                    info!(
+                        event = "token.reloaded",
+                        file,
+                        tokens = tokens.len(),
+                        "the token file was read again"
+                    );
+                    *valid.lock() = tokens;
+                }
+                Err(why) => error!(
+                    event = "token.unreadable",
+                    file, why, "the token file cannot be used; the tokens stay as they were"
+                ),
             }
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn read(&mut self) -> Result<Vec<Digest>, String> {
+        // The version first: if the file changes in between, the next look sees it.
+        self.seen = Version::of(&self.path).ok();
+        let mut text = String::new();
+        let read = |file: File| file.take(MAX_FILE + 1).read_to_string(&mut text);
+        File::open(&self.path).and_then(read).map_err(|error| error.to_string())?;
+        if text.len() as u64 > MAX_FILE {
+            return Err(format!("longer than {MAX_FILE} bytes"));
+        }
+        parse(&text)
     }
-}
-
-fn read(file: &Path) -> Result<(Version, Vec<Digest>), String> {
-    // The version first: if the file changes in between, the next look sees it.
-    let version = Version::of(file).map_err(|error| error.to_string())?;
-    let text = fs::read_to_string(file).map_err(|error| error.to_string())?;
-    Ok((version, parse(&text)?))
 }
 
 /// One token per line. Says where it is wrong, and never what stands there.
@@ -194,21 +237,58 @@ mod tests {
         }
     }
 
+    /// Waits until this holds.
+    #[track_caller]
+    fn eventually(what: &str, holds: impl Fn() -> bool) {
+        let deadline = std::time::Instant::now() + Duration::from_secs(30);
+        while !holds() {
+            assert!(std::time::Instant::now() < deadline, "{what}");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     #[test]
     fn a_file_that_has_changed_is_read_again_and_a_bad_one_changes_nothing() {
-        let file = std::env::temp_dir().join(format!("mcp-bridge-tokens-{}", std::process::id()));
-        fs::write(&file, ONE).expect("written");
-        let tokens = Tokens::from_file(file.clone()).expect("one token");
-        fs::write(&file, format!("{TWO}\n")).expect("written");
-        assert!(tokens.check(ONE.as_bytes()).is_some(), "it has just been looked at");
-        let ago = Instant::now().checked_sub(LOOK_AGAIN).expect("the machine has been up for so long");
-        tokens.lock().looked = ago;
-        assert!(tokens.check(TWO.as_bytes()).is_some() && tokens.check(ONE.as_bytes()).is_none());
-        fs::write(&file, "short").expect("written");
-        tokens.reload();
-        assert!(tokens.check(TWO.as_bytes()).is_some(), "the last good ones stay");
-        fs::remove_file(&file).expect("removed");
-        tokens.reload();
-        assert!(tokens.check(TWO.as_bytes()).is_some());
+        let path = std::env::temp_dir().join(format!("mcp-bridge-tokens-{}", std::process::id()));
+        fs::write(&path, ONE).expect("written");
+        let mut file = TokenFile { path: path.clone(), seen: None };
+        let valid = Valid(Mutex::new(file.read().expect("one token")));
+        let (reload, requests) = sync_channel(1);
+        let is_valid = |token: &str| valid.lock().contains(&Digest::of(token.as_bytes()));
+        thread::scope(|scope| {
+            let valid = &valid;
+            scope.spawn(move || file.watch(valid, &requests));
+            fs::write(&path, format!("{TWO}\n")).expect("written");
+            eventually("the new token is read", || is_valid(TWO));
+            assert!(!is_valid(ONE));
+            for broken in [Some("short".to_owned()), Some(ONE.repeat(5000)), None] {
+                match broken {
+                    Some(text) => fs::write(&path, text).expect("written"),
+                    None => fs::remove_file(&path).expect("removed"),
+                }
+                for _ in 0..3 {
+                    reload.send(()).expect("it goes on"); // with one place to wait, the first was served by then
+                }
+                assert!(is_valid(TWO), "the last good ones stay");
+            }
+            drop(reload);
+        });
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_does_not_hold_up_a_check() {
+        let path = std::env::temp_dir().join(format!("mcp-bridge-hanging-tokens-{}", std::process::id()));
+        fs::write(&path, ONE).expect("written");
+        let tokens = Tokens::from_file(path.clone()).expect("one token");
+        fs::remove_file(&path).expect("removed");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU)
+            .expect("a file whose readers wait for a writer");
+        for _ in 0..3 {
+            tokens.reload();
+            assert!(tokens.check(ONE.as_bytes()).is_some());
+        }
+        fs::write(&path, TWO).expect("written, as soon as the thread reads");
+        eventually("what came at last counts", || tokens.check(TWO.as_bytes()).is_some());
+        fs::remove_file(&path).expect("removed");
     }
 }
