@@ -17,13 +17,13 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::time::{sleep, timeout};
-use tracing::{debug, warn};
+use tracing::warn;
 
+use crate::open_files;
 use crate::reaper::{ExitWatch, Reaper};
 
 /// How long after SIGTERM a process group gets SIGKILL.
@@ -248,7 +248,7 @@ impl Command {
 #[allow(unsafe_code)]
 fn prepare(command: &mut process::Command) {
     let parent = nix::unistd::getpid().as_raw();
-    let open_files = original_open_files();
+    let open_files = open_files::original();
     // SAFETY: between fork and exec in a process that may have threads only async-signal-safe calls are allowed
     // (signal-safety(7)). The closure makes direct system calls with values computed before, takes no lock and
     // allocates nothing.
@@ -290,28 +290,6 @@ fn prepare(command: &mut process::Command) {
             Ok(())
         });
     }
-}
-
-/// The limit of open files, soft and hard, that the bridge was started with.
-static OPEN_FILES: std::sync::OnceLock<(u64, u64)> = std::sync::OnceLock::new();
-
-fn original_open_files() -> Option<(u64, u64)> {
-    OPEN_FILES.get().copied()
-}
-
-/// Raises the soft limit of open files to the hard one. Each session takes three pipes and each client a socket, but
-/// children must see the limit as it was: programs that use select(2) break on descriptors beyond 1023. Returns how
-/// many files may be open then.
-pub fn raise_open_files() -> Option<u64> {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
-    let _ = OPEN_FILES.set((soft, hard));
-    if soft < hard
-        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
-    {
-        debug!(event = "limits.open_files", %error, soft, hard);
-        return Some(soft);
-    }
-    Some(hard)
 }
 
 /// A process that leads its own group.

@@ -19,10 +19,11 @@ use crate::proto::ids::{ClientId, Id, SessionId};
 use crate::proto::json::{elements, is_array};
 use crate::proto::message::{Malformed, Message};
 use crate::proto::version::Revision;
-use crate::secret::{Digest, Tokens};
+use crate::secret::Digest;
 use crate::session::stream::{Delivery, Payload};
 use crate::session::{BodyBudget, BodyPermit, End, Posted, Session};
 use crate::sessions::{Found, NoSession, Opening, Sessions};
+use crate::token::Tokens;
 
 pub mod admin;
 mod answer;

@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use crate::child::{Child, Command, Process, TERM_GRACE};
-use crate::memory;
+use crate::heap;
 use crate::proto::front::Takes;
 use crate::proto::ids::SessionId;
 use crate::proto::message::Request;
@@ -237,7 +237,7 @@ impl Sessions {
     fn seat_freed(self: &Arc<Self>) {
         self.lock().leaving -= 1;
         self.refill(); // a full house may have kept it from being done before
-        memory::give_back();
+        heap::give_back();
     }
 
     /// Starts a session.
