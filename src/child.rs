@@ -1,6 +1,6 @@
 //! One process in a process group of its own: its pipes, its environment, how it is asked to leave and what it leaves.
 //!
-//! Spawning happens on the main thread and nowhere else: the kernel sends a child its parent-death signal when the
+//! StartLimit happens on the main thread and nowhere else: the kernel sends a child its parent-death signal when the
 //! *thread* that spawned it ends (prctl(2), PR_SET_PDEATHSIG), and the main thread ends with the program.
 
 use std::ffi::OsString;
@@ -20,8 +20,8 @@ use crate::reaper::Reaper;
 mod command;
 mod process;
 
-pub use command::{Command, Environment, Unrunnable};
-pub use process::{Farewell, Process, TERM_GRACE};
+pub use command::{Command, EnvPolicy, Unrunnable};
+pub use process::{Process, TERM_GRACE, Termination};
 
 use command::TAG;
 

@@ -120,7 +120,7 @@ async fn run(options: &Options, means: Means, open_files: Option<u64>) -> u8 {
     };
     let Means { command, tokens, metadata } = means;
     let sessions = Sessions::new(sessions_config(options), command, reaper.clone());
-    match sessions.start_ahead() {
+    match sessions.prewarm() {
         Ok(()) => {}
         // It may be there for the first session, and then it is nobody's fault.
         Err(NoSession::Spawn { error, resource: true }) => {
@@ -245,9 +245,9 @@ impl Means {
                 ));
             }
         };
-        let minimal = child::Environment::MINIMAL.into_iter().map(Into::into);
+        let minimal = child::EnvPolicy::MINIMAL.into_iter().map(Into::into);
         let passed = options.pass_env.iter().map(Into::into);
-        let environment = child::Environment {
+        let environment = child::EnvPolicy {
             only: options.clean_env.then(|| minimal.chain(passed).collect()),
             never: options.env_from_header.iter().map(|(variable, _)| variable.into()).collect(),
             set: options.env.iter().map(|(name, value)| (name.into(), value.into())).collect(),
@@ -270,7 +270,7 @@ fn sessions_config(options: &Options) -> sessions::Config {
         replica: options.replica.clone(),
         // One child ahead of the first session by default: its client does not wait for the process to start. A child
         // whose environment depends on its client cannot be started before there is one.
-        ahead: options.warm.max(usize::from(!options.lazy && options.env_from_header.is_empty())),
+        prewarm: options.warm.max(usize::from(!options.lazy && options.env_from_header.is_empty())),
         warm: options.warm,
         evict: options.evict,
         max_starting: options.max_starting,

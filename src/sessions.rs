@@ -20,15 +20,15 @@ use crate::session::stream::Reader;
 use crate::session::worker::Worker;
 use crate::session::{self, End, ExitStatus, Session, Stats};
 
-mod ahead;
-mod keeper;
 mod keys;
-mod spawning;
+mod start_limit;
 mod stderr;
+mod supervisor;
+mod warm;
 
-use ahead::{Ahead, Started};
-use keeper::Keeper;
-use spawning::{Spawning, Start, jittered};
+use start_limit::{StartLimit, StartPermit, backoff};
+use supervisor::Supervisor;
+use warm::{WarmChild, WarmPool};
 
 /// How many ended sessions are remembered, so that a late client is told why its session is gone.
 const REMEMBERED: usize = 1024;
@@ -41,7 +41,7 @@ pub struct Config {
     /// What session ids begin with.
     pub replica: Option<String>,
     /// How many children are started ahead of the first session.
-    pub ahead: usize,
+    pub prewarm: usize,
     /// How many are kept started for sessions to come, then.
     pub warm: usize,
     /// Whether the longest idle session is ended when all are taken and one more is wanted.
@@ -115,7 +115,7 @@ pub struct Sessions {
     command: Command,
     reaper: Reaper,
     seats: Arc<Semaphore>,
-    spawning: Spawning,
+    starts: StartLimit,
     draining: watch::Sender<bool>,
     registry: Mutex<Registry>,
 }
@@ -128,10 +128,10 @@ struct Registry {
     /// Which session a key names.
     keys: HashMap<Digest, SessionId>,
     /// Keys whose sessions are being started.
-    starting: HashMap<Digest, keys::Turn>,
+    starting: HashMap<Digest, keys::StartLock>,
     ended: HashMap<SessionId, Owned<End>>,
     ended_order: VecDeque<SessionId>,
-    ahead: Ahead,
+    warm: WarmPool,
     /// Whether children are to be started ahead when a pause is over.
     refilling: bool,
     /// How many sessions have ended whose children are still leaving.
@@ -144,18 +144,18 @@ struct Registry {
 #[derive(Debug)]
 struct Owned<T> {
     owner: Option<Digest>,
-    it: T,
+    value: T,
 }
 
 impl<T> Owned<T> {
-    fn show(&self, caller: Option<Digest>) -> Option<&T> {
-        (self.owner == caller).then_some(&self.it)
+    fn visible_to(&self, caller: Option<Digest>) -> Option<&T> {
+        (self.owner == caller).then_some(&self.value)
     }
 }
 
 impl Registry {
     fn sessions(&self) -> Vec<Session> {
-        self.live.values().map(|owned| owned.it.clone()).collect()
+        self.live.values().map(|owned| owned.value.clone()).collect()
     }
 }
 
@@ -179,9 +179,9 @@ impl Sessions {
     /// No sessions yet.
     pub fn new(config: Config, command: Command, reaper: Reaper) -> Arc<Self> {
         let seats = Arc::new(Semaphore::new(config.max_sessions));
-        let spawning = Spawning::new(config.max_starting);
+        let starts = StartLimit::new(config.max_starting);
         let draining = watch::Sender::new(false);
-        Arc::new(Self { config, command, reaper, seats, spawning, draining, registry: Mutex::default() })
+        Arc::new(Self { config, command, reaper, seats, starts, draining, registry: Mutex::default() })
     }
 
     /// Starts children ahead of the first session: its client does not wait for a process, and a command that cannot
@@ -189,19 +189,19 @@ impl Sessions {
     ///
     /// # Errors
     /// [`NoSession::Spawn`].
-    pub fn start_ahead(self: &Arc<Self>) -> Result<(), NoSession> {
-        self.fill(self.config.ahead).map_err(NoSession::spawn)
+    pub fn prewarm(self: &Arc<Self>) -> Result<(), NoSession> {
+        self.fill(self.config.prewarm).map_err(NoSession::spawn)
     }
 
     /// Starts children until so many wait for a session, as far as there are seats.
     fn fill(self: &Arc<Self>, target: usize) -> io::Result<()> {
-        while self.is_ready() && self.lock().ahead.len() < target {
+        while self.is_ready() && self.lock().warm.len() < target {
             let Ok(seat) = Arc::clone(&self.seats).try_acquire_owned() else { break };
             let sid = Arc::new(OnceLock::new());
             let child = self.spawn(&[], Arc::clone(&sid))?;
-            info!(event = "child.ahead", pid = child.process.pid());
+            info!(event = "child.warm", pid = child.process.pid());
             tokio::spawn(watch_unused(Arc::downgrade(self), child.process.clone()));
-            self.lock().ahead.push(Started { child, sid, seat });
+            self.lock().warm.push(WarmChild { child, sid, seat });
         }
         Ok(())
     }
@@ -211,11 +211,11 @@ impl Sessions {
         if self.config.warm == 0 {
             return;
         }
-        if let Some(pause) = self.spawning.pause() {
+        if let Some(pause) = self.starts.pause() {
             self.refill_after(pause);
         } else if let Err(error) = self.fill(self.config.warm) {
             warn!(event = "child.spawn_failed", %error);
-            self.refill_after(jittered(u32::MAX)); // want of a resource: nobody else may come and ask
+            self.refill_after(backoff(u32::MAX)); // want of a resource: nobody else may come and ask
         }
     }
 
@@ -258,33 +258,33 @@ impl Sessions {
     ) -> Result<(Session, T), NoSession> {
         let Opening { initialize, owner, environment, .. } = opening;
         let id = self.new_id()?;
-        let (Started { child, sid, seat }, start) = self.take_child(&environment).await?;
+        let (WarmChild { child, sid, seat }, start) = self.take_child(&environment).await?;
         let _ = sid.set(id.short().to_owned());
         info!(event = "session.start", sid = id.short(), pid = child.process.pid(), keyed = key.is_some());
         let (session, worker, rest) = open(self.config.session.clone(), id.clone(), initialize);
         {
             let mut registry = self.lock();
-            registry.live.insert(id.clone(), Owned { owner, it: session.clone() });
+            registry.live.insert(id.clone(), Owned { owner, value: session.clone() });
             if let Some(key) = key {
                 registry.keys.insert(key, id);
             }
         }
-        let keeper = Keeper {
+        let supervisor = Supervisor {
             sessions: Arc::clone(self),
             session: session.clone(),
             environment,
             seat: Some(seat),
             process: Mutex::new(Some(child.process.clone())),
         };
-        tokio::spawn(Arc::new(keeper).run(worker, child));
+        tokio::spawn(Arc::new(supervisor).run(worker, child));
         tokio::spawn(Arc::clone(self).watch_start(session.clone(), start));
         Ok((session, rest))
     }
 
     /// Waits for the child to answer `initialize`. Others may start meanwhile once this one had its time.
-    async fn watch_start(self: Arc<Self>, session: Session, start: Option<Start>) {
+    async fn watch_start(self: Arc<Self>, session: Session, start: Option<StartPermit>) {
         self.refill(); // not by the client: it need not wait for the next one's process
-        let ended = match timeout(spawning::SHARE, session.opened()).await {
+        let ended = match timeout(start_limit::MAX_START, session.opened()).await {
             Ok(ended) => ended,
             Err(_) => {
                 drop(start);
@@ -308,24 +308,24 @@ impl Sessions {
     async fn take_child(
         &self,
         environment: &[(OsString, OsString)],
-    ) -> Result<(Started, Option<Start>), NoSession> {
+    ) -> Result<(WarmChild, Option<StartPermit>), NoSession> {
         self.check_open()?;
-        if let Some(started) = self.lock().ahead.take() {
+        if let Some(started) = self.lock().warm.take() {
             return Ok((started, None));
         }
         let seat = self.take_seat().await?;
-        let start = self.spawning.start().await;
+        let start = self.starts.start().await;
         self.check_open()?; // it may have been a long wait
         let sid = Arc::new(OnceLock::new());
         let child = self.spawn(environment, Arc::clone(&sid)).map_err(NoSession::spawn)?;
-        Ok((Started { child, sid, seat }, start))
+        Ok((WarmChild { child, sid, seat }, start))
     }
 
     fn check_open(&self) -> Result<(), NoSession> {
         if !self.is_taking() {
             return Err(NoSession::Draining);
         }
-        self.spawning.pause().map_or(Ok(()), |pause| Err(NoSession::Crashing(pause)))
+        self.starts.pause().map_or(Ok(()), |pause| Err(NoSession::Crashing(pause)))
     }
 
     /// A place among [`Config::max_sessions`]. If one is about to be free because a child is leaving, waits for it:
@@ -360,7 +360,7 @@ impl Sessions {
         }
         let longest = {
             let registry = self.lock();
-            let live = registry.live.values().map(|owned| &owned.it);
+            let live = registry.live.values().map(|owned| &owned.value);
             let idle = live.filter_map(|session| Some((session.stats().idle_since?, session)));
             idle.min_by_key(|(since, _)| *since).map(|(_, session)| session.clone())
         };
@@ -385,8 +385,8 @@ impl Sessions {
     /// What this caller may know of this id.
     pub fn find(&self, id: &SessionId, caller: Option<Digest>) -> Found {
         let registry = self.lock();
-        let live = registry.live.get(id).and_then(|owned| owned.show(caller));
-        match (live, registry.ended.get(id).and_then(|owned| owned.show(caller))) {
+        let live = registry.live.get(id).and_then(|owned| owned.visible_to(caller));
+        match (live, registry.ended.get(id).and_then(|owned| owned.visible_to(caller))) {
             (Some(session), _) => Found::Live(session.clone()),
             (None, Some(end)) => Found::Ended(*end),
             (None, None) => Found::Unknown,
@@ -396,10 +396,10 @@ impl Sessions {
     /// Ends a session. When this returns its id is gone; the child leaves in its own time.
     pub fn end(&self, session: &Session, why: End) {
         session.end(why);
-        self.bury(session.id(), why);
+        self.retire(session.id(), why);
     }
 
-    fn bury(&self, id: &SessionId, why: End) {
+    fn retire(&self, id: &SessionId, why: End) {
         let mut registry = self.lock();
         let Some(Owned { owner, .. }) = registry.live.remove(id) else { return };
         registry.leaving += 1;
@@ -409,14 +409,14 @@ impl Sessions {
         {
             registry.ended.remove(&oldest);
         }
-        registry.ended.insert(id.clone(), Owned { owner, it: why });
+        registry.ended.insert(id.clone(), Owned { owner, value: why });
         registry.ended_order.push_back(id.clone());
     }
 
     /// Whether new sessions are taken and can be started. A full house is no reason to say no: whoever balances by this
     /// answer would take the clients of running sessions away.
     pub fn is_ready(&self) -> bool {
-        self.is_taking() && self.spawning.pause().is_none()
+        self.is_taking() && self.starts.pause().is_none()
     }
 
     /// Whether new sessions are taken: the bridge is not stopping.
@@ -429,17 +429,17 @@ impl Sessions {
         self.draining.send_replace(true);
         let (sessions, waiting) = {
             let mut registry = self.lock();
-            (registry.sessions(), registry.ahead.take_all())
+            (registry.sessions(), registry.warm.take_all())
         };
         for session in sessions {
             session.end_when_idle();
         }
-        for Started { child, seat, .. } in waiting {
+        for WarmChild { child, seat, .. } in waiting {
             let this = Arc::clone(self);
             tokio::spawn(async move {
                 let Child { process, stdin, stdout, stderr: () } = child;
                 drop(stdin);
-                this.see_out(process, Some(stdout)).await;
+                this.terminate(process, Some(stdout)).await;
                 drop(seat); // drained() waits for it too
             });
         }
@@ -475,11 +475,11 @@ impl Sessions {
             sessions = registry.live.len(),
             leaving = registry.leaving,
             waiting = registry.waiting,
-            ahead = registry.ahead.len(),
+            warm = registry.warm.len(),
             processes = registry.processes.len(),
             ready = self.is_ready(),
         );
-        for session in registry.live.values().map(|owned| &owned.it) {
+        for session in registry.live.values().map(|owned| &owned.value) {
             let Stats { idle_since, in_flight, stdin_queue } = session.stats();
             let idle = idle_since.map_or(0, |since| since.elapsed().as_secs());
             info!(event = "session.state", sid = session.id().short(), in_flight, stdin_queue, idle);
@@ -500,13 +500,13 @@ impl Sessions {
 async fn watch_unused(sessions: Weak<Sessions>, mut process: Process) {
     let status = process.exit.wait().await;
     let Some(sessions) = sessions.upgrade() else { return };
-    let Some(failures) = sessions.lock().ahead.bury(process.pid()) else { return };
-    process.clear_up(&sessions.reaper).await;
+    let Some(failures) = sessions.lock().warm.retire(process.pid()) else { return };
+    process.kill_leftovers(&sessions.reaper).await;
     sessions.lock().processes.remove(&process.pid());
     let status = &*describe(status).to_string();
     warn!(event = "child.exit", phase = "before_session", pid = process.pid(), status);
     sessions.note_crash();
-    sleep(jittered(failures)).await;
+    sleep(backoff(failures)).await;
     sessions.refill();
 }
 

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{env, fs, io, process};
 
-use mcp_bridge::child::{Command, Environment};
+use mcp_bridge::child::{Command, EnvPolicy};
 use mcp_bridge::reaper::{Reaper, Status};
 use nix::libc;
 use nix::sys::signal::{Signal, kill};
@@ -166,7 +166,7 @@ async fn assert_ends(script: &str, expected: Status, reaper: &Reaper) -> String 
 
 fn command(program: &str, arguments: &[&str]) -> Command {
     let words: Vec<_> = [&[program], arguments].concat().into_iter().map(Into::into).collect();
-    Command::new(&words, None, Environment::default()).expect("the program is there")
+    Command::new(&words, None, EnvPolicy::default()).expect("the program is there")
 }
 
 /// Commands that are found, and fail when they are executed.

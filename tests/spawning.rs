@@ -314,7 +314,7 @@ fn sigusr1_logs_the_state_of_the_bridge_and_of_each_session_and_changes_nothing(
 
     bridge.signal(Signal::SIGUSR1);
     let line = bridge.logged("the bridge", |line| line.contains(r#"event="bridge.state""#));
-    for (name, value) in [("sessions", 3), ("leaving", 0), ("waiting", 0), ("ahead", 0), ("processes", 3)] {
+    for (name, value) in [("sessions", 3), ("leaving", 0), ("waiting", 0), ("warm", 0), ("processes", 3)] {
         assert_eq!(field(&line, name), value, "{name}: {line}");
     }
     assert!(line.contains("ready=true"), "{line}");
@@ -488,7 +488,7 @@ fn a_bridge_that_ends_at_once_starts_no_server_any_more() {
     bridge.logged("the end", |line| line.contains(r#"event="bridge.exit""#));
     let log = bridge.log();
     let mut after = log.iter().skip_while(|line| !line.contains(r#"event="bridge.stopping""#));
-    assert_eq!(after.find(|line| line.contains(r#"event="child.ahead""#)), None);
+    assert_eq!(after.find(|line| line.contains(r#"event="child.warm""#)), None);
 }
 
 #[test]

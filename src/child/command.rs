@@ -25,7 +25,7 @@ pub struct Command {
 
 /// What a child inherits, and what it gets in addition.
 #[derive(Clone, Debug, Default)]
-pub struct Environment {
+pub struct EnvPolicy {
     /// The variables it inherits if they are there; `None`: all, less what is the bridge's own.
     pub only: Option<Vec<OsString>>,
     /// The variables it does not inherit: a client may give them, and where one does not they are not set.
@@ -34,7 +34,7 @@ pub struct Environment {
     pub set: Vec<(OsString, OsString)>,
 }
 
-impl Environment {
+impl EnvPolicy {
     /// What every program expects to find, and no secret is kept in: what the SDKs' own clients give to a server.
     pub const MINIMAL: [&str; 6] = ["HOME", "LOGNAME", "PATH", "SHELL", "TERM", "USER"];
 
@@ -142,7 +142,7 @@ impl Command {
     pub fn new(
         words: &[OsString],
         directory: Option<PathBuf>,
-        environment: Environment,
+        environment: EnvPolicy,
     ) -> Result<Self, Unrunnable> {
         let (name, arguments) =
             words.split_first().map(|(name, rest)| (name.clone(), rest.to_vec())).unwrap_or_default();

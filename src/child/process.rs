@@ -20,8 +20,8 @@ pub const TERM_GRACE: Duration = Duration::from_secs(2);
 const KILL_GRACE: Duration = Duration::from_secs(1);
 
 /// How often, and how far apart, leftovers of a child are looked for.
-const CLEAR_UP_ROUNDS: u32 = 50;
-const CLEAR_UP_PAUSE: Duration = Duration::from_millis(10);
+const LEFTOVER_ROUNDS: u32 = 50;
+const LEFTOVER_PAUSE: Duration = Duration::from_millis(10);
 /// A process that leads its own group.
 #[derive(Clone, Debug)]
 pub struct Process {
@@ -33,7 +33,7 @@ pub struct Process {
 
 /// How a process was made to leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Farewell {
+pub enum Termination {
     /// By itself, when its stdin ended.
     Eof,
     /// By SIGTERM.
@@ -44,7 +44,7 @@ pub enum Farewell {
     Unkillable,
 }
 
-impl fmt::Display for Farewell {
+impl fmt::Display for Termination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Eof => "eof",
@@ -63,22 +63,22 @@ impl Process {
 
     /// Sees the process out: its stdin has been closed, which is the one sign that every server understands; after
     /// `grace` its group gets SIGTERM, and [`TERM_GRACE`] (or `grace`, if that is shorter) later SIGKILL.
-    pub async fn see_out(&mut self, grace: Duration) -> Farewell {
+    pub async fn terminate(&mut self, grace: Duration) -> Termination {
         let steps = [
-            (None, grace, Farewell::Eof),
-            (Some(Signal::SIGTERM), TERM_GRACE.min(grace), Farewell::Term),
-            (Some(Signal::SIGKILL), KILL_GRACE, Farewell::Kill),
+            (None, grace, Termination::Eof),
+            (Some(Signal::SIGTERM), TERM_GRACE.min(grace), Termination::Term),
+            (Some(Signal::SIGKILL), KILL_GRACE, Termination::Kill),
         ];
-        for (signal, patience, farewell) in steps {
+        for (signal, patience, stopped_by) in steps {
             if let Some(signal) = signal {
                 if self.exit.status().is_some() {
-                    return farewell;
+                    return stopped_by;
                 }
                 warn!(event = "child.kill", pid = self.pid(), %signal);
                 self.signal(signal);
             }
             if timeout(patience, self.exit.wait()).await.is_ok() {
-                return farewell;
+                return stopped_by;
             }
         }
         warn!(
@@ -86,14 +86,14 @@ impl Process {
             pid = self.pid(),
             "it hangs in the kernel; the bridge goes on without it"
         );
-        Farewell::Unkillable
+        Termination::Unkillable
     }
 
     /// Kills what the process left running outside of its group. Orphans of ours carry its tag in their environment; what
     /// they have started in turn becomes ours when they are gone.
-    pub async fn clear_up(&self, reaper: &Reaper) {
+    pub async fn kill_leftovers(&self, reaper: &Reaper) {
         let mut clean = 0;
-        for _ in 0..CLEAR_UP_ROUNDS {
+        for _ in 0..LEFTOVER_ROUNDS {
             let left: Vec<Pid> = reaper.orphans().into_iter().filter(|pid| self.has_tag(*pid)).collect();
             // Whoever was killed with the group may still be on its way out, and its children not yet ours.
             clean = if left.is_empty() { clean + 1 } else { 0 };
@@ -110,7 +110,7 @@ impl Process {
                 let _ = killpg(pid, Signal::SIGKILL); // where it leads a group of its own
                 let _ = kill(pid, Signal::SIGKILL);
             }
-            sleep(CLEAR_UP_PAUSE).await;
+            sleep(LEFTOVER_PAUSE).await;
         }
     }
 

@@ -7,7 +7,7 @@ use crate::secret::Digest;
 use crate::session::Session;
 
 /// Who starts the session of a key; the others of the same key wait for it.
-pub(super) type Turn = Arc<tokio::sync::Mutex<()>>;
+pub(super) type StartLock = Arc<tokio::sync::Mutex<()>>;
 
 /// Gives a turn back, so that keys which are not used leave nothing behind.
 struct Starting<'s> {
@@ -26,12 +26,12 @@ impl Sessions {
     pub fn find_keyed(&self, key: Digest) -> Option<Session> {
         let session = {
             let registry = self.lock();
-            registry.keys.get(&key).and_then(|id| registry.live.get(id)).map(|owned| owned.it.clone())
+            registry.keys.get(&key).and_then(|id| registry.live.get(id)).map(|owned| owned.value.clone())
         }?;
         match session.end_reason() {
             None => Some(session),
             Some(why) => {
-                self.bury(session.id(), why); // nobody may have done it yet, and its seat is coming
+                self.retire(session.id(), why); // nobody may have done it yet, and its seat is coming
                 None
             }
         }

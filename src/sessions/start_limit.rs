@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 /// How long a start counts as one: interpreters have read their modules by then, and one that hangs must not keep
 /// others from starting.
-pub(super) const SHARE: Duration = Duration::from_secs(5);
+pub(super) const MAX_START: Duration = Duration::from_secs(5);
 
 /// So many starts that fail within this time are a crash loop.
 const CRASHES: (usize, Duration) = (5, Duration::from_secs(30));
@@ -19,7 +19,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_sec
 
 /// Leave to start servers.
 #[derive(Debug)]
-pub(super) struct Spawning {
+pub(super) struct StartLimit {
     permits: Arc<Semaphore>,
     crashes: Mutex<Crashes>,
 }
@@ -35,17 +35,17 @@ struct Crashes {
 
 /// One start; over when it is dropped.
 #[derive(Debug)]
-pub(super) struct Start(#[allow(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
+pub(super) struct StartPermit(#[allow(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
 
-impl Spawning {
+impl StartLimit {
     /// At most so many starts at once.
     pub(super) fn new(at_once: usize) -> Self {
         Self { permits: Arc::new(Semaphore::new(at_once)), crashes: Mutex::default() }
     }
 
     /// Waits for leave to start one. Whoever waits has a seat, so that no more wait than there are seats.
-    pub(super) async fn start(&self) -> Option<Start> {
-        Arc::clone(&self.permits).acquire_owned().await.ok().map(Start)
+    pub(super) async fn start(&self) -> Option<StartPermit> {
+        Arc::clone(&self.permits).acquire_owned().await.ok().map(StartPermit)
     }
 
     /// How long nothing is to be started, because all that was failed.
@@ -78,7 +78,7 @@ impl Spawning {
             return None;
         }
         crashes.pauses += 1;
-        let pause = jittered(crashes.pauses);
+        let pause = backoff(crashes.pauses);
         crashes.until = Some(now + pause);
         Some(pause)
     }
@@ -90,7 +90,7 @@ impl Spawning {
 
 /// A pause before the next try, of which this is the how manieth: anywhere between nothing and a limit that doubles, so
 /// that those who failed together do not try together.
-pub(super) fn jittered(pauses: u32) -> Duration {
+pub(super) fn backoff(pauses: u32) -> Duration {
     let (first, last) = PAUSES;
     let limit = first.saturating_mul(1 << pauses.saturating_sub(1).min(10)).min(last);
     let random = getrandom::u32().unwrap_or(u32::MAX);
@@ -103,30 +103,30 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_fifth_failure_within_thirty_seconds_begins_a_pause_and_a_success_ends_it() {
-        let spawning = Spawning::new(1);
+        let starts = StartLimit::new(1);
         for _ in 0..4 {
-            assert_eq!(spawning.failed(), None);
+            assert_eq!(starts.failed(), None);
         }
-        assert_eq!(spawning.pause(), None);
-        let pause = spawning.failed().expect("a loop");
+        assert_eq!(starts.pause(), None);
+        let pause = starts.failed().expect("a loop");
         assert!(pause <= Duration::from_secs(1), "{pause:?}");
-        assert!(spawning.pause().is_none_or(|left| left <= pause));
-        if let Some(left) = spawning.pause() {
-            assert_eq!(spawning.failed(), None, "who was started before");
-            assert_eq!(spawning.pause(), Some(left));
+        assert!(starts.pause().is_none_or(|left| left <= pause));
+        if let Some(left) = starts.pause() {
+            assert_eq!(starts.failed(), None, "who was started before");
+            assert_eq!(starts.pause(), Some(left));
         }
         tokio::time::advance(Duration::from_secs(3600)).await;
-        assert_eq!(spawning.pause(), None, "then one may try");
-        assert!(spawning.failed().is_some(), "and if that fails too it is the same loop");
-        spawning.succeeded();
-        assert_eq!((spawning.pause(), spawning.failed()), (None, None));
+        assert_eq!(starts.pause(), None, "then one may try");
+        assert!(starts.failed().is_some(), "and if that fails too it is the same loop");
+        starts.succeeded();
+        assert_eq!((starts.pause(), starts.failed()), (None, None));
     }
 
     #[tokio::test(start_paused = true)]
     async fn failures_far_apart_are_no_loop() {
-        let spawning = Spawning::new(1);
+        let starts = StartLimit::new(1);
         for _ in 0..20 {
-            assert_eq!(spawning.failed(), None);
+            assert_eq!(starts.failed(), None);
             tokio::time::advance(Duration::from_secs(8)).await;
         }
     }
@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn pauses_grow_to_half_a_minute_and_are_spread_from_nothing() {
         for (pauses, limit) in [(1, 1), (2, 2), (3, 4), (6, 30), (1000, 30)] {
-            let drawn: Vec<Duration> = (0..200).map(|_| jittered(pauses)).collect();
+            let drawn: Vec<Duration> = (0..200).map(|_| backoff(pauses)).collect();
             let (least, most) = (drawn.iter().min(), drawn.iter().max());
             let limit = Duration::from_secs(limit);
             assert!(most.is_some_and(|most| *most <= limit && *most > limit / 2), "{pauses}: {most:?}");
