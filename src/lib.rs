@@ -8,7 +8,8 @@
 //!                             sessions → child → reaper
 //! ```
 //!
-//! `drain`, `log`, `memory`, `reaper` and `secret` are leaves: they know nothing else of the crate.
+//! `drain`, `exit_status`, `log`, `memory`, `reaper`, `secret` and `sync` are leaves: they know nothing else of the crate but
+//! [`exit_status`] and [`sync`].
 //!
 //! | module | what it knows |
 //! |---|---|
@@ -22,6 +23,8 @@
 //! | [`sessions`] | which sessions exist; seats, keys, children started ahead; starts and ends them |
 //! | [`session`] | one session: a handle, and the one loop that owns machine, pipes and readers |
 //! | [`child`] | one process in its own group: pipes, environment, the way out, what it leaves |
+//! | [`exit_status`] | how a process ended |
+//! | [`sync`] | the lock that no panic poisons |
 //! | [`reaper`] | the only `waitpid` |
 //! | [`proto`] | the protocol without I/O; [`proto::machine`] is a session as a state machine |
 //!
@@ -32,6 +35,7 @@
 pub mod child;
 pub mod cli;
 pub mod drain;
+pub mod exit_status;
 pub mod http;
 pub mod log;
 pub mod memory;
@@ -41,3 +45,4 @@ pub mod secret;
 pub mod server;
 pub mod session;
 pub mod sessions;
+pub mod sync;

@@ -1,13 +1,13 @@
 //! One session: a [`Session`] handle that HTTP talks to, and the [`worker::Worker`] loop that owns the protocol state,
 //! the child's pipes and the readers.
 
-use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::Instant;
 
+pub use crate::exit_status::ExitStatus;
 use crate::proto::ids::{EventId, SessionId};
 use crate::proto::machine::{Limits, Refusal};
 use crate::proto::message::Message;
@@ -49,27 +49,6 @@ pub struct Config {
     pub replay_buffer: usize,
     /// Whether streams begin with an event that carries only an id, so that they can be resumed from the start.
     pub prime: bool,
-}
-
-/// How a process ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ExitStatus {
-    /// It exited with this code.
-    Code(i32),
-    /// A signal of this name ended it.
-    Signal(&'static str),
-    /// It ended, but somebody else took its status.
-    Unknown,
-}
-
-impl fmt::Display for ExitStatus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Code(code) => write!(f, "exit code {code}"),
-            Self::Signal(signal) => write!(f, "signal {signal}"),
-            Self::Unknown => f.write_str("an unknown status"),
-        }
-    }
 }
 
 /// Why a session ended. Each end has exactly one.

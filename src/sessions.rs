@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::ffi::OsString;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -14,11 +14,12 @@ use crate::child::{Child, Command, Process, TERM_GRACE};
 use crate::memory;
 use crate::proto::ids::SessionId;
 use crate::proto::message::Message;
-use crate::reaper::{Reaper, Status};
+use crate::reaper::Reaper;
 use crate::secret::Digest;
 use crate::session::stream::Reader;
 use crate::session::worker::Worker;
-use crate::session::{self, End, ExitStatus, Session, Stats};
+use crate::session::{self, End, Session, Stats};
+use crate::sync;
 
 mod keys;
 mod start_limit;
@@ -492,29 +493,19 @@ impl Sessions {
     }
 
     fn lock(&self) -> MutexGuard<'_, Registry> {
-        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.registry)
     }
 }
 
 /// Removes a child that ended before a session took it, and replaces it after a pause if children are kept warm.
 async fn watch_unused(sessions: Weak<Sessions>, mut process: Process) {
-    let status = process.exit.wait().await;
+    let status = process.exit.wait().await.to_string();
     let Some(sessions) = sessions.upgrade() else { return };
     let Some(failures) = sessions.lock().warm.retire(process.pid()) else { return };
     process.kill_leftovers(&sessions.reaper).await;
     sessions.lock().processes.remove(&process.pid());
-    let status = &*describe(status).to_string();
-    warn!(event = "child.exit", phase = "before_session", pid = process.pid(), status);
+    warn!(event = "child.exit", phase = "before_session", pid = process.pid(), status = &*status);
     sessions.note_crash();
     sleep(backoff(failures)).await;
     sessions.refill();
-}
-
-fn describe(status: Option<Status>) -> ExitStatus {
-    match status {
-        Some(Status::Exited(code)) => ExitStatus::Code(code),
-        Some(Status::Signaled(signal)) => ExitStatus::Signal(signal.as_str()),
-        Some(Status::SignaledRealTime) => ExitStatus::Signal("SIGRT"),
-        None => ExitStatus::Unknown,
-    }
 }

@@ -6,6 +6,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// Small leaves that every room may use.
+const COMMON: &[&str] = &["crate::exit_status", "crate::sync"];
+
 /// Each room, and the words that must not occur in it.
 const WALLS: &[(&str, &[&str])] = &[
     (
@@ -32,6 +35,8 @@ const WALLS: &[(&str, &[&str])] = &[
         ],
     ),
     ("reaper", &["crate::"]),
+    ("exit_status", &["crate::", "tokio", "hyper", "nix::"]),
+    ("sync", &["crate::", "tokio", "hyper"]),
     ("log", &["crate::", "tokio", "hyper"]),
     ("memory", &["crate::", "tokio", "hyper"]),
     ("secret", &["crate::", "tokio", "hyper"]),
@@ -143,8 +148,9 @@ fn no_module_names_what_it_may_not_know() {
                 continue;
             }
             for (number, line) in code(&path) {
+                let named = COMMON.iter().fold(line.clone(), |line, leaf| line.replace(leaf, ""));
                 for word in *words {
-                    if line.contains(word) {
+                    if named.contains(word) {
                         broken.push(format!("{}:{number} names {word:?}: {}", path.display(), line.trim()));
                     }
                 }

@@ -1,11 +1,13 @@
 //! How many servers may be starting at once, and when to stop trying: what protects the machine from a storm of starts.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
+
+use crate::sync;
 
 /// How long a start counts as one: interpreters have read their modules by then, and one that hangs must not keep
 /// others from starting.
@@ -84,7 +86,7 @@ impl StartLimit {
     }
 
     fn lock(&self) -> MutexGuard<'_, Crashes> {
-        self.crashes.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.crashes)
     }
 }
 

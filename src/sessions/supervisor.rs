@@ -1,7 +1,7 @@
 //! A session's children, one after the other: hands them to the session's loop and sees them out.
 
 use std::ffi::OsString;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use tokio::io::{copy, sink};
@@ -10,11 +10,12 @@ use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
+use super::Sessions;
 use super::start_limit::{MAX_START, StartPermit, backoff};
-use super::{Sessions, describe};
 use crate::child::{Child, Process, Termination};
 use crate::session::worker::{Ended, Lost, Pipes, Worker};
 use crate::session::{End, ExitStatus, Session};
+use crate::sync;
 
 /// After how many starts in a row that the system refused the session is given up.
 const MAX_REFUSED: u32 = 5;
@@ -107,14 +108,15 @@ impl Supervisor {
     }
 
     fn set_current(&self, process: Process) {
-        *self.process.lock().unwrap_or_else(PoisonError::into_inner) = Some(process);
+        *sync::lock(&self.process) = Some(process);
     }
 
     /// Sees the present child out, if there is one: its status and what made it go.
     async fn terminate(&self, stdout: Option<Receiver>) -> Option<(String, String)> {
-        let process = self.process.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        let process = sync::lock(&self.process).take()?;
         let stopped_by = self.sessions.terminate(process.clone(), stdout).await;
-        Some((describe(process.exit.status()).to_string(), stopped_by.to_string()))
+        let status = process.exit.status().unwrap_or(ExitStatus::Unknown);
+        Some((status.to_string(), stopped_by.to_string()))
     }
 }
 
@@ -138,7 +140,7 @@ fn hint(why: End) -> Option<&'static str> {
 fn pipes(child: Child<()>) -> Pipes<Sender, Receiver> {
     let Child { process, stdin, stdout, stderr: () } = child;
     let mut exit = process.exit;
-    let exit = Box::pin(async move { describe(exit.wait().await) });
+    let exit = Box::pin(async move { exit.wait().await });
     Pipes { stdin, stdout, exit, greeted: Arc::default() }
 }
 
