@@ -20,10 +20,10 @@ use crate::reaper::Reaper;
 mod command;
 mod process;
 
-pub use command::{Command, EnvPolicy, Unrunnable};
+pub use command::{Command, EnvPolicy, Tag, Unrunnable};
 pub use process::{Process, TERM_GRACE, Termination};
 
-use command::TAG;
+use command::TAG_VARIABLE;
 
 /// Added to the child's `oom_score_adj`: when memory runs out, one session should die and not the bridge.
 const OOM_SCORE_ADJ: &[u8] = b"300";
@@ -51,7 +51,7 @@ impl Command {
         let mut command = std::process::Command::new(&self.program);
         command.arg0(&self.name).args(&self.arguments).env_clear();
         command.envs(self.environment.iter().chain(more).map(|(name, value)| (name, value)));
-        command.env(TAG, &*tag);
+        command.env(TAG_VARIABLE, &tag);
         if let Some(directory) = &self.directory {
             command.current_dir(directory);
         }

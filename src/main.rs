@@ -186,7 +186,7 @@ async fn run(options: &Options, means: Means, open_files: Option<u64>) -> u8 {
 async fn stop_signal(signals: &mut Signals, sessions: &Sessions, tokens: Option<&Tokens>) -> Heard {
     loop {
         match (signals.next().await, tokens.filter(|tokens| tokens.can_reload())) {
-            (Heard::User1, _) => sessions.dump(),
+            (Heard::User1, _) => sessions.snapshot().log(),
             (Heard::Hangup, Some(tokens)) => tokens.reload(),
             (heard, _) => return heard,
         }

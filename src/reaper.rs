@@ -67,7 +67,7 @@ impl Reaper {
     pub fn start() -> io::Result<Self> {
         // No-op for PID 1; elsewhere it makes a grandchild whose parent died our child instead of init's.
         if let Err(error) = nix::sys::prctl::set_child_subreaper(true) {
-            warn!(event = "reaper.no_subreaper", %error, "Orphans of children are left to init.");
+            warn!(event = "reaper.no_subreaper", %error, "orphans of children are left to init");
         }
         let children = File::open("/proc/thread-self/children").ok();
         let reaper = Self { adopted: Arc::default(), children: Arc::new(children) };
@@ -120,7 +120,7 @@ impl Reaper {
                     let _ = adopted.send(Some(status)); // the session may be over already
                 }
                 None => {
-                    debug!(event = "reaper.orphan", pid = pid.as_raw(), %status, "An orphan has ended.");
+                    debug!(event = "reaper.orphan", pid = pid.as_raw(), %status, "an orphan has ended");
                 }
             }
         }
@@ -153,7 +153,7 @@ impl Reaper {
                 debug!(
                     event = "reaper.kill",
                     pid = pid.as_raw(),
-                    "A process that is left at the end is killed."
+                    "a process that is left at the end is killed"
                 );
                 let _ = kill(pid, Signal::SIGKILL);
             }

@@ -75,6 +75,7 @@ const WALLS: &[(&str, &[&str])] = &[
             "crate::cli",
         ],
     ),
+    ("sessions/registry", &["tokio", "Mutex", "Instant::now", "tracing", "nix::"]),
     (
         "http",
         &[

@@ -53,10 +53,34 @@ impl EnvPolicy {
     }
 }
 
-/// The variable that tells the processes of one child from those of another, wherever they have gone.
-pub(super) const TAG: &str = "MCP_BRIDGE_CHILD";
+/// The variable that holds a child's [`Tag`]. Its descendants inherit it, and are recognized by it wherever they have
+/// gone.
+pub(super) const TAG_VARIABLE: &str = "MCP_BRIDGE_CHILD";
 
-/// Gives each child a name that no other has, nor one of another bridge.
+/// The name of a child. No other child has it, nor one of another bridge.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Tag(Arc<str>);
+
+#[cfg(test)]
+impl Tag {
+    pub(crate) fn of(text: &str) -> Self {
+        Self(text.into())
+    }
+}
+
+impl fmt::Display for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl AsRef<OsStr> for Tag {
+    fn as_ref(&self) -> &OsStr {
+        OsStr::new(&*self.0)
+    }
+}
+
+/// Makes tags.
 #[derive(Debug)]
 pub(super) struct Tags {
     bridge: u64,
@@ -69,8 +93,8 @@ impl Tags {
         Arc::new(Self { bridge: getrandom::u64().unwrap_or_default(), last: AtomicU64::new(0) })
     }
 
-    pub(super) fn next(&self) -> Arc<str> {
-        format!("{:016x}.{}", self.bridge, self.last.fetch_add(1, Ordering::Relaxed)).into()
+    pub(super) fn next(&self) -> Tag {
+        Tag(format!("{:016x}.{}", self.bridge, self.last.fetch_add(1, Ordering::Relaxed)).into())
     }
 }
 

@@ -1,7 +1,6 @@
 //! A running process: how it is made to end, and what it leaves running.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -10,7 +9,7 @@ use nix::unistd::Pid;
 use tokio::time::{sleep, timeout};
 use tracing::warn;
 
-use super::command::TAG;
+use super::command::{TAG_VARIABLE, Tag};
 use crate::reaper::{ExitWatch, Reaper};
 
 /// How long after SIGTERM a process group gets SIGKILL.
@@ -26,7 +25,7 @@ const LEFTOVER_PAUSE: Duration = Duration::from_millis(10);
 #[derive(Clone, Debug)]
 pub struct Process {
     pub(super) pid: Pid,
-    pub(super) tag: Arc<str>,
+    pub(super) tag: Tag,
     /// Its end.
     pub exit: ExitWatch,
 }
@@ -59,6 +58,11 @@ impl Process {
     /// The process id.
     pub fn pid(&self) -> i32 {
         self.pid.as_raw()
+    }
+
+    /// Its name among all children there ever were; a pid is given to another process when this one is gone.
+    pub fn tag(&self) -> &Tag {
+        &self.tag
     }
 
     /// Sees the process out: its stdin has been closed, which is the one sign that every server understands; after
@@ -117,7 +121,7 @@ impl Process {
     /// Whether this process descends from ours, as long as its environment has not been changed (proc(5)).
     fn has_tag(&self, pid: Pid) -> bool {
         let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        let ours = format!("{TAG}={}", self.tag);
+        let ours = format!("{TAG_VARIABLE}={}", self.tag);
         environment.split(|byte| *byte == 0).any(|variable| variable == ours.as_bytes())
     }
 

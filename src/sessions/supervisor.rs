@@ -1,16 +1,17 @@
-//! A session's children, one after the other: hands them to the session's loop and sees them out.
+//! A session's children, one after the other: gives their pipes to the session's loop and ends them.
 
 use std::ffi::OsString;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use tokio::io::{copy, sink};
 use tokio::net::unix::pipe::{Receiver, Sender};
-use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use super::Sessions;
+use super::seats::Seat;
+use super::snapshot::State;
 use super::start_limit::{MAX_START, StartPermit, backoff};
 use crate::child::{Child, Process, Termination};
 use crate::session::worker::{Ended, Lost, Pipes, Worker};
@@ -20,14 +21,14 @@ use crate::sync;
 /// After how many starts in a row that the system refused the session is given up.
 const MAX_REFUSED: u32 = 5;
 
-/// Looks after the children of one session. The session's seat is free when it is dropped.
+/// Looks after the children of one session. When it is dropped the session's seat is free.
 #[derive(Debug)]
 pub(super) struct Supervisor {
     pub(super) sessions: Arc<Sessions>,
     pub(super) session: Session,
     /// What the client's headers add to the children's environment.
     pub(super) environment: Vec<(OsString, OsString)>,
-    pub(super) seat: Option<OwnedSemaphorePermit>,
+    pub(super) seat: Option<Seat>,
     /// The present child.
     pub(super) process: Mutex<Option<Process>>,
 }
@@ -40,38 +41,48 @@ impl Drop for Supervisor {
     }
 }
 
+/// How a child ended.
+#[derive(Debug)]
+struct Gone {
+    status: ExitStatus,
+    stopped_by: Termination,
+}
+
 impl Supervisor {
     /// Runs the session to its end, and its last child to its own.
     pub(super) async fn run(self: Arc<Self>, worker: Worker, child: Child<()>) {
         let began = Instant::now();
-        let supervisor = Arc::clone(&self);
-        let next = move |lost| Arc::clone(&supervisor).respawn(lost);
+        let this = Arc::clone(&self);
+        let next = move |lost| Arc::clone(&this).respawn(lost);
         let Ended { why, stdout } = worker.run(pipes(child), next).await;
         self.sessions.retire(self.session.id(), why);
         let opened = self.session.opened().await.is_ok();
 
         let sid = self.session.id().short();
-        let left = self.terminate(stdout).await;
-        let (status, stopped_by) = left.unwrap_or_else(|| ("no child".to_owned(), "none".to_owned()));
+        let (status, stopped_by) = described(self.terminate(stdout).await);
         let (status, stopped_by) = (&*status, &*stopped_by);
-        let seconds = began.elapsed().as_secs();
+        let (reason, seconds) = (why.cause(), began.elapsed().as_secs());
         // A server that ends in good order before it was of any use is trouble too.
         if why.is_trouble() || (matches!(why, End::Exited(_)) && !opened) {
             let hint = hint(why);
-            warn!(event = "session.end", sid, reason = why.cause(), status, stopped_by, seconds, hint);
+            warn!(
+                event = "session.end",
+                sid, reason, status, stopped_by, seconds, hint, "a session has ended"
+            );
         } else {
-            info!(event = "session.end", sid, reason = why.cause(), status, stopped_by, seconds);
+            info!(event = "session.end", sid, reason, status, stopped_by, seconds, "a session has ended");
         }
     }
 
-    /// The session has lost its child: sees it out and starts another, after a pause if it was not the first.
+    /// The session has lost its child: ends it and starts another, after a pause if it was not the first.
     async fn respawn(self: Arc<Self>, lost: Lost<Receiver>) -> Option<Pipes<Sender, Receiver>> {
-        let sid = self.session.id().short();
+        let (id, sid) = (self.session.id(), self.session.id().short());
         let Lost { why, stdout, count } = lost;
+        self.sessions.lock().note(id, State::Restarting, None);
         // A task of its own: it must be done even if the session ends meanwhile.
-        let supervisor = Arc::clone(&self);
-        let left = tokio::spawn(async move { supervisor.terminate(stdout).await }).await;
-        let (status, stopped_by) = left.ok().flatten().unwrap_or_default();
+        let this = Arc::clone(&self);
+        let gone = tokio::spawn(async move { this.terminate(stdout).await }).await;
+        let (status, stopped_by) = described(gone.ok().flatten());
         let pause = if count > 1 { backoff(count - 1) } else { Duration::ZERO };
         warn!(
             event = "child.lost",
@@ -81,25 +92,27 @@ impl Supervisor {
             stopped_by = &*stopped_by,
             count,
             ?pause,
-            "its session goes on with another one"
+            "a session has lost its child and goes on with another one"
         );
         sleep(pause).await;
         for refused in 1..=MAX_REFUSED {
-            let start = self.sessions.starts.start().await?;
+            let permit = self.sessions.starts.acquire().await?;
             if !self.sessions.is_taking() {
                 return None;
             }
             let name = Arc::new(OnceLock::from(sid.to_owned()));
             match self.sessions.spawn(&self.environment, name) {
                 Ok(child) => {
-                    info!(event = "child.respawned", sid, pid = child.process.pid());
+                    let pid = child.process.pid();
+                    info!(event = "child.respawned", sid, pid, "a session has another child");
+                    self.sessions.lock().note(id, State::Restarting, Some(child.process.tag().clone()));
                     self.set_current(child.process.clone());
                     let pipes = pipes(child);
-                    tokio::spawn(give_back(start, Arc::clone(&pipes.greeted)));
+                    tokio::spawn(give_back(permit, Arc::clone(&pipes.greeted)));
                     return Some(pipes);
                 }
                 Err(error) => {
-                    warn!(event = "child.spawn_failed", sid, %error);
+                    warn!(event = "child.spawn_failed", sid, %error, "a child cannot be started");
                     sleep(backoff(refused)).await;
                 }
             }
@@ -111,25 +124,33 @@ impl Supervisor {
         *sync::lock(&self.process) = Some(process);
     }
 
-    /// Sees the present child out, if there is one: its status and what made it go.
-    async fn terminate(&self, stdout: Option<Receiver>) -> Option<(String, String)> {
+    /// Ends the present child, if there is one.
+    async fn terminate(&self, stdout: Option<Receiver>) -> Option<Gone> {
         let process = sync::lock(&self.process).take()?;
         let stopped_by = self.sessions.terminate(process.clone(), stdout).await;
         let status = process.exit.status().unwrap_or(ExitStatus::Unknown);
-        Some((status.to_string(), stopped_by.to_string()))
+        Some(Gone { status, stopped_by })
+    }
+}
+
+/// As the log has it.
+fn described(gone: Option<Gone>) -> (String, String) {
+    match gone {
+        Some(Gone { status, stopped_by }) => (status.to_string(), stopped_by.to_string()),
+        None => ("no child".to_owned(), "none".to_owned()),
     }
 }
 
 /// A child that comes in the place of another is starting until it has answered, or is lost, or had its time.
-async fn give_back(start: StartPermit, greeted: Arc<Notify>) {
+async fn give_back(permit: StartPermit, greeted: Arc<Notify>) {
     let _ = tokio::time::timeout(MAX_START, greeted.notified()).await;
-    drop(start);
+    drop(permit);
 }
 
 /// What may be behind an end.
 fn hint(why: End) -> Option<&'static str> {
     match why {
-        // Nobody but the kernel kills a child that we have not asked to leave.
+        // A child that was not asked to leave is killed by the kernel and nothing else.
         End::Exited(ExitStatus::Signal("SIGKILL")) => Some("out of memory? see the container's memory limit"),
         End::InitTimeout(_) => Some("see --init-timeout, and --warm for servers that start slowly"),
         _ => None,
@@ -142,58 +163,4 @@ fn pipes(child: Child<()>) -> Pipes<Sender, Receiver> {
     let mut exit = process.exit;
     let exit = Box::pin(async move { exit.wait().await });
     Pipes { stdin, stdout, exit, greeted: Arc::default() }
-}
-
-impl Sessions {
-    /// Sees a process out whose stdin has been closed, and then whatever it left running.
-    pub(super) async fn terminate(&self, mut process: Process, stdout: Option<Receiver>) -> Termination {
-        let mut draining = self.draining.subscribe();
-        let leave = async {
-            let stopping = *draining.borrow_and_update();
-            if !stopping {
-                tokio::select! {
-                    stopped_by = process.terminate(self.config.stop_grace) => return stopped_by,
-                    _ = draining.changed() => {} // the bridge has less patience now than the session had
-                }
-            }
-            process.terminate(self.config.shutdown_grace).await
-        };
-        // A child that still writes while it leaves must not die of a closed pipe.
-        let read_on = async {
-            if let Some(mut stdout) = stdout {
-                let _ = copy(&mut stdout, &mut sink()).await;
-            }
-            std::future::pending::<Termination>().await
-        };
-        let stopped_by = tokio::select! {
-            stopped_by = leave => stopped_by,
-            never = read_on => never,
-        };
-        process.kill_leftovers(&self.reaper).await;
-        self.lock().processes.remove(&process.pid());
-        stopped_by
-    }
-
-    /// Whether a session that ended so failed to start.
-    pub(super) fn note_start(&self, ended: Option<End>) {
-        match ended {
-            None => self.starts.succeeded(),
-            // A server that answers with an error runs; one that was not waited for may.
-            Some(End::Exited(_) | End::StdoutClosed | End::StdinClosed | End::InitTimeout(_)) => {
-                self.note_crash()
-            }
-            Some(_) => {}
-        }
-    }
-
-    /// A child ended before it was of use.
-    pub(super) fn note_crash(&self) {
-        if let Some(pause) = self.starts.failed() {
-            warn!(
-                event = "child.crash_loop",
-                ?pause,
-                "every server fails at its start; none is started meanwhile"
-            );
-        }
-    }
 }
