@@ -1,4 +1,4 @@
-//! One process in a process group of its own: its pipes, its environment, how it is asked to leave and what it leaves.
+//! One process in a process group of its own, and its pipes.
 //!
 //! StartLimit happens on the main thread and nowhere else: the kernel sends a child its parent-death signal when the
 //! *thread* that spawned it ends (prctl(2), PR_SET_PDEATHSIG), and the main thread ends with the program.
@@ -18,9 +18,11 @@ use tracing::debug;
 use crate::reaper::Reaper;
 
 mod command;
+mod leftovers;
 mod process;
 
 pub use command::{Command, EnvPolicy, Tag, Unrunnable};
+pub use leftovers::Leftovers;
 pub use process::{Process, TERM_GRACE, Termination};
 
 use command::TAG_VARIABLE;
@@ -28,10 +30,10 @@ use command::TAG_VARIABLE;
 /// Added to the child's `oom_score_adj`: when memory runs out, one session should die and not the bridge.
 const OOM_SCORE_ADJ: &[u8] = b"300";
 
-/// A running process and its three pipes, less those that somebody has taken.
+/// A running process and its three pipes, less those that have been taken.
 #[derive(Debug)]
 pub struct Child<E = Receiver> {
-    /// Who it is.
+    /// The process.
     pub process: Process,
     /// Its stdin.
     pub stdin: Sender,
@@ -124,8 +126,8 @@ fn prepare(command: &mut std::process::Command) {
                 libc::write(score, OOM_SCORE_ADJ.as_ptr().cast(), OOM_SCORE_ADJ.len());
                 libc::close(score);
             }
-            // What the bridge itself inherited without CLOEXEC is none of the child's business. Marked and not
-            // closed: std reports a failed exec through a pipe of its own.
+            // The child gets no descriptor that the bridge itself inherited without CLOEXEC. Marked and not closed: std
+            // reports a failed exec through a pipe of its own.
             libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC.cast_signed());
             Ok(())
         });

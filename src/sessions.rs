@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tracing::info;
 
-use crate::child::{Child, Command, Process, Termination};
+use crate::child::{Child, Command, Leftovers, Process, Termination};
 use crate::memory;
 use crate::proto::ids::SessionId;
 use crate::proto::message::Message;
@@ -121,6 +121,7 @@ pub struct Sessions {
     config: Config,
     command: Command,
     reaper: Reaper,
+    leftovers: Leftovers,
     seats: Seats,
     starts: StartLimit,
     pool: WarmPool,
@@ -140,6 +141,7 @@ impl Sessions {
             draining: watch::Sender::new(false),
             registry: Mutex::default(),
             key_locks: KeyLocks::default(),
+            leftovers: Leftovers::new(reaper.clone()),
             config,
             command,
             reaper,
@@ -364,7 +366,7 @@ impl Sessions {
 
     /// Kills what a child that has ended left running, and forgets the child.
     async fn clear(&self, process: &Process) {
-        process.kill_leftovers(&self.reaper).await;
+        self.leftovers.kill(process).await;
         self.lock().remove_child(process.tag());
     }
 

@@ -1,5 +1,6 @@
 //! What to run: the program, found as execvp(3) finds it, its environment, and the tag that its processes carry.
 
+use std::borrow::Borrow;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::fs::PermissionsExt;
@@ -18,7 +19,7 @@ pub struct Command {
     pub arguments: Vec<OsString>,
     /// The working directory; `None`: the bridge's own.
     pub directory: Option<PathBuf>,
-    /// The whole environment, less what single children get in addition.
+    /// The environment of every child; single ones get more.
     pub environment: Vec<(OsString, OsString)>,
     pub(super) tags: Arc<Tags>,
 }
@@ -28,14 +29,14 @@ pub struct Command {
 pub struct EnvPolicy {
     /// The variables it inherits if they are there; `None`: all, less what is the bridge's own.
     pub only: Option<Vec<OsString>>,
-    /// The variables it does not inherit: a client may give them, and where one does not they are not set.
+    /// The variables it does not inherit: they are set only where a client gives them.
     pub never: Vec<OsString>,
     /// Variables to set.
     pub set: Vec<(OsString, OsString)>,
 }
 
 impl EnvPolicy {
-    /// What every program expects to find, and no secret is kept in: what the SDKs' own clients give to a server.
+    /// The variables that every program expects and that hold no secret: what the SDKs' own clients give to a server.
     pub const MINIMAL: [&str; 6] = ["HOME", "LOGNAME", "PATH", "SHELL", "TERM", "USER"];
 
     fn of_child(self) -> Vec<(OsString, OsString)> {
@@ -74,6 +75,12 @@ impl fmt::Display for Tag {
     }
 }
 
+impl Borrow<str> for Tag {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 impl AsRef<OsStr> for Tag {
     fn as_ref(&self) -> &OsStr {
         OsStr::new(&*self.0)
@@ -89,7 +96,7 @@ pub(super) struct Tags {
 
 impl Tags {
     fn new() -> Arc<Self> {
-        // Without random numbers two bridges in one container might share a name; they do not see each other's orphans.
+        // Without random numbers two bridges in one container might use the same tags; neither sees the other's orphans.
         Arc::new(Self { bridge: getrandom::u64().unwrap_or_default(), last: AtomicU64::new(0) })
     }
 
@@ -103,19 +110,19 @@ impl Tags {
 pub enum Unrunnable {
     /// There is no such file.
     NotFound {
-        /// As it was written.
+        /// The command as the operator wrote it.
         name: OsString,
-        /// Where it was looked for.
+        /// The value of PATH that was searched.
         path: String,
     },
-    /// There is, but it may not be executed.
+    /// The file is there and may not be executed.
     NotExecutable {
-        /// As it was written.
+        /// The command as the operator wrote it.
         name: OsString,
     },
-    /// The working directory is none.
+    /// The working directory is not a directory.
     NoDirectory {
-        /// As it was written.
+        /// The directory as the operator wrote it.
         directory: PathBuf,
     },
 }
@@ -151,8 +158,8 @@ fn resolve(name: &OsStr, path: &str) -> Result<PathBuf, Unrunnable> {
     Err(why)
 }
 
-/// Whether a variable is the bridge's own: its settings are none of the server's business, nor is what a service manager
-/// says to the bridge. sd_notify(3) and sd_listen_fds(3) are for the process they were given to.
+/// Whether a variable is for the bridge and not for its children: its settings, and what a service manager has given to it
+/// and to no other process (sd_notify(3), sd_listen_fds(3)).
 fn is_ours(name: &OsStr) -> bool {
     let name = name.as_encoded_bytes();
     name.starts_with(b"MCP_BRIDGE_")
