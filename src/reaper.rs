@@ -17,6 +17,7 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::yield_now;
 use tracing::{debug, warn};
 
 use crate::exit_status::ExitStatus;
@@ -24,6 +25,9 @@ use crate::sync;
 
 /// How often ended processes are looked for without SIGCHLD: an end that was missed would keep its session for ever.
 const SAFETY_NET: Duration = Duration::from_secs(1);
+
+/// How many processes are reaped in one turn of the loop: a thousand that end at once must not stop the sessions.
+const PER_TURN: usize = 64;
 
 /// How many times, and how far apart, what is left when the program ends is killed.
 const ORPHAN_ROUNDS: u32 = 20;
@@ -76,7 +80,9 @@ impl Reaper {
         tokio::spawn(async move {
             loop {
                 let _ = tokio::time::timeout(SAFETY_NET, child_ended.recv()).await;
-                task.reap();
+                while task.reap_some() {
+                    yield_now().await;
+                }
             }
         });
         Ok(reaper)
@@ -90,9 +96,10 @@ impl Reaper {
         ExitWatch(receiver)
     }
 
-    /// Reaps everything that has ended. Signals coalesce, so one of them may stand for many ends.
-    pub fn reap(&self) {
-        loop {
+    /// Reaps what has ended, at most [`PER_TURN`] processes; returns whether there may be more. Signals coalesce, so one
+    /// of them may stand for many ends.
+    fn reap_some(&self) -> bool {
+        for _ in 0..PER_TURN {
             // Looked at first and taken afterwards: while the process is a zombie its pid, and with it the number of
             // its process group, cannot be given to another.
             let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
@@ -103,7 +110,7 @@ impl Reaper {
                 Err(Errno::EINVAL) => self.ended_without_a_name(flags),
                 Err(_) => None, // ECHILD: there is no child at all
             };
-            let Some(pid) = pid else { return };
+            let Some(pid) = pid else { return false };
             let adopted = self.lock().remove(&pid);
             if adopted.is_some() {
                 // What the child left running in its own group goes with it.
@@ -124,6 +131,7 @@ impl Reaper {
                 }
             }
         }
+        true
     }
 
     /// The process that waitid(2) has just reported and nix could not describe.
@@ -144,7 +152,7 @@ impl Reaper {
     pub fn kill_orphans(&self) {
         // Killing a parent makes its children ours, so one look is not enough; the bound is for what will not die.
         for _ in 0..ORPHAN_ROUNDS {
-            self.reap();
+            while self.reap_some() {}
             let children = self.children();
             if children.is_empty() {
                 return;

@@ -40,6 +40,11 @@ const IN: &str = "REAPER_TEST_IN";
 
 const BODY: &str = "a_thousand_children";
 
+/// What runs beside the ends of so many children, and how many of these it may have to wait for in one turn.
+const STORM: &str = "three_hundred_ends_at_once";
+const ENDS: usize = 300;
+const ENDS_PER_TURN: usize = 64;
+
 // ---------------------------------------------------------------------------------------------- a thousand children
 
 #[test]
@@ -58,9 +63,50 @@ fn process_1_delivers_a_thousand_statuses_and_leaves_no_zombie_and_no_open_file(
 /// The reaper reaps for its whole process, and to be a subreaper is a matter of the whole process too: neither may be
 /// shared with other tests.
 fn body(role: &str, scratch: &Scratch) -> process::Command {
-    let mut body = process::Command::new(env::current_exe().unwrap());
-    body.args(["--exact", "--ignored", "--nocapture", BODY]).env(AS, role).env(IN, scratch.path(""));
+    let mut body = alone(BODY);
+    body.env(AS, role).env(IN, scratch.path(""));
     body
+}
+
+fn alone(test: &str) -> process::Command {
+    let mut command = process::Command::new(env::current_exe().unwrap());
+    command.args(["--exact", "--ignored", "--nocapture", test]).env(AS, test);
+    command
+}
+
+#[test]
+fn many_ends_at_once_leave_all_others_their_turns() {
+    assert_body_passes(alone(STORM));
+}
+
+#[test]
+#[ignore = "the body of the claim above, which starts it in a process of its own"]
+fn three_hundred_ends_at_once() {
+    if env::var(AS).is_ok_and(|test| test == STORM) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(storm());
+    }
+}
+
+async fn storm() {
+    let reaper = Reaper::start().unwrap();
+    let exits = command("true", &[]);
+    let children: Vec<_> = (0..ENDS).map(|_| exits.spawn(&[], &reaper).unwrap().process.exit).collect();
+    // The reaper cannot run before this test gives way.
+    eventually("all of them have ended", || {
+        proc::children(process::id()).iter().all(|child| child.state == 'Z')
+    });
+    let reaped = || children.iter().filter(|exit| exit.status().is_some()).count();
+    assert_eq!(reaped(), 0);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let (mut before, mut most) = (0, 0);
+    while before < ENDS {
+        assert!(Instant::now() < deadline, "{before} of them are reaped");
+        tokio::task::yield_now().await;
+        most = most.max(reaped() - before);
+        before = reaped();
+    }
+    assert!(most <= ENDS_PER_TURN, "{most} were reaped in one turn");
 }
 
 #[track_caller]
