@@ -317,7 +317,7 @@ fn sigusr1_logs_the_state_of_the_bridge_and_of_each_session_and_changes_nothing(
     for (name, value) in [("sessions", 3), ("leaving", 0), ("waiting", 0), ("warm", 0), ("processes", 3)] {
         assert_eq!(field(&line, name), value, "{name}: {line}");
     }
-    assert!(line.contains("ready=true"), "{line}");
+    assert!(line.contains("ready=true") && line.contains("max_sessions=64"), "{line}");
     let of = |session: &Session, wanted: &dyn Fn(&str) -> bool| {
         let sid = format!("sid=\"{}\"", &session.id[..8]);
         let is_it = |line: &str| line.contains(r#"event="session.state""#) && line.contains(&sid);
@@ -327,7 +327,10 @@ fn sigusr1_logs_the_state_of_the_bridge_and_of_each_session_and_changes_nothing(
         let line = of(session, &|_| true);
         assert_eq!(field(&line, "in_flight"), in_flight, "{line}");
         assert!(stdin.contains(&field(&line, "stdin_queue")), "{line}");
+        assert!(line.contains(r#"state="open""#) && line.contains("keyed=false"), "{line}");
     }
+    let pid = idle.look("pids")["pid"].as_u64();
+    assert_eq!(Some(field(&of(&idle, &|_| true), "pid")), pid, "its child");
     assert_eq!(calls.iter_mut().map(|call| text_of(&call.answer())).collect::<Vec<_>>(), ["slept", "slept"]);
     bridge.signal(Signal::SIGUSR1);
     of(&idle, &|line| field(line, "idle") >= 2);

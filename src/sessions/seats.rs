@@ -1,4 +1,4 @@
-//! Places for sessions: who waits for one, and which session is evicted for it.
+//! Places for sessions: how many clients wait for one, and which session is evicted for it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

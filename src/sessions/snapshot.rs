@@ -50,7 +50,7 @@ pub struct SessionSnapshot {
     pub pid: Option<i32>,
     /// How long ago it started.
     pub age: Duration,
-    /// For how long nothing has been in flight and nobody has listened; `None` while that is not so.
+    /// For how long nothing has been in flight and no client has listened; `None` while that is not so.
     pub idle: Option<Duration>,
     /// Requests without an answer.
     pub in_flight: usize,
