@@ -77,9 +77,9 @@ fn metadata(options: &Options) -> Result<Option<Metadata>, String> {
 }
 
 fn command(options: &Options) -> Result<Command, Unrunnable> {
-    let minimal = child::Environment::MINIMAL.into_iter().map(Into::into);
+    let minimal = child::EnvPolicy::MINIMAL.into_iter().map(Into::into);
     let passed = options.pass_env.iter().map(Into::into);
-    let environment = child::Environment {
+    let environment = child::EnvPolicy {
         only: options.clean_env.then(|| minimal.chain(passed).collect()),
         never: options.env_from_header.iter().map(|(variable, _)| variable.into()).collect(),
         set: options.env.iter().map(|(name, value)| (name.into(), value.into())).collect(),
@@ -94,7 +94,7 @@ pub fn sessions_config(options: &Options) -> sessions::Config {
         replica: options.replica.clone(),
         // One child ahead of the first session by default: its client does not wait for the process to start. A child
         // whose environment depends on its client cannot be started before there is one.
-        ahead: options.warm.max(usize::from(!options.lazy && options.env_from_header.is_empty())),
+        prewarm: options.warm.max(usize::from(!options.lazy && options.env_from_header.is_empty())),
         warm: options.warm,
         evict: options.evict,
         max_starting: options.max_starting,

@@ -8,8 +8,8 @@
 //!                                                  sessions → child → reaper
 //! ```
 //!
-//! `address`, `container`, `drain`, `heap`, `log`, `open_files`, `reaper`, `secret` and `signals` are leaves: they know
-//! nothing else of the crate; `token` knows `secret`.
+//! `address`, `container`, `drain`, `exit_status`, `heap`, `log`, `open_files`, `reaper`, `secret`, `signals` and `sync` are
+//! leaves: they know nothing else of the crate but `exit_status` and `sync`; `token` knows `secret`.
 //!
 //! | module | what it knows |
 //! |---|---|
@@ -28,6 +28,8 @@
 //! | [`sessions`] | which sessions exist; seats, keys, children started ahead; starts and ends them |
 //! | [`session`] | one session: a handle, and the one loop that owns machine, pipes and readers |
 //! | [`child`] | one process in its own group: pipes, environment, the way out, what it leaves |
+//! | [`exit_status`] | how a process ended |
+//! | [`sync`] | the lock that no panic poisons |
 //! | [`reaper`] | the only `waitpid` |
 //! | [`proto`] | the protocol without I/O; [`proto::machine`] is a session as a state machine |
 //!
@@ -41,6 +43,7 @@ pub mod child;
 pub mod cli;
 pub mod container;
 pub mod drain;
+pub mod exit_status;
 pub mod heap;
 pub mod http;
 pub mod log;
@@ -54,4 +57,5 @@ pub mod session;
 pub mod sessions;
 pub mod shutdown;
 pub mod signals;
+pub mod sync;
 pub mod token;

@@ -100,7 +100,7 @@ async fn run(options: &Options, prepared: Prepared, open_files: Option<u64>) -> 
         }
     };
     let sessions = Sessions::new(assembly::sessions_config(options), command, reaper.clone());
-    match sessions.start_ahead() {
+    match sessions.prewarm() {
         Ok(()) => {}
         // It may be there for the first session.
         Err(NoSession::Spawn { error, resource: true }) => {

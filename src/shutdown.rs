@@ -53,7 +53,7 @@ pub enum Outcome {
 pub async fn requested(signals: &mut Signals, sessions: &Sessions, tokens: Option<&Tokens>) -> Signal {
     loop {
         match (signals.next().await, tokens.filter(|tokens| tokens.can_reload())) {
-            (Signal::User1, _) => sessions.dump(),
+            (Signal::User1, _) => sessions.snapshot().log(),
             (Signal::Hangup, Some(tokens)) => tokens.reload(),
             (signal, _) => return signal,
         }

@@ -6,6 +6,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// Small leaves that every room may use.
+const COMMON: &[&str] = &["crate::exit_status", "crate::sync"];
+
 /// Each room, and the words that must not occur in it.
 const WALLS: &[(&str, &[&str])] = &[
     (
@@ -35,6 +38,8 @@ const WALLS: &[(&str, &[&str])] = &[
     ("container", &["crate::", "tokio", "hyper"]),
     ("open_files", &["crate::", "tokio", "hyper"]),
     ("reaper", &["crate::"]),
+    ("exit_status", &["crate::", "tokio", "hyper", "nix::"]),
+    ("sync", &["crate::", "tokio", "hyper"]),
     ("log", &["crate::", "tokio", "hyper"]),
     ("assembly", &["serde", "jsonrpc", "std::fs", "nix::", "tokio"]),
     ("shutdown", &["serde", "jsonrpc", "hyper", "nix::", "crate::cli", "crate::server", "crate::session::"]),
@@ -77,6 +82,7 @@ const WALLS: &[(&str, &[&str])] = &[
             "crate::cli",
         ],
     ),
+    ("sessions/registry", &["tokio", "Mutex", "Instant::now", "tracing", "nix::"]),
     (
         "http",
         &[
@@ -161,8 +167,9 @@ fn no_module_names_what_it_may_not_know() {
                 continue;
             }
             for (number, line) in code(&path) {
+                let named = COMMON.iter().fold(line.clone(), |line, leaf| line.replace(leaf, ""));
                 for word in *words {
-                    if line.contains(word) {
+                    if named.contains(word) {
                         broken.push(format!("{}:{number} names {word:?}: {}", path.display(), line.trim()));
                     }
                 }
