@@ -15,33 +15,39 @@ use hyper::{Method, Request, Response, StatusCode};
 use tracing::{debug, warn};
 
 use crate::proto::ids::{ClientId, Id, SessionId};
-use crate::proto::json::{elements, is_array, value_at};
+use crate::proto::json::value_at;
 use crate::proto::machine::Refusal;
-use crate::proto::message::{Kind, Malformed, Message};
+use crate::proto::message::{Kind, Message};
 use crate::proto::version::Revision;
 use crate::secret::{Digest, Tokens};
 use crate::session::stream::{Delivery, Payload};
 use crate::session::{BodyBudget, BodyPermit, End, Posted, Session};
 use crate::sessions::{Found, NoSession, Opening, Sessions};
 
-pub mod admin;
+mod admin;
 mod answer;
-pub mod body;
-mod compat;
+mod body;
+pub mod cors;
 pub mod guard;
+pub mod head;
 mod keyed;
-pub mod reply;
+pub mod metadata;
+pub mod problem;
+pub mod response;
+pub mod sse;
+mod sse_2024;
 
-use admin::Metadata;
-use answer::{First, event_stream};
-use body::{Body, EventStream, Leave};
-use compat::Compat;
-use guard::{Accepts, MCP_PROTOCOL_VERSION, MCP_SESSION_ID, Trust};
+use admin::probes;
+use answer::First;
+use body::{Leave, parse};
+use guard::Trust;
+use head::{Accepts, MCP_PROTOCOL_VERSION, MCP_SESSION_ID};
 pub use keyed::SessionKey;
-use reply::{Problem, empty, refuse};
-
-/// How many messages a batch may have: each costs more memory than its few bytes of the body.
-const MAX_BATCH: usize = 1000;
+use metadata::Metadata;
+use problem::Problem;
+use response::{Body, empty, event_stream, refuse};
+use sse::EventStream;
+use sse_2024::Compat;
 
 /// What the endpoint offers within a session.
 const METHODS: &str = "GET, POST, DELETE, OPTIONS";
@@ -117,7 +123,7 @@ impl Http {
     /// Answers one request.
     pub async fn handle(&self, request: Request<Incoming>) -> Response<Body> {
         let (parts, body) = request.into_parts();
-        if let Some(response) = admin::answer(&parts, &self.sessions) {
+        if let Some(response) = probes::answer(&parts, &self.sessions) {
             return response;
         }
         let origin = parts.headers.get(ORIGIN).cloned();
@@ -144,7 +150,7 @@ impl Http {
             refuse(&problem, id.as_ref())
         });
         if let (true, Some(origin)) = (allowed, origin) {
-            guard::add_cors(response.headers_mut(), origin);
+            cors::add_cors(response.headers_mut(), origin);
         }
         response
     }
@@ -197,14 +203,14 @@ impl Http {
     }
 
     fn is_compat(&self, parts: &Parts) -> bool {
-        self.compat.is_some() && matches!(parts.uri.path(), compat::SSE | compat::MESSAGE)
+        self.compat.is_some() && matches!(parts.uri.path(), sse_2024::SSE | sse_2024::MESSAGE)
     }
 
     async fn compat(&self, asking: &Asking<'_>, body: Incoming) -> Result<Response<Body>, Refused> {
         let alone = |problem| (problem, None);
         let Asking { parts, caller } = asking;
         let Some(compat) = &self.compat else { return Err(alone(Problem::Path(self.config.path.clone()))) };
-        if parts.uri.path() == compat::SSE {
+        if parts.uri.path() == sse_2024::SSE {
             return compat.open(parts, *caller, &self.sessions, self.config.keep_alive).map_err(alone);
         }
         if parts.method != Method::POST {
@@ -212,9 +218,9 @@ impl Http {
         }
         guard::check_body_head(&parts.headers, self.config.max_body).map_err(alone)?;
         let (session, connection) = compat.find(parts, *caller).map_err(alone)?;
-        let environment = guard::environment(&parts.headers, &self.config.env_from_header);
+        let environment = head::environment(&parts.headers, &self.config.env_from_header);
         let (body, room) = self.read(body, session.as_ref()).await?;
-        compat::post(&connection, body, room, environment, &self.sessions).await
+        sse_2024::post(&connection, body, room, environment, &self.sessions).await
     }
 
     async fn read(
@@ -229,12 +235,12 @@ impl Http {
 
     async fn post(&self, asking: &Asking<'_>, body: Incoming) -> Result<Response<Body>, Refused> {
         let headers = &asking.parts.headers;
-        let accepts = guard::accepts(headers);
+        let accepts = head::accepts(headers);
         if !accepts.json && !accepts.stream {
             return Err((Problem::NotAcceptable, None));
         }
         guard::check_body_head(headers, self.config.max_body).map_err(|problem| (problem, None))?;
-        let named = guard::session_id(headers).map_err(|problem| (problem, None))?;
+        let named = head::session_id(headers).map_err(|problem| (problem, None))?;
         let keyed = match named {
             None => self.keyed(asking).map_err(|problem| (problem, None))?,
             Some(_) => None,
@@ -279,7 +285,7 @@ impl Http {
         accepts: Accepts,
     ) -> Result<Response<Body>, Refused> {
         let id = request_id(&posted);
-        guard::check_version(headers, session.negotiated()).map_err(|problem| (problem, id.clone()))?;
+        head::check_version(headers, session.negotiated()).map_err(|problem| (problem, id.clone()))?;
         if let Posted::One(message) = &posted
             && !session.is_shared()
             && message.kind() == Kind::Request
@@ -310,7 +316,7 @@ impl Http {
                 (false, _) => Err((Problem::SessionRequired, id)),
             };
         }
-        let environment = guard::environment(&asking.parts.headers, &self.config.env_from_header);
+        let environment = head::environment(&asking.parts.headers, &self.config.env_from_header);
         let opening = Opening {
             initialize: message,
             streams: accepts.stream,
@@ -341,13 +347,13 @@ impl Http {
 
     async fn get(&self, asking: &Asking<'_>) -> Result<Response<Body>, Problem> {
         let headers = &asking.parts.headers;
-        let named = guard::session_id(headers)?.ok_or(Problem::Method(METHODS_ALONE))?;
-        if !guard::accepts(headers).stream {
+        let named = head::session_id(headers)?.ok_or(Problem::Method(METHODS_ALONE))?;
+        if !head::accepts(headers).stream {
             return Err(Problem::NotAcceptableForGet);
         }
         let session = self.find(named, asking.caller)?;
-        guard::check_version(headers, session.negotiated())?;
-        let after = guard::last_event_id(headers)?;
+        head::check_version(headers, session.negotiated())?;
+        let after = head::last_event_id(headers)?;
         let reader = session.listen(after).await.map_err(|end| Problem::SessionNotFound(Some(end)))?;
         match reader.next().await {
             Some(Delivery::Accepted) => {}
@@ -362,9 +368,9 @@ impl Http {
 
     fn delete(&self, asking: &Asking<'_>) -> Result<Response<Body>, Problem> {
         let headers = &asking.parts.headers;
-        let named = guard::session_id(headers)?.ok_or(Problem::Method(METHODS_ALONE))?;
+        let named = head::session_id(headers)?.ok_or(Problem::Method(METHODS_ALONE))?;
         let session = self.find(named, asking.caller)?;
-        guard::check_version(headers, session.negotiated())?;
+        head::check_version(headers, session.negotiated())?;
         self.sessions.end(&session, End::Deleted);
         Ok(empty(StatusCode::NO_CONTENT))
     }
@@ -396,40 +402,6 @@ impl Drop for Unclaimed<'_> {
             self.sessions.end(session, End::Unclaimed);
         }
     }
-}
-
-/// Reads what was posted: one message, or a batch where the session's revision has them.
-fn parse(body: &Bytes, session: Option<&Session>) -> Result<Posted, Refused> {
-    if !is_array(body) {
-        return parse_one(body.clone()).map(Posted::One);
-    }
-    let text = std::str::from_utf8(body).map_err(|_| (Problem::Parse, None))?;
-    let elements = elements(text).ok_or((Problem::Parse, None))?;
-    let revision = session.and_then(Session::revision);
-    if !revision.is_some_and(Revision::batches) {
-        return Err((Problem::Batch(revision), None));
-    }
-    if elements.is_empty() {
-        return Err((Problem::Invalid("an empty batch"), None));
-    }
-    if elements.len() > MAX_BATCH {
-        return Err((Problem::Invalid("a batch of more than 1000 messages"), None));
-    }
-    let messages = elements
-        .into_iter()
-        .map(|element| parse_one(body.slice_ref(element.as_bytes())))
-        .collect::<Result<Vec<_>, _>>()?;
-    if messages.iter().any(|message| message.method() == "initialize") {
-        return Err((Problem::Invalid("initialize must not be part of a batch"), None)); // 2025-03-26 `basic/lifecycle`
-    }
-    Ok(Posted::Batch(messages))
-}
-
-fn parse_one(text: Bytes) -> Result<Message, Refused> {
-    Message::parse(text).map_err(|malformed| match malformed {
-        Malformed::Parse => (Problem::Parse, None),
-        Malformed::Invalid(id, why) => (Problem::Invalid(why), id),
-    })
 }
 
 fn request_id(posted: &Posted) -> Option<Id> {
@@ -468,7 +440,7 @@ fn options(headers: &HeaderMap) -> Response<Body> {
     let mut response = empty(StatusCode::NO_CONTENT);
     response.headers_mut().insert(ALLOW, HeaderValue::from_static(METHODS));
     if headers.contains_key(ORIGIN) {
-        guard::add_preflight(response.headers_mut(), headers);
+        cors::add_preflight(response.headers_mut(), headers);
     }
     response
 }

@@ -18,7 +18,7 @@
 //! | [`log`] | lines to stderr that nobody has to read |
 //! | [`secret`] | tokens and digests: what is compared and never shown |
 //! | [`memory`] | free memory goes back to the system |
-//! | [`http`] | which request means what; [`http::reply`] is the one table of refusals |
+//! | [`http`] | which request means what; [`http::problem`] is the one table of refusals |
 //! | [`sessions`] | which sessions exist; seats, keys, children started ahead; starts and ends them |
 //! | [`session`] | one session: a handle, and the one loop that owns machine, pipes and readers |
 //! | [`child`] | one process in its own group: pipes, environment, the way out, what it leaves |

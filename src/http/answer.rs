@@ -1,13 +1,14 @@
 //! The forms of an answer: whole as JSON if it comes soon, a stream of events if it does not.
 
 use bytes::Bytes;
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::header::HeaderValue;
 use hyper::{Response, StatusCode};
 use tokio::time::{Instant, timeout_at};
 
-use super::body::{Body, EventStream};
-use super::guard::Accepts;
-use super::reply::{self, Problem, empty, json};
+use super::head::Accepts;
+use super::problem::Problem;
+use super::response::{Body, MCP_BRIDGE_ERROR, empty, event_stream, json};
+use super::sse::EventStream;
 use super::{Http, Refused};
 use crate::proto::ids::{EventId, Id};
 use crate::proto::version::Revision;
@@ -129,18 +130,7 @@ fn whole(events: Vec<Event>) -> Response<Body> {
     };
     let mut response = json(StatusCode::OK, body);
     if let Some(reason) = reason {
-        response.headers_mut().insert(reply::MCP_BRIDGE_ERROR, HeaderValue::from_static(reason));
+        response.headers_mut().insert(MCP_BRIDGE_ERROR, HeaderValue::from_static(reason));
     }
-    response
-}
-
-/// An answer that is a stream of events. Nothing in between may hold it back or change it.
-pub(super) fn event_stream(events: Body) -> Response<Body> {
-    let mut response = empty(StatusCode::OK);
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
-    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
-    *response.body_mut() = events;
     response
 }

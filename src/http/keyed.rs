@@ -4,9 +4,10 @@ use std::ffi::OsString;
 
 use hyper::header::{HeaderMap, HeaderName};
 
-use super::guard::{self, MCP_PROTOCOL_VERSION};
-use super::reply::Problem;
-use super::{Asking, Http, Refused, no_session, parse_one};
+use super::body::parse_one;
+use super::head::{self, MCP_PROTOCOL_VERSION};
+use super::problem::Problem;
+use super::{Asking, Http, Refused, no_session};
 use crate::proto::json::value_at;
 use crate::proto::message::Message;
 use crate::proto::version::Revision;
@@ -74,7 +75,7 @@ impl Http {
                 Some(value.as_bytes())
             }
         };
-        let environment = guard::environment(headers, &self.config.env_from_header)?;
+        let environment = head::environment(headers, &self.config.env_from_header)?;
         // Whoever comes with another token or another value for the child's environment is somebody else.
         let caller = asking.caller.as_ref().map(Digest::as_bytes);
         let variables =

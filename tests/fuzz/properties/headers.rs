@@ -4,7 +4,8 @@ use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Request, StatusCode, Version};
 use mcp_bridge::http::guard::{self, Trust};
-use mcp_bridge::http::reply::Problem;
+use mcp_bridge::http::problem::Problem;
+use mcp_bridge::http::{cors, head};
 use mcp_bridge::proto::version::Revision;
 use serde_json::Value;
 
@@ -28,7 +29,7 @@ pub fn headers(data: &[u8]) {
     session(&head.headers);
     version(&head.headers);
     preflight(&head.headers);
-    refused(guard::last_event_id(&head.headers));
+    refused(head::last_event_id(&head.headers));
 }
 
 /// A head as it stands on the wire, without what no HTTP parser lets pass.
@@ -150,19 +151,19 @@ fn host(trust: &Trust, head: &Parts) {
 }
 
 fn accept(headers: &HeaderMap) {
-    let accepts = guard::accepts(headers);
+    let accepts = head::accepts(headers);
     let values = values(headers, "accept");
     let mut joined = HeaderMap::new();
     let text: Vec<&str> = headers.get_all("accept").iter().filter_map(|value| value.to_str().ok()).collect();
     if !values.is_empty() {
         joined.insert("accept", HeaderValue::from_str(&text.join(",")).unwrap());
     }
-    assert_eq!(guard::accepts(&joined), accepts, "RFC 9110 §5.3: several lines are one list");
+    assert_eq!(head::accepts(&joined), accepts, "RFC 9110 §5.3: several lines are one list");
     let lower = text.join(",").to_ascii_lowercase();
     assert!(values.is_empty() || !accepts.json || lower.contains("application/") || lower.contains("*/*"));
     assert!(values.is_empty() || !accepts.stream || lower.contains("text/") || lower.contains("*/*"));
     joined.append("accept", HeaderValue::from_static("text/event-stream, application/json"));
-    let both = guard::accepts(&joined);
+    let both = head::accepts(&joined);
     assert!(both.json && both.stream, "what is named last and whole is taken");
 }
 
@@ -184,7 +185,7 @@ fn body(headers: &HeaderMap) {
 }
 
 fn session(headers: &HeaderMap) {
-    let session = refused(guard::session_id(headers));
+    let session = refused(head::session_id(headers));
     let values = values(headers, "mcp-session-id");
     let [value] = values[..] else {
         return assert_eq!(session.is_some(), values.is_empty(), "one session at most");
@@ -205,16 +206,16 @@ fn session(headers: &HeaderMap) {
 fn version(headers: &HeaderMap) {
     let known = |value: &[u8]| Revision::ALL.iter().any(|revision| revision.as_str().as_bytes() == value);
     let values = values(headers, "mcp-protocol-version");
-    let passed = refused(guard::check_version(headers, None)).is_some();
+    let passed = refused(head::check_version(headers, None)).is_some();
     assert_eq!(passed, values.iter().all(|value| known(value)));
-    let passed = refused(guard::check_version(headers, Some(NEGOTIATED))).is_some();
+    let passed = refused(head::check_version(headers, Some(NEGOTIATED))).is_some();
     assert_eq!(passed, values.iter().all(|value| known(value) || *value == NEGOTIATED.as_bytes()));
 }
 
 fn preflight(requested: &HeaderMap) {
     let allowed = |requested: &HeaderMap| {
         let mut headers = HeaderMap::new();
-        guard::add_preflight(&mut headers, requested);
+        cors::add_preflight(&mut headers, requested);
         let allowed = headers["access-control-allow-headers"].to_str().expect("ASCII").to_owned();
         allowed.split(',').map(|name| name.trim().to_ascii_lowercase()).collect::<Vec<_>>()
     };

@@ -13,10 +13,11 @@ use hyper::{Method, Response, StatusCode};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
-use super::answer::event_stream;
-use super::body::{Body, Joined, MergedStream};
-use super::reply::{Problem, empty};
-use super::{Refused, no_session, parse_one};
+use super::body::parse_one;
+use super::problem::Problem;
+use super::response::{Body, empty, event_stream};
+use super::sse::{Joined, MergedStream};
+use super::{Refused, no_session};
 use crate::proto::ids::{ClientId, SessionId};
 use crate::proto::machine::Refusal;
 use crate::proto::message::{Kind, Message};
@@ -77,7 +78,7 @@ impl Compat {
         if parts.method != Method::GET {
             return Err(Problem::Method("GET"));
         }
-        if !super::guard::accepts(&parts.headers).stream {
+        if !super::head::accepts(&parts.headers).stream {
             return Err(Problem::NotAcceptableForGet);
         }
         if !sessions.is_taking() {

@@ -8,22 +8,12 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
-};
-use hyper::{Response, StatusCode};
+use hyper::StatusCode;
 
-use super::body::Body;
 use crate::proto::ids::Id;
 use crate::proto::machine::Refusal;
 use crate::proto::version::Revision;
 use crate::session::{End, ExitStatus, Fault};
-
-/// Where the reason token stands.
-pub const MCP_BRIDGE_ERROR: HeaderName = HeaderName::from_static("mcp-bridge-error");
-
-const NOSNIFF: (HeaderName, HeaderValue) =
-    (HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
 
 const PARSE_ERROR: i32 = -32700;
 const INVALID_REQUEST: i32 = -32600;
@@ -325,7 +315,7 @@ impl Problem {
     }
 
     /// After how many seconds it may be worth another try.
-    fn retry_after(&self) -> Option<u64> {
+    pub fn retry_after(&self) -> Option<u64> {
         match self {
             Self::Full(_) => Some(5),
             Self::Draining | Self::Spawn { .. } => Some(1),
@@ -335,12 +325,12 @@ impl Problem {
     }
 
     /// What a client without a token must be told (RFC 6750 §3, RFC 9728 §5.1).
-    fn challenge(&self) -> Option<HeaderValue> {
+    pub fn challenge(&self) -> Option<String> {
         let Self::Unauthorized { given, metadata } = self else { return None };
         let error = given.then(|| "error=\"invalid_token\"".to_owned());
         let metadata = metadata.as_ref().map(|url| format!("resource_metadata=\"{url}\""));
         let parameters: Vec<_> = error.into_iter().chain(metadata).collect();
-        HeaderValue::from_str(format!("Bearer {}", parameters.join(", ")).trim_end()).ok()
+        Some(format!("Bearer {}", parameters.join(", ")).trim_end().to_owned())
     }
 }
 
@@ -422,42 +412,6 @@ impl Row {
         text.push_str("}}}");
         text.into()
     }
-}
-
-/// The whole answer to a request that is refused.
-pub fn refuse(problem: &Problem, id: Option<&Id>) -> Response<Body> {
-    let row = problem.row();
-    let mut response = json(row.status, row.json(id));
-    let headers = response.headers_mut();
-    headers.insert(MCP_BRIDGE_ERROR, HeaderValue::from_static(row.reason));
-    if let Problem::Method(allowed) = problem {
-        headers.insert(ALLOW, HeaderValue::from_static(allowed));
-    }
-    if let Some(seconds) = problem.retry_after() {
-        headers.insert(RETRY_AFTER, seconds.into());
-    }
-    if let Some(challenge) = problem.challenge() {
-        headers.insert(WWW_AUTHENTICATE, challenge);
-    }
-    response
-}
-
-/// A JSON answer.
-pub fn json(status: StatusCode, body: Bytes) -> Response<Body> {
-    let mut response = empty(status);
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    *response.body_mut() = Body::full(body);
-    response
-}
-
-/// An answer without a body.
-pub fn empty(status: StatusCode) -> Response<Body> {
-    let mut response = Response::new(Body::Empty);
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(NOSNIFF.0, NOSNIFF.1);
-    response
 }
 
 #[cfg(test)]
