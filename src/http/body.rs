@@ -7,8 +7,8 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
 use tokio::time::timeout;
 
-use super::Refused;
 use super::problem::Problem;
+use super::response::Rejection;
 use crate::proto::json::{elements, is_array};
 use crate::proto::message::{Malformed, Message};
 use crate::proto::version::Revision;
@@ -21,9 +21,39 @@ const MAX_BATCH: usize = 1000;
 /// up to this length at all: most are `initialize`, and must not wait for somebody else's slow megabytes.
 const SMALL: usize = 64 * 1024;
 
+/// What holds for all bodies.
+#[derive(Debug)]
+pub(super) struct Bodies {
+    /// The longest body, in bytes.
+    pub(super) max: usize,
+    timeout: Duration,
+    /// For bodies that name no session.
+    anonymous: BodyBudget,
+}
+
+impl Bodies {
+    /// `max`: the longest body, in bytes; `timeout`: how long one may take.
+    pub(super) fn new(max: usize, timeout: Duration) -> Self {
+        Self { max, timeout, anonymous: BodyBudget::new(max) }
+    }
+
+    /// Reads a body, with leave to hold it: of the session that it is for, where there is one.
+    ///
+    /// # Errors
+    /// The [`Problem`].
+    pub(super) async fn read(
+        &self,
+        body: Incoming,
+        session: Option<&Session>,
+    ) -> Result<(Bytes, Option<BodyPermit>), Problem> {
+        let leave = session.map_or(Leave::Lobby(&self.anonymous), Leave::Session);
+        read(body, self.max, self.timeout, leave).await
+    }
+}
+
 /// Who gives leave to hold a body: memory is bounded for each session, and for all bodies together that name none.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Leave<'l> {
+enum Leave<'l> {
     /// The session that the body is for: one whose child does not read makes its clients wait with their bodies.
     Session(&'l Session),
     /// Nobody has a session yet.
@@ -35,7 +65,7 @@ impl Leave<'_> {
         match self {
             Self::Session(session) => {
                 let permit = session.body_permit(bytes).await;
-                permit.map(Some).map_err(|end| Problem::SessionNotFound(Some(end)))
+                permit.map(Some).map_err(Problem::SessionEnded)
             }
             Self::Lobby(_) if bytes <= SMALL => Ok(None),
             Self::Lobby(budget) => Ok(budget.take(bytes).await),
@@ -48,7 +78,7 @@ impl Leave<'_> {
 /// # Errors
 /// [`Problem::BodyTooLarge`], [`Problem::BodyTimeout`], [`Problem::BodyBroken`], or [`Problem::SessionNotFound`] where
 /// the session has ended meanwhile: what nobody will take is not read.
-pub(super) async fn read(
+async fn read(
     body: Incoming,
     max: usize,
     limit: Duration,
@@ -95,35 +125,42 @@ pub(super) async fn read(
 }
 
 /// Reads what was posted: one message, or a batch where the session's revision has them.
-pub(super) fn parse(body: &Bytes, session: Option<&Session>) -> Result<Posted, Refused> {
+///
+/// # Errors
+/// The refusal.
+pub(super) fn parse(body: &Bytes, revision: Option<Revision>) -> Result<Posted, Rejection> {
     if !is_array(body) {
         return parse_one(body.clone()).map(Posted::One);
     }
-    let text = std::str::from_utf8(body).map_err(|_| (Problem::Parse, None))?;
-    let elements = elements(text).ok_or((Problem::Parse, None))?;
-    let revision = session.and_then(Session::revision);
+    let text = std::str::from_utf8(body).map_err(|_| Problem::Parse)?;
+    let elements = elements(text).ok_or(Problem::Parse)?;
     if !revision.is_some_and(Revision::batches) {
-        return Err((Problem::Batch(revision), None));
+        return Err(Problem::Batch(revision).into());
     }
     if elements.is_empty() {
-        return Err((Problem::Invalid("an empty batch"), None));
+        return Err(Problem::Invalid("an empty batch").into());
     }
     if elements.len() > MAX_BATCH {
-        return Err((Problem::Invalid("a batch of more than 1000 messages"), None));
+        return Err(Problem::Invalid("a batch of more than 1000 messages").into());
     }
     let messages = elements
         .into_iter()
         .map(|element| parse_one(body.slice_ref(element.as_bytes())))
         .collect::<Result<Vec<_>, _>>()?;
     if messages.iter().any(|message| message.method() == "initialize") {
-        return Err((Problem::Invalid("initialize must not be part of a batch"), None)); // 2025-03-26 `basic/lifecycle`
+        // 2025-03-26 `basic/lifecycle`
+        return Err(Problem::Invalid("initialize must not be part of a batch").into());
     }
     Ok(Posted::Batch(messages))
 }
 
-pub(super) fn parse_one(text: Bytes) -> Result<Message, Refused> {
+/// Reads one message.
+///
+/// # Errors
+/// The refusal, with the message's id where it has a usable one.
+pub(super) fn parse_one(text: Bytes) -> Result<Message, Rejection> {
     Message::parse(text).map_err(|malformed| match malformed {
-        Malformed::Parse => (Problem::Parse, None),
-        Malformed::Invalid(id, why) => (Problem::Invalid(why), id),
+        Malformed::Parse => Problem::Parse.into(),
+        Malformed::Invalid(id, why) => Problem::Invalid(why).about(id),
     })
 }

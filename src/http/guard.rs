@@ -1,6 +1,7 @@
-//! What a request must look like before anybody reads its body: pure functions over its head.
+//! May it in? What a request's head must look like before its body is read, from cheap to dear.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use hyper::header::{
     AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderMap, HeaderValue,
@@ -9,9 +10,51 @@ use hyper::header::{
 use hyper::http::request::Parts;
 use hyper::{Uri, Version};
 
-use super::problem::Problem;
+use tracing::warn;
 
-/// Whom a browser's page, or a name that points here, may be.
+use super::problem::Problem;
+use crate::secret::{Digest, Tokens};
+
+/// Checks where a request comes from and whose token it carries.
+#[derive(Debug)]
+pub(super) struct Guard {
+    pub(super) trust: Trust,
+    /// `None`: everybody is let in.
+    pub(super) tokens: Option<Arc<Tokens>>,
+    /// Where it is written how to get a token.
+    pub(super) metadata: Option<String>,
+}
+
+impl Guard {
+    /// Lets a request in by its `Host` and `Origin`, and returns the origin of the page that may read the answer.
+    ///
+    /// # Errors
+    /// The [`Problem`].
+    pub(super) fn admit(&self, parts: &Parts) -> Result<Option<HeaderValue>, Problem> {
+        let checked = self.trust.check_host(parts).and_then(|()| self.trust.check_origin(&parts.headers));
+        if let Err(problem @ (Problem::Host(_) | Problem::Origin(_))) = &checked {
+            let row = problem.row();
+            warn!(event = "http.forbidden", reason = row.reason, hint = %row.message);
+        }
+        checked.map(|()| parts.headers.get(ORIGIN).cloned())
+    }
+
+    /// Whose token the request carries; `None` where no token is asked for.
+    ///
+    /// # Errors
+    /// [`Problem::Unauthorized`] or [`Problem::Header`].
+    pub(super) fn caller(&self, headers: &HeaderMap) -> Result<Option<Digest>, Problem> {
+        let Some(tokens) = &self.tokens else { return Ok(None) };
+        let given = bearer(headers)?;
+        let caller = given.and_then(|token| tokens.check(token));
+        if caller.is_none() {
+            return Err(Problem::Unauthorized { given: given.is_some(), metadata: self.metadata.clone() });
+        }
+        Ok(caller)
+    }
+}
+
+/// Which pages of browsers, and which names that resolve to this address, are trusted.
 #[derive(Clone, Debug, Default)]
 pub struct Trust {
     /// Whether the listener is reached through loopback only. Then only loopback names are ours: a page on another
@@ -109,7 +152,7 @@ fn host_name(authority: &str) -> &str {
     let is_port = |port: &str| {
         port.strip_prefix(':').is_some_and(|port| port.bytes().all(|byte| byte.is_ascii_digit()))
     };
-    if port.is_empty() || is_port(port) { host } else { authority } // no address, and so nobody's
+    if port.is_empty() || is_port(port) { host } else { authority } // not a valid authority; matches no name
 }
 
 fn is_loopback(name: &str) -> bool {
@@ -120,7 +163,7 @@ fn is_loopback(name: &str) -> bool {
 ///
 /// # Errors
 /// [`Problem::Header`] for two of them: what stands in front may have checked the other one.
-pub fn bearer(headers: &HeaderMap) -> Result<Option<&[u8]>, Problem> {
+fn bearer(headers: &HeaderMap) -> Result<Option<&[u8]>, Problem> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {

@@ -7,6 +7,7 @@ use hyper::header::{ACCEPT, HeaderMap, HeaderName};
 use super::problem::Problem;
 use crate::proto::ids::{EventId, SessionId};
 use crate::proto::version::Revision;
+use crate::secret::Digest;
 
 /// `Mcp-Session-Id` (2025-03-26 `basic/transports`, "Session Management").
 pub const MCP_SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
@@ -16,6 +17,24 @@ pub const MCP_PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protoc
 
 /// `Last-Event-ID` (HTML, "Server-sent events").
 pub const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+/// A request's head that has passed the guard.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Head<'r> {
+    pub(super) headers: &'r HeaderMap,
+    /// The query of the request target.
+    pub(super) query: Option<&'r str>,
+    /// Whose token it carries.
+    pub(super) caller: Option<Digest>,
+}
+
+impl Head<'_> {
+    /// The known revision that `MCP-Protocol-Version` names.
+    pub(super) fn revision(&self) -> Option<Revision> {
+        let value = self.headers.get(MCP_PROTOCOL_VERSION)?;
+        Revision::parse(value.to_str().ok()?)
+    }
+}
 
 /// The longest value that a header may give to a child, in bytes.
 const MAX_FROM_HEADER: usize = 8 * 1024;
@@ -58,48 +77,73 @@ pub struct Accepts {
     pub stream: bool,
 }
 
-/// Reads `Accept` (RFC 9110 §12.5.1). None at all means anything.
+/// Reads `Accept` (RFC 9110 §12.5.1): of the ranges that match a form the most specific one counts, and among equals the
+/// last. No `Accept` at all means anything.
 pub fn accepts(headers: &HeaderMap) -> Accepts {
     if !headers.contains_key(ACCEPT) {
         return Accepts { json: true, stream: true };
     }
-    Accepts {
-        json: prefers(headers, "application", "json"),
-        stream: prefers(headers, "text", "event-stream"),
-    }
-}
-
-/// Whether the most specific range that matches the type has a weight above zero.
-fn prefers(headers: &HeaderMap, kind: &str, subtype: &str) -> bool {
-    let mut best: Option<(u8, bool)> = None;
+    let (mut json, mut stream) = (Preference::default(), Preference::default());
     let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     for range in values.flat_map(|value| value.split(',')) {
         let mut parameters = range.split(';').map(str::trim);
-        let Some((left, right)) = parameters.next().and_then(|range| range.split_once('/')) else { continue };
-        let specific = match (left.eq_ignore_ascii_case(kind), right.eq_ignore_ascii_case(subtype)) {
-            (true, true) => 2,
-            (true, false) if right == "*" => 1,
-            _ if left == "*" && right == "*" => 0,
-            _ => continue,
+        let Some((kind, subtype)) = parameters.next().and_then(|range| range.split_once('/')) else {
+            continue;
         };
-        let zero = parameters
+        let refused = parameters
             .filter_map(|parameter| parameter.split_once('='))
             .filter(|(name, _)| name.trim().eq_ignore_ascii_case("q"))
             .any(|(_, weight)| weight.trim().parse().is_ok_and(|weight: f32| weight <= 0.0));
-        if best.is_none_or(|(so_far, _)| specific >= so_far) {
-            best = Some((specific, !zero));
-        }
+        json.see(specificity((kind, subtype), ("application", "json")), !refused);
+        stream.see(specificity((kind, subtype), ("text", "event-stream")), !refused);
     }
-    best.is_some_and(|(_, wanted)| wanted)
+    Accepts { json: json.wanted, stream: stream.wanted }
 }
 
-/// The session that a request names; `Some(None)` is a name that no session of this bridge can have.
+/// What the ranges seen so far say of one form.
+#[derive(Default)]
+struct Preference {
+    specificity: Option<u8>,
+    wanted: bool,
+}
+
+impl Preference {
+    fn see(&mut self, specificity: Option<u8>, wanted: bool) {
+        if specificity.is_some() && specificity >= self.specificity {
+            *self = Self { specificity, wanted };
+        }
+    }
+}
+
+/// How closely a range names a media type; `None` where it does not match.
+fn specificity(range: (&str, &str), media_type: (&str, &str)) -> Option<u8> {
+    let same = |left: &str, right: &str| left.eq_ignore_ascii_case(right);
+    match (same(range.0, media_type.0), same(range.1, media_type.1)) {
+        (true, true) => Some(2),
+        (true, false) if range.1 == "*" => Some(1),
+        _ if range == ("*", "*") => Some(0),
+        _ => None,
+    }
+}
+
+/// Which session a request names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Named {
+    /// None.
+    None,
+    /// One that cannot be ours: no id of this bridge has this form.
+    Impossible,
+    /// This one.
+    Id(SessionId),
+}
+
+/// The session that a request names.
 ///
 /// # Errors
 /// [`Problem::SessionHeader`] for what is no session id at all (spec: visible ASCII only), or two of them.
-pub fn session_id(headers: &HeaderMap) -> Result<Option<Option<SessionId>>, Problem> {
+pub fn session(headers: &HeaderMap) -> Result<Named, Problem> {
     let mut values = headers.get_all(MCP_SESSION_ID).iter();
-    let Some(value) = values.next() else { return Ok(None) };
+    let Some(value) = values.next() else { return Ok(Named::None) };
     if values.next().is_some() {
         return Err(Problem::SessionHeader("occurs twice"));
     }
@@ -107,8 +151,8 @@ pub fn session_id(headers: &HeaderMap) -> Result<Option<Option<SessionId>>, Prob
     let Some(value) = value.to_str().ok().filter(visible) else {
         return Err(Problem::SessionHeader("must be one or more visible ASCII characters"));
     };
-    // Another server's id is well-formed too: its client must hear 404 to begin anew.
-    Ok(Some(SessionId::parse(value)))
+    // Another server's id is well-formed too: its client must get 404 to begin anew.
+    Ok(SessionId::parse(value).map_or(Named::Impossible, Named::Id))
 }
 
 /// Checks `MCP-Protocol-Version` within a session: any known revision, or what the child negotiated. Clients are
@@ -175,15 +219,15 @@ mod tests {
 
     #[test]
     fn a_foreign_session_id_is_well_formed_and_an_impossible_one_is_not() {
-        let read = |value: &str| session_id(&headers(&[("mcp-session-id", value)]));
-        assert!(matches!(read(&"a".repeat(48)), Ok(Some(Some(_)))));
-        assert!(matches!(read("some_other.server's~id"), Ok(Some(None))), "its client must hear 404");
-        assert!(matches!(read(&"a".repeat(10_000)), Ok(Some(None))));
+        let read = |value: &str| session(&headers(&[("mcp-session-id", value)]));
+        assert!(matches!(read(&"a".repeat(48)), Ok(Named::Id(_))));
+        assert!(matches!(read("some_other.server's~id"), Ok(Named::Impossible)), "its client must get 404");
+        assert!(matches!(read(&"a".repeat(10_000)), Ok(Named::Impossible)));
         assert!(matches!(read("a b"), Err(Problem::SessionHeader(_))));
         assert!(matches!(read(""), Err(Problem::SessionHeader(_))));
         let twice = headers(&[("mcp-session-id", "a"), ("mcp-session-id", "b")]);
-        assert!(matches!(session_id(&twice), Err(Problem::SessionHeader(_))));
-        assert!(matches!(session_id(&headers(&[])), Ok(None)));
+        assert!(matches!(session(&twice), Err(Problem::SessionHeader(_))));
+        assert!(matches!(session(&headers(&[])), Ok(Named::None)));
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub struct Metadata {
 }
 
 impl Metadata {
-    /// The metadata to be found at `url`. Without authorization servers somebody else serves it there.
+    /// The metadata to be found at `url`. Without authorization servers it is another server that has it there.
     ///
     /// # Errors
     /// A sentence for the operator: what it is about follows from its URL (RFC 9728 §3.1), and this one says nothing.
@@ -39,15 +39,21 @@ impl Metadata {
         Ok(Self { url, document })
     }
 
-    /// Whether it is served under this path, which has the endpoint's path behind it or not (RFC 9728 §3.1).
-    pub(super) fn is_at(&self, path: &str, endpoint: &str) -> bool {
-        let rest = path.strip_prefix(WELL_KNOWN);
-        self.document.is_some() && rest.is_some_and(|rest| rest.is_empty() || rest == endpoint)
+    /// The document, where it is served here.
+    pub(super) fn document(&self) -> Option<Bytes> {
+        self.document.clone()
     }
+}
 
-    pub(super) fn answer(&self) -> Response<Body> {
-        json(StatusCode::OK, self.document.clone().unwrap_or_default())
-    }
+/// Whether the metadata of the resource at `endpoint` is looked for under this path: it has the endpoint's path behind it
+/// or not (RFC 9728 §3.1).
+pub(super) fn is_at(path: &str, endpoint: &str) -> bool {
+    path.strip_prefix(WELL_KNOWN).is_some_and(|rest| rest.is_empty() || rest == endpoint)
+}
+
+/// Answers with the document.
+pub(super) fn answer(document: &Bytes) -> Response<Body> {
+    json(StatusCode::OK, document.clone())
 }
 
 /// The two halves of the resource's own URL, between which the well-known part stands.

@@ -37,8 +37,10 @@ pub enum Problem {
     SessionRequired,
     /// `Mcp-Session-Id` is unusable; why.
     SessionHeader(&'static str),
-    /// The named session does not exist, or has ended.
-    SessionNotFound(Option<End>),
+    /// The named session does not exist, as far as the caller may know.
+    SessionNotFound,
+    /// The named session has ended.
+    SessionEnded(End),
     /// `MCP-Protocol-Version` names no revision.
     Version(String),
     /// `Last-Event-ID` is malformed, unknown, or too old.
@@ -150,9 +152,11 @@ impl Problem {
             Self::SessionHeader(why) => {
                 (S::BAD_REQUEST, INVALID_REQUEST, "invalid_request", format!("Mcp-Session-Id {why}").into())
             }
-            Self::SessionNotFound(end) => {
-                let reason = if end.is_some() { "session_terminated" } else { "session_not_found" };
-                (S::NOT_FOUND, SESSION_NOT_FOUND, reason, "Session not found".into())
+            Self::SessionNotFound => {
+                (S::NOT_FOUND, SESSION_NOT_FOUND, "session_not_found", "Session not found".into())
+            }
+            Self::SessionEnded(_) => {
+                (S::NOT_FOUND, SESSION_NOT_FOUND, "session_terminated", "Session not found".into())
             }
             Self::Version(version) => {
                 let known = Revision::ALL.map(Revision::as_str).join(", ");
@@ -298,7 +302,7 @@ impl Problem {
     /// What a program may want to know beside the token.
     fn data(&self) -> Vec<(&'static str, String)> {
         let end = match self {
-            Self::SessionNotFound(Some(end)) => *end,
+            Self::SessionEnded(end) => *end,
             Self::Fault(Fault::Ended(end) | Fault::Lost(end)) | Self::StartFailed(Fault::Ended(end)) => *end,
             _ => return Vec::new(),
         };
@@ -426,7 +430,7 @@ mod tests {
 
     #[test]
     fn a_lost_session_has_a_null_id_because_the_go_sdk_keeps_using_it_otherwise() {
-        let value = parsed(&Problem::SessionNotFound(None), None);
+        let value = parsed(&Problem::SessionNotFound, None);
         assert_eq!(value["id"], Value::Null);
         assert_eq!(value["error"]["code"], -32001);
         assert_eq!(value["error"]["message"], "Session not found");

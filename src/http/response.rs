@@ -78,22 +78,47 @@ impl HttpBody for Body {
     }
 }
 
-/// The whole answer to a request that is refused.
-pub fn refuse(problem: &Problem, id: Option<&Id>) -> Response<Body> {
-    let row = problem.row();
-    let mut response = json(row.status, row.json(id));
-    let headers = response.headers_mut();
-    headers.insert(MCP_BRIDGE_ERROR, HeaderValue::from_static(row.reason));
-    if let Problem::Method(allowed) = problem {
-        headers.insert(ALLOW, HeaderValue::from_static(allowed));
+/// A problem, and the request that it is about.
+#[derive(Debug)]
+pub(super) struct Rejection {
+    pub(super) problem: Problem,
+    /// The id of the request, where it is known; without it the JSON-RPC error has the id `null`.
+    pub(super) id: Option<Id>,
+}
+
+impl From<Problem> for Rejection {
+    fn from(problem: Problem) -> Self {
+        Self { problem, id: None }
     }
-    if let Some(seconds) = problem.retry_after() {
-        headers.insert(RETRY_AFTER, seconds.into());
+}
+
+impl Problem {
+    /// Refuses the request of this id.
+    pub(super) fn about(self, id: Option<Id>) -> Rejection {
+        Rejection { problem: self, id }
     }
-    if let Some(challenge) = problem.challenge().and_then(|challenge| HeaderValue::try_from(challenge).ok()) {
-        headers.insert(WWW_AUTHENTICATE, challenge);
+}
+
+impl Rejection {
+    /// The response.
+    pub(super) fn response(&self) -> Response<Body> {
+        let row = self.problem.row();
+        let mut response = json(row.status, row.json(self.id.as_ref()));
+        let headers = response.headers_mut();
+        headers.insert(MCP_BRIDGE_ERROR, HeaderValue::from_static(row.reason));
+        if let Problem::Method(allowed) = self.problem {
+            headers.insert(ALLOW, HeaderValue::from_static(allowed));
+        }
+        if let Some(seconds) = self.problem.retry_after() {
+            headers.insert(RETRY_AFTER, seconds.into());
+        }
+        if let Some(challenge) = self.problem.challenge()
+            && let Ok(challenge) = HeaderValue::try_from(challenge)
+        {
+            headers.insert(WWW_AUTHENTICATE, challenge);
+        }
+        response
     }
-    response
 }
 
 /// A JSON answer.

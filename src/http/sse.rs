@@ -249,7 +249,7 @@ fn encode(out: &mut BytesMut, id: Option<EventId>, what: &Payload) {
 fn encode_refusal(out: &mut BytesMut, delivery: Delivery, id: Option<&Id>) -> bool {
     let problem = match delivery {
         Delivery::Refused(refusal) => Problem::Refused(refusal),
-        Delivery::Gone(end) => Problem::SessionNotFound(Some(end)),
+        Delivery::Gone(end) => Problem::SessionEnded(end),
         _ => return false,
     };
     push(out, &["event: message\ndata: "]);

@@ -3,21 +3,23 @@
 //! proper; a session ends with its stream, because there is no other way to name it.
 
 use std::collections::HashMap;
-use std::ffi::OsString;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use bytes::Bytes;
-use hyper::http::request::Parts;
-use hyper::{Method, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::header::HeaderName;
+use hyper::{Response, StatusCode};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
-use super::body::parse_one;
+use super::body::{Bodies, parse_one};
+use super::guard;
+use super::head::{self, Head};
+use super::legacy::{is_initialize, not_started};
 use super::problem::Problem;
-use super::response::{Body, empty, event_stream};
+use super::response::{Body, Rejection, empty, event_stream};
+use super::route::MESSAGE;
 use super::sse::{Joined, MergedStream};
-use super::{Refused, no_session};
 use crate::proto::ids::{ClientId, SessionId};
 use crate::proto::machine::Refusal;
 use crate::proto::message::{Kind, Message};
@@ -26,27 +28,27 @@ use crate::session::stream::Delivery;
 use crate::session::{BodyPermit, End, Posted, Session};
 use crate::sessions::{Opening, Sessions};
 
-/// Where a client begins.
-pub(super) const SSE: &str = "/sse";
-
-/// Where it posts.
-pub(super) const MESSAGE: &str = "/message";
-
 /// How long a stream may be open before its client sends `initialize`.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How many readers may wait to join a stream. A client that does not read its stream waits with its posts.
 const JOINING: usize = 4;
 
-/// The open streams.
-#[derive(Debug, Default)]
-pub(super) struct Compat(Arc<Mutex<Open>>);
+/// The old transport.
+#[derive(Debug)]
+pub(super) struct Sse2024 {
+    sessions: Arc<Sessions>,
+    bodies: Arc<Bodies>,
+    env_from_header: Arc<[(String, HeaderName)]>,
+    keep_alive: Duration,
+    connections: Arc<Mutex<Connections>>,
+}
 
-type Open = HashMap<SessionId, Arc<Connection>>;
+/// The open streams, by the name under which their clients post.
+type Connections = HashMap<SessionId, Arc<Connection>>;
 
 #[derive(Debug)]
-pub(super) struct Connection {
-    /// Whose it is.
+struct Connection {
     owner: Option<Digest>,
     readers: mpsc::Sender<Joined>,
     state: Mutex<State>,
@@ -54,6 +56,7 @@ pub(super) struct Connection {
 
 #[derive(Clone, Debug)]
 enum State {
+    /// Its client has not sent `initialize`.
     Fresh,
     Starting,
     Open(Session),
@@ -63,132 +66,140 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Compat {
+impl Sse2024 {
+    pub(super) fn new(
+        sessions: Arc<Sessions>,
+        bodies: Arc<Bodies>,
+        env_from_header: Arc<[(String, HeaderName)]>,
+        keep_alive: Duration,
+    ) -> Self {
+        Self { sessions, bodies, env_from_header, keep_alive, connections: Arc::default() }
+    }
+
     /// Opens a stream.
     ///
     /// # Errors
-    /// [`Problem`].
-    pub(super) fn open(
-        &self,
-        parts: &Parts,
-        owner: Option<Digest>,
-        sessions: &Arc<Sessions>,
-        keep_alive: Duration,
-    ) -> Result<Response<Body>, Problem> {
-        if parts.method != Method::GET {
-            return Err(Problem::Method("GET"));
+    /// The refusal.
+    pub(super) fn open(&self, head: &Head<'_>) -> Result<Response<Body>, Rejection> {
+        if !head::accepts(head.headers).stream {
+            return Err(Problem::NotAcceptableForGet.into());
         }
-        if !super::head::accepts(&parts.headers).stream {
-            return Err(Problem::NotAcceptableForGet);
+        if !self.sessions.is_taking() {
+            return Err(Problem::Draining.into());
         }
-        if !sessions.is_taking() {
-            return Err(Problem::Draining);
-        }
-        let id = sessions.new_id().map_err(|error| no_session(&error))?;
+        let id = self.sessions.new_id().map_err(|error| not_started(&error))?;
         let (readers, coming) = mpsc::channel(JOINING);
-        let connection = Arc::new(Connection { owner, readers, state: Mutex::new(State::Fresh) });
-        lock(&self.0).insert(id.clone(), connection);
+        let connection =
+            Arc::new(Connection { owner: head.caller, readers, state: Mutex::new(State::Fresh) });
+        lock(&self.connections).insert(id.clone(), connection);
         let endpoint = format!("{MESSAGE}?sessionId={}", id.as_str());
-        let owner = Owner { id: id.clone(), open: Arc::clone(&self.0), sessions: Arc::clone(sessions) };
-        tokio::spawn(forget_if_unused(id, Arc::downgrade(&self.0)));
-        let stream = MergedStream::new(&endpoint, coming, keep_alive, Box::new(owner));
+        let owner = Owner {
+            id: id.clone(),
+            open: Arc::clone(&self.connections),
+            sessions: Arc::clone(&self.sessions),
+        };
+        tokio::spawn(forget_if_unused(id, Arc::downgrade(&self.connections)));
+        let stream = MergedStream::new(&endpoint, coming, self.keep_alive, Box::new(owner));
         Ok(event_stream(Body::Merged(Box::new(stream))))
     }
 
     /// Ends the streams of clients that have not sent `initialize`.
     pub(super) fn close_fresh(&self) {
-        lock(&self.0).retain(|_, connection| !matches!(*lock(&connection.state), State::Fresh));
+        lock(&self.connections).retain(|_, connection| !matches!(*lock(&connection.state), State::Fresh));
     }
 
     /// The connection that a POST is for, and its session if it has one.
-    ///
-    /// # Errors
-    /// [`Problem::SessionNotFound`].
-    pub(super) fn find(
-        &self,
-        parts: &Parts,
-        caller: Option<Digest>,
-    ) -> Result<(Option<Session>, Arc<Connection>), Problem> {
-        let query = parts.uri.query().unwrap_or_default();
+    fn find(&self, head: &Head<'_>) -> Result<(Option<Session>, Arc<Connection>), Problem> {
+        let query = head.query.unwrap_or_default();
         let id = query.split('&').find_map(|pair| pair.strip_prefix("sessionId=")).and_then(SessionId::parse);
-        let connection = id.and_then(|id| lock(&self.0).get(&id).cloned());
-        let connection = connection.filter(|connection| connection.owner == caller);
-        let connection = connection.ok_or(Problem::SessionNotFound(None))?;
+        let connection = id.and_then(|id| lock(&self.connections).get(&id).cloned());
+        let connection = connection.filter(|connection| connection.owner == head.caller);
+        let connection = connection.ok_or(Problem::SessionNotFound)?;
         let session = match &*lock(&connection.state) {
             State::Open(session) => Some(session.clone()),
             State::Fresh | State::Starting => None,
         };
         Ok((session, connection))
     }
+
+    /// Takes one message of a client; its answer comes on the client's stream.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub(super) async fn post(&self, head: &Head<'_>, body: Incoming) -> Result<Response<Body>, Rejection> {
+        guard::check_body_head(head.headers, self.bodies.max)?;
+        let (session, connection) = self.find(head)?;
+        let (body, permit) = self.bodies.read(body, session.as_ref()).await?;
+        let message = parse_one(body)?;
+        if is_initialize(&message) {
+            let id = message.id();
+            let initialized = self.initialize(&connection, head, message).await;
+            return initialized.map_err(|problem| problem.about(id));
+        }
+        let session = match &*lock(&connection.state) {
+            State::Open(session) => session.clone(),
+            State::Fresh | State::Starting => {
+                return Err(Problem::Invalid("initialize comes first").about(message.id()));
+            }
+        };
+        post(&connection, &session, message, permit).await
+    }
+
+    /// Starts the session of a connection.
+    async fn initialize(
+        &self,
+        connection: &Connection,
+        head: &Head<'_>,
+        message: Message,
+    ) -> Result<Response<Body>, Problem> {
+        let environment = head::environment(head.headers, &self.env_from_header)?;
+        let id = message.id();
+        // In one step: two initializes at once must not start two sessions.
+        let before = std::mem::replace(&mut *lock(&connection.state), State::Starting);
+        if !matches!(before, State::Fresh) {
+            *lock(&connection.state) = before;
+            let refusal = id.map(|id| Refusal::AlreadyInitialized(ClientId(id)));
+            return Err(refusal.map_or(Problem::SessionRequired, Problem::Refused));
+        }
+        // If the client leaves while it waits for a place it may try again.
+        let mut starting = Starting { connection, started: false };
+        let opening = Opening { initialize: message, streams: true, owner: connection.owner, environment };
+        let started = self.sessions.start(opening).await;
+        let (session, reader) = started.map_err(|error| not_started(&error))?;
+        *lock(&connection.state) = State::Open(session.clone());
+        starting.started = true;
+        let _ = connection.readers.send(Joined { reader, id, main: false }).await;
+        if let Ok(reader) = session.listen(None).await {
+            let _ = connection.readers.send(Joined { reader, id: None, main: true }).await;
+        }
+        if connection.readers.is_closed() {
+            self.sessions.end(&session, End::Disconnected); // the stream closed meanwhile
+        }
+        Ok(empty(StatusCode::ACCEPTED))
+    }
 }
 
-/// Takes one message of a client; its answer comes on the client's stream.
-///
-/// # Errors
-/// The refusal.
-pub(super) async fn post(
+/// Passes one message to the session of a connection.
+async fn post(
     connection: &Connection,
-    body: Bytes,
-    room: Option<BodyPermit>,
-    environment: Result<Vec<(OsString, OsString)>, Problem>,
-    sessions: &Arc<Sessions>,
-) -> Result<Response<Body>, Refused> {
-    let message = parse_one(body)?;
-    let id = message.id();
-    let request = message.kind() == Kind::Request;
-    if request && message.method() == "initialize" {
-        let environment = environment.map_err(|problem| (problem, id.clone()))?;
-        return initialize(connection, message, environment, sessions).await.map_err(|problem| (problem, id));
-    }
-    let session = match &*lock(&connection.state) {
-        State::Open(session) => session.clone(),
-        State::Fresh | State::Starting => return Err((Problem::Invalid("initialize comes first"), id)),
-    };
-    let gone = |end| (Problem::SessionNotFound(Some(end)), None);
+    session: &Session,
+    message: Message,
+    permit: Option<BodyPermit>,
+) -> Result<Response<Body>, Rejection> {
+    let (id, request) = (message.id(), message.kind() == Kind::Request);
     // A place for the answer first: what the client does not read it may not ask for.
     let place = if request { connection.readers.reserve().await.ok() } else { None };
-    let reader = session.post(Posted::One(message), room, true).await.map_err(gone)?;
+    let reader = session.post(Posted::One(message), permit, true).await.map_err(Problem::SessionEnded)?;
     if let Some(place) = place {
         place.send(Joined { reader, id, main: false });
         return Ok(empty(StatusCode::ACCEPTED));
     }
     match reader.next().await {
         Some(Delivery::Accepted) => Ok(empty(StatusCode::ACCEPTED)),
-        Some(Delivery::Refused(refusal)) => Err((Problem::Refused(refusal), None)),
-        Some(Delivery::Gone(end)) => Err(gone(end)),
-        _ => Err((Problem::SessionNotFound(None), None)),
+        Some(Delivery::Refused(refusal)) => Err(Problem::Refused(refusal).into()),
+        Some(Delivery::Gone(end)) => Err(Problem::SessionEnded(end).into()),
+        _ => Err(Problem::SessionNotFound.into()),
     }
-}
-
-/// Starts the session of a connection.
-async fn initialize(
-    connection: &Connection,
-    message: Message,
-    environment: Vec<(OsString, OsString)>,
-    sessions: &Arc<Sessions>,
-) -> Result<Response<Body>, Problem> {
-    let id = message.id();
-    // In one step: two initializes at once must not start two sessions.
-    let before = std::mem::replace(&mut *lock(&connection.state), State::Starting);
-    if !matches!(before, State::Fresh) {
-        *lock(&connection.state) = before;
-        let refusal = id.map(|id| Refusal::AlreadyInitialized(ClientId(id)));
-        return Err(refusal.map_or(Problem::SessionRequired, Problem::Refused));
-    }
-    // If the client leaves while it waits for a place it may try again.
-    let mut starting = Starting { connection, started: false };
-    let opening = Opening { initialize: message, streams: true, owner: connection.owner, environment };
-    let (session, reader) = sessions.start(opening).await.map_err(|error| no_session(&error))?;
-    *lock(&connection.state) = State::Open(session.clone());
-    starting.started = true;
-    let _ = connection.readers.send(Joined { reader, id, main: false }).await;
-    if let Ok(reader) = session.listen(None).await {
-        let _ = connection.readers.send(Joined { reader, id: None, main: true }).await;
-    }
-    if connection.readers.is_closed() {
-        sessions.end(&session, End::Disconnected); // the stream closed meanwhile
-    }
-    Ok(empty(StatusCode::ACCEPTED))
 }
 
 /// Makes a connection fresh again if its session did not start.
@@ -206,7 +217,7 @@ impl Drop for Starting<'_> {
 }
 
 /// Ends the stream of a client that says nothing.
-async fn forget_if_unused(id: SessionId, open: Weak<Mutex<Open>>) {
+async fn forget_if_unused(id: SessionId, open: Weak<Mutex<Connections>>) {
     sleep(PATIENCE).await;
     let Some(open) = open.upgrade() else { return };
     let mut open = lock(&open);
@@ -218,7 +229,7 @@ async fn forget_if_unused(id: SessionId, open: Weak<Mutex<Open>>) {
 /// Goes with the stream, and the session with it.
 struct Owner {
     id: SessionId,
-    open: Arc<Mutex<Open>>,
+    open: Arc<Mutex<Connections>>,
     sessions: Arc<Sessions>,
 }
 

@@ -1,30 +1,30 @@
-//! Probes: is the event loop alive, and does the bridge take new sessions.
+//! Probes: is the event loop alive, and does the bridge take new sessions. No detail: they are open to everybody.
 
 use hyper::header::{CONTENT_TYPE, HeaderValue};
-use hyper::http::request::Parts;
-use hyper::{Method, Response, StatusCode};
+use hyper::{Response, StatusCode};
 
-use crate::http::problem::Problem;
-use crate::http::response::{Body, empty, refuse};
+use crate::http::response::{Body, empty};
 use crate::sessions::Sessions;
 
-/// The answer to a probe; `None` where the request is none. No check of Host or Origin and no detail: a kubelet calls
-/// the pod by its address.
-pub(in crate::http) fn answer(parts: &Parts, sessions: &Sessions) -> Option<Response<Body>> {
-    let (status, text) = match parts.uri.path() {
-        "/healthz" => (StatusCode::OK, "ok\n"),
-        "/readyz" if sessions.is_ready() => (StatusCode::OK, "ready\n"),
-        "/readyz" if sessions.is_taking() => {
-            (StatusCode::SERVICE_UNAVAILABLE, "every start of the server fails\n")
-        }
-        "/readyz" => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
-        _ => return None,
-    };
-    if !matches!(parts.method, Method::GET | Method::HEAD) {
-        return Some(refuse(&Problem::Method("GET, HEAD"), None));
+/// Answers `/healthz`.
+pub(in crate::http) fn health() -> Response<Body> {
+    text(StatusCode::OK, "ok\n")
+}
+
+/// Answers `/readyz`.
+pub(in crate::http) fn ready(sessions: &Sessions) -> Response<Body> {
+    if sessions.is_ready() {
+        text(StatusCode::OK, "ready\n")
+    } else if sessions.is_taking() {
+        text(StatusCode::SERVICE_UNAVAILABLE, "every start of the server fails\n")
+    } else {
+        text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
     }
+}
+
+fn text(status: StatusCode, text: &'static str) -> Response<Body> {
     let mut response = empty(status);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     *response.body_mut() = Body::full(text.into());
-    Some(response)
+    response
 }

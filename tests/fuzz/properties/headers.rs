@@ -3,9 +3,10 @@
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Request, StatusCode, Version};
+use mcp_bridge::http::cors;
 use mcp_bridge::http::guard::{self, Trust};
+use mcp_bridge::http::head::{self, Named};
 use mcp_bridge::http::problem::Problem;
-use mcp_bridge::http::{cors, head};
 use mcp_bridge::proto::version::Revision;
 use serde_json::Value;
 
@@ -185,17 +186,20 @@ fn body(headers: &HeaderMap) {
 }
 
 fn session(headers: &HeaderMap) {
-    let session = refused(head::session_id(headers));
+    let session = refused(head::session(headers));
     let values = values(headers, "mcp-session-id");
     let [value] = values[..] else {
-        return assert_eq!(session.is_some(), values.is_empty(), "one session at most");
+        return assert_eq!(session, values.is_empty().then_some(Named::None), "one session at most");
     };
     let visible = !value.is_empty() && value.iter().all(|byte| (0x21..0x7f).contains(byte));
     let possible = visible
         && value.len() <= 128
         && value.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-');
     assert_eq!(session.is_some(), visible, "visible ASCII is an id");
-    let id = session.flatten().flatten();
+    let id = match session {
+        Some(Named::Id(id)) => Some(id),
+        _ => None,
+    };
     assert_eq!(id.as_ref().map(|id| id.as_str().as_bytes()), possible.then_some(value), "the id as it came");
     assert!(
         id.is_none_or(|id| !format!("{id:?}").contains(id.as_str()) || value.len() <= 48),
@@ -215,7 +219,7 @@ fn version(headers: &HeaderMap) {
 fn preflight(requested: &HeaderMap) {
     let allowed = |requested: &HeaderMap| {
         let mut headers = HeaderMap::new();
-        cors::add_preflight(&mut headers, requested);
+        cors::allow_preflight(&mut headers, requested);
         let allowed = headers["access-control-allow-headers"].to_str().expect("ASCII").to_owned();
         allowed.split(',').map(|name| name.trim().to_ascii_lowercase()).collect::<Vec<_>>()
     };
