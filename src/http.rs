@@ -4,6 +4,7 @@
 //! HTTP 200 with a JSON-RPC result or error, whatever went wrong. A status that a gateway would retry must not stand
 //! for work that has been done.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::http::request::Parts;
+use hyper::service::{Service, service_fn};
 use hyper::{Request, Response};
 use tracing::debug;
 
@@ -125,6 +127,17 @@ impl Http {
         if let Some(sse_2024) = &self.sse_2024 {
             sse_2024.close_fresh();
         }
+    }
+
+    /// The same as a service for connections.
+    pub fn service(
+        self: Arc<Self>,
+    ) -> impl Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone
+    {
+        service_fn(move |request| {
+            let http = Arc::clone(&self);
+            async move { Ok(http.handle(request).await) }
+        })
     }
 
     /// Answers one request, whose head has just been read.

@@ -19,6 +19,7 @@
 //! | [`secret`] | tokens and digests: what is compared and never shown |
 //! | [`memory`] | free memory goes back to the system |
 //! | [`http`] | which request means what; [`http::problem`] is the one table of refusals |
+//! | [`probe`] | asks servers from outside: is that bridge ready |
 //! | [`sessions`] | which sessions exist; seats, keys, children started ahead; starts and ends them |
 //! | [`session`] | one session: a handle, and the one loop that owns machine, pipes and readers |
 //! | [`child`] | one process in its own group: pipes, environment, the way out, what it leaves |
@@ -35,6 +36,7 @@ pub mod drain;
 pub mod http;
 pub mod log;
 pub mod memory;
+pub mod probe;
 pub mod proto;
 pub mod reaper;
 pub mod secret;

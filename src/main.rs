@@ -15,6 +15,7 @@ use mcp_bridge::http::guard::Trust;
 use mcp_bridge::http::metadata::Metadata;
 use mcp_bridge::http::{self, Http};
 use mcp_bridge::log;
+use mcp_bridge::probe::health;
 use mcp_bridge::proto::machine::{Limits, Readiness};
 use mcp_bridge::reaper::Reaper;
 use mcp_bridge::secret::Tokens;
@@ -62,7 +63,7 @@ fn main() -> ExitCode {
                 USAGE.into()
             }
         },
-        Ok(Task::HealthCheck(address)) => u8::from(!listener::is_ready(&address)).into(),
+        Ok(Task::HealthCheck(address)) => u8::from(!health::is_ready(&address)).into(),
         Ok(Task::Print(text)) => {
             // Asked for, so it is an answer and not a log line: the one thing that goes to stdout.
             let _ = io::stdout().write_all(text.as_bytes());
@@ -157,7 +158,7 @@ async fn run(options: &Options, means: Means, open_files: Option<u64>) -> u8 {
     let http = http_config(options, &listener, tokens.clone(), metadata);
     let http = Arc::new(Http::new(http, Arc::clone(&sessions)));
     let (drain, watch) = drain::channel();
-    let server = tokio::spawn(server::serve(listener, server_config, Arc::clone(&http), watch));
+    let server = tokio::spawn(server::serve(listener, server_config, Arc::clone(&http).service(), watch));
 
     let first = stop_signal(&mut signals, &sessions, tokens.as_deref()).await;
     info!(event = "bridge.stopping", signal = first.name(), sessions = sessions.count(), within = ?options.shutdown_timeout);

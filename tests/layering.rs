@@ -83,7 +83,19 @@ const WALLS: &[(&str, &[&str])] = &[
             "std::process",
         ],
     ),
-    ("server", &["serde", "jsonrpc", "crate::child", "crate::reaper", "crate::session", "crate::proto"]),
+    (
+        "server",
+        &[
+            "serde",
+            "jsonrpc",
+            "crate::child",
+            "crate::http",
+            "crate::reaper",
+            "crate::session",
+            "crate::proto",
+        ],
+    ),
+    ("probe", &["crate::http", "crate::server", "crate::session"]),
     (
         "cli",
         &[
