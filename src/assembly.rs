@@ -7,8 +7,8 @@ use hyper::header::HeaderName;
 
 use crate::child::{self, Command, Unrunnable};
 use crate::cli::{KeySource, OnExit, Options};
-use crate::http::admin::Metadata;
 use crate::http::guard::Trust;
+use crate::http::metadata::Metadata;
 use crate::proto::link::{Limits, Readiness};
 use crate::server::listener::Listener;
 use crate::shutdown::Steps;

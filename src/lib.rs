@@ -24,7 +24,8 @@
 //! | [`log`] | lines to stderr that nobody has to read |
 //! | [`secret`], [`token`] | what is compared and never shown; the tokens that open the bridge |
 //! | [`heap`] | freed memory goes back to the system |
-//! | [`http`] | which request means what; [`http::reply`] is the one table of refusals |
+//! | [`http`] | which request means what; [`http::problem`] is the one table of refusals |
+//! | [`probe`] | asks servers from outside: is that bridge ready |
 //! | [`sessions`] | which sessions exist; seats, keys, children started ahead; starts and ends them |
 //! | [`session`] | one session: a handle, and the one loop that owns machine, pipes and readers |
 //! | [`child`] | one process in its own group: pipes, environment, the way out, what it leaves |
@@ -47,8 +48,8 @@ pub mod exit_status;
 pub mod heap;
 pub mod http;
 pub mod log;
-
 pub mod open_files;
+pub mod probe;
 pub mod proto;
 pub mod reaper;
 pub mod secret;

@@ -10,8 +10,9 @@ use mcp_bridge::assembly::{self, Prepared, Unusable};
 use mcp_bridge::child::Unrunnable;
 use mcp_bridge::cli::{self, LogFormat, Options, Task};
 use mcp_bridge::http::Http;
+use mcp_bridge::probe::health;
 use mcp_bridge::reaper::Reaper;
-use mcp_bridge::server::listener::{self, Listener};
+use mcp_bridge::server::listener::Listener;
 use mcp_bridge::sessions::{NoSession, Sessions};
 use mcp_bridge::shutdown::{self, Outcome, Steps};
 use mcp_bridge::signals::Signals;
@@ -39,7 +40,7 @@ fn main() -> ExitCode {
         Ok(Task::Serve(options)) => serve(&options),
         Ok(Task::Check(options)) => check(&options),
         Ok(Task::Install(directory)) => install(&directory),
-        Ok(Task::HealthCheck(address)) => u8::from(!listener::is_ready(&address)),
+        Ok(Task::HealthCheck(address)) => u8::from(!health::is_ready(&address)),
         Ok(Task::Print(text)) => {
             // Asked for, so it is an answer and not a log line: the one thing that goes to stdout.
             let _ = io::stdout().write_all(text.as_bytes());
@@ -137,7 +138,7 @@ async fn run(options: &Options, prepared: Prepared, open_files: Option<u64>) -> 
     let http = assembly::http_config(options, &listener, tokens.clone(), metadata);
     let http = Arc::new(Http::new(http, Arc::clone(&sessions)));
     let (drain, watch) = drain::channel();
-    let server = tokio::spawn(server::serve(listener, server_config, Arc::clone(&http), watch));
+    let server = tokio::spawn(server::serve(listener, server_config, Arc::clone(&http).service(), watch));
 
     let first = shutdown::requested(&mut signals, &sessions, tokens.as_deref()).await;
     info!(event = "bridge.stopping", signal = first.name(), sessions = sessions.count(), within = ?options.shutdown_timeout);

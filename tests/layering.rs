@@ -102,12 +102,14 @@ const WALLS: &[(&str, &[&str])] = &[
             "serde",
             "jsonrpc",
             "crate::child",
+            "crate::http",
             "crate::reaper",
             "crate::session",
             "crate::proto",
             "crate::cli",
         ],
     ),
+    ("probe", &["crate::http", "crate::server", "crate::session"]),
     (
         "cli",
         &[
