@@ -19,8 +19,6 @@
     reason = "these rules are for the bridge; a test shall fail loudly"
 )]
 
-pub mod beside;
-pub mod h2;
 pub mod http;
 pub mod proc;
 
