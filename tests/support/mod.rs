@@ -334,6 +334,11 @@ impl Bridge {
         found
     }
 
+    /// How many connections of clients the bridge has open.
+    pub fn connections(&self) -> usize {
+        proc::connections_to(self.address.port())
+    }
+
     pub fn zombies(&self) -> Vec<proc::Process> {
         proc::children(self.pid()).into_iter().filter(|child| child.state == 'Z').collect()
     }
