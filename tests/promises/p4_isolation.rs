@@ -158,7 +158,7 @@ fn assert_served_promptly(session: &Session) {
     for n in 0..50 {
         let start = Instant::now();
         assert_eq!(session.text("echo", json!({ "text": n.to_string() })), n.to_string());
-        assert!(start.elapsed() < Duration::from_secs(1), "a neighbour waits {:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(5), "a neighbour waits {:?}", start.elapsed());
     }
 }
 

@@ -159,7 +159,8 @@ fn the_end_of_an_idle_bridge_is_quick() {
     let start = Instant::now();
     bridge.signal(Signal::SIGTERM);
     assert_eq!(bridge.exit_code(), 0);
-    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    // A child that had to be told twice would take the five seconds of --stop-grace.
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
 }
 
 #[test]
