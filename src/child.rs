@@ -24,7 +24,7 @@ use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
-use crate::reaper::{Exit, Reaper};
+use crate::reaper::{ExitWatch, Reaper};
 
 /// How long after SIGTERM a process group gets SIGKILL.
 pub const TERM_GRACE: Duration = Duration::from_secs(2);
@@ -320,7 +320,7 @@ pub struct Process {
     pid: Pid,
     tag: Arc<str>,
     /// Its end.
-    pub exit: Exit,
+    pub exit: ExitWatch,
 }
 
 /// How a process was made to leave.

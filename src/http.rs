@@ -14,13 +14,14 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use tracing::{debug, warn};
 
+use crate::proto::front::Refusal;
 use crate::proto::ids::{ClientId, Id, SessionId};
-use crate::proto::machine::Refusal;
-use crate::proto::message::{Kind, Malformed, Message, elements, find, is_array};
+use crate::proto::json::{elements, is_array};
+use crate::proto::message::{Malformed, Message};
 use crate::proto::version::Revision;
 use crate::secret::{Digest, Tokens};
-use crate::session::reader::{Delivery, What};
-use crate::session::{End, Posted, Room, Rooms, Session};
+use crate::session::stream::{Delivery, Payload};
+use crate::session::{BodyBudget, BodyPermit, End, Posted, Session};
 use crate::sessions::{Found, NoSession, Opening, Sessions};
 
 pub mod admin;
@@ -67,8 +68,6 @@ pub struct Config {
     pub max_body: usize,
     /// How long a request body may take.
     pub body_timeout: Duration,
-    /// How long an answer is waited for before the response begins as an event stream.
-    pub sse_after: Duration,
     /// After how long without an event a stream gets a comment.
     pub keep_alive: Duration,
     /// Whether event streams begin with an event that carries only an id.
@@ -83,7 +82,7 @@ pub struct Http {
     config: Config,
     sessions: Arc<Sessions>,
     /// For bodies that name no session.
-    lobby: Rooms,
+    lobby: BodyBudget,
     /// Open streams of the old transport; `None` where it is not offered.
     compat: Option<Compat>,
 }
@@ -102,7 +101,7 @@ impl Http {
     /// The face of these sessions.
     pub fn new(config: Config, sessions: Arc<Sessions>) -> Self {
         let compat = config.sse_compat.then(Compat::default);
-        let lobby = Rooms::new(config.max_body);
+        let lobby = BodyBudget::new(config.max_body);
         Self { config, sessions, lobby, compat }
     }
 
@@ -220,7 +219,7 @@ impl Http {
         &self,
         body: Incoming,
         session: Option<&Session>,
-    ) -> Result<(Bytes, Option<Room>), Refused> {
+    ) -> Result<(Bytes, Option<BodyPermit>), Refused> {
         let leave = session.map_or(Leave::Lobby(&self.lobby), Leave::Session);
         let read = body::read(body, self.config.max_body, self.config.body_timeout, leave).await;
         read.map_err(|problem| (problem, None))
@@ -274,20 +273,20 @@ impl Http {
         session: &Session,
         headers: &HeaderMap,
         posted: Posted,
-        room: Option<Room>,
+        room: Option<BodyPermit>,
         accepts: Accepts,
     ) -> Result<Response<Body>, Refused> {
         let id = request_id(&posted);
         guard::check_version(headers, session.negotiated()).map_err(|problem| (problem, id.clone()))?;
         if let Posted::One(message) = &posted
             && !session.is_shared()
-            && message.kind() == Kind::Request
+            && message.request().is_some()
             && message.method() == "initialize"
         {
-            let refusal = message.id().map(|id| Refusal::AlreadyInitialized(ClientId(id)));
+            let refusal = message.id().map(|id| Refusal::AlreadyInitialized(ClientId(id.clone())));
             return Err((refusal.map_or(Problem::SessionRequired, Problem::Refused), id));
         }
-        let reader = session.post(posted, room, accepts.stream).await.map_err(gone)?;
+        let reader = session.post(posted, room, accepts.takes()).await.map_err(gone)?;
         let first = self.first(&reader, accepts).await;
         self.answer(session, reader, first, accepts, id)
     }
@@ -300,19 +299,18 @@ impl Http {
         accepts: Accepts,
     ) -> Result<Response<Body>, Refused> {
         let Posted::One(message) = posted else { return Err((Problem::SessionRequired, None)) };
-        let id = message.id();
-        let request = message.kind() == Kind::Request;
-        if !(request && message.method() == "initialize") {
-            return match (is_modern(&asking.parts.headers, &message), request) {
-                (true, true) => Err((Problem::Modern, id)),
-                (true, false) => Ok(empty(StatusCode::ACCEPTED)),
-                (false, _) => Err((Problem::SessionRequired, id)),
-            };
-        }
+        let id = message.id().cloned();
+        let modern = is_modern(&asking.parts.headers, &message);
+        let initialize = match message {
+            Message::Request(request) if request.method() == "initialize" => request,
+            Message::Request(_) if modern => return Err((Problem::Modern, id)),
+            _ if modern => return Ok(empty(StatusCode::ACCEPTED)),
+            _ => return Err((Problem::SessionRequired, id)),
+        };
         let environment = guard::environment(&asking.parts.headers, &self.config.env_from_header);
         let opening = Opening {
-            initialize: message,
-            streams: accepts.stream,
+            initialize,
+            takes: accepts.takes(),
             owner: asking.caller,
             environment: environment.map_err(|problem| (problem, id.clone()))?,
         };
@@ -323,9 +321,9 @@ impl Http {
         let unclaimed = Unclaimed { sessions: &self.sessions, session: Some(&session) };
         let first = self.first(&reader, accepts).await;
         let started = match &first {
-            First::Events { events, .. } => match events.last().map(|event| &event.what) {
-                Some(What::Fault { fault, .. }) => return Err((Problem::StartFailed(fault.clone()), id)),
-                Some(What::Answer { success, .. }) => *success,
+            First::Events { events, .. } => match events.last().map(|event| &event.payload) {
+                Some(Payload::Fault { fault, .. }) => return Err((Problem::StartFailed(fault.clone()), id)),
+                Some(Payload::Answer { success, .. }) => *success,
                 _ => true,
             },
             _ => false,
@@ -403,7 +401,7 @@ fn parse(body: &Bytes, session: Option<&Session>) -> Result<Posted, Refused> {
         return parse_one(body.clone()).map(Posted::One);
     }
     let text = std::str::from_utf8(body).map_err(|_| (Problem::Parse, None))?;
-    let elements = elements(text).map_err(|_| (Problem::Parse, None))?;
+    let elements = elements(text).ok_or((Problem::Parse, None))?;
     let revision = session.and_then(Session::revision);
     if !revision.is_some_and(Revision::batches) {
         return Err((Problem::Batch(revision), None));
@@ -433,7 +431,7 @@ fn parse_one(text: Bytes) -> Result<Message, Refused> {
 
 fn request_id(posted: &Posted) -> Option<Id> {
     match posted {
-        Posted::One(message) if message.kind() == Kind::Request => message.id(),
+        Posted::One(message) => message.request().map(|request| request.id().clone()),
         _ => None,
     }
 }
@@ -443,7 +441,7 @@ fn is_modern(headers: &HeaderMap, message: &Message) -> bool {
     let header = headers.get(MCP_PROTOCOL_VERSION).and_then(|value| value.to_str().ok());
     message.method() == "server/discover"
         || header.and_then(Revision::parse).is_some_and(Revision::modern)
-        || find(message.params(), &["_meta", "io.modelcontextprotocol/protocolVersion"]).is_some()
+        || message.param(&["_meta", "io.modelcontextprotocol/protocolVersion"]).is_some()
 }
 
 fn gone(end: End) -> Refused {

@@ -15,7 +15,7 @@ use mcp_bridge::http::admin::Metadata;
 use mcp_bridge::http::guard::Trust;
 use mcp_bridge::http::{self, Http};
 use mcp_bridge::log;
-use mcp_bridge::proto::machine::{Limits, Readiness};
+use mcp_bridge::proto::link::{Limits, Readiness};
 use mcp_bridge::reaper::Reaper;
 use mcp_bridge::secret::Tokens;
 use mcp_bridge::server;
@@ -290,6 +290,7 @@ fn sessions_config(options: &Options) -> sessions::Config {
                 },
             },
             idle_timeout: options.idle_timeout,
+            sse_after: options.sse_after,
             max_lifetime: options.max_lifetime,
             max_body: options.max_body,
             max_message: options.max_message,
@@ -350,7 +351,6 @@ fn http_config(
         env_from_header: options.env_from_header.iter().filter_map(named).collect(),
         max_body: options.max_body,
         body_timeout: options.body_timeout,
-        sse_after: options.sse_after,
         keep_alive: options.keep_alive,
         prime: options.prime,
         sse_compat: options.sse_compat,

@@ -48,9 +48,9 @@ pub struct Reaper {
 
 /// The end of one process, when it has come. Clones all hear of it.
 #[derive(Clone, Debug)]
-pub struct Exit(watch::Receiver<Option<Status>>);
+pub struct ExitWatch(watch::Receiver<Option<Status>>);
 
-impl Exit {
+impl ExitWatch {
     /// Waits for the process; `None` if its status can no longer be learnt. Losing the future loses nothing.
     pub async fn wait(&mut self) -> Option<Status> {
         match self.0.wait_for(Option::is_some).await {
@@ -91,10 +91,10 @@ impl Reaper {
 
     /// Takes charge of a process just spawned. There must be no await between spawn and this call, so that the
     /// reaper cannot run in between and take it for an orphan.
-    pub fn adopt(&self, pid: Pid) -> Exit {
+    pub fn adopt(&self, pid: Pid) -> ExitWatch {
         let (sender, receiver) = watch::channel(None);
         self.lock().insert(pid, sender);
-        Exit(receiver)
+        ExitWatch(receiver)
     }
 
     /// Reaps everything that has ended. Signals coalesce, so one of them may stand for many ends.

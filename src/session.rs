@@ -1,23 +1,30 @@
 //! One session: a [`Session`] handle that HTTP talks to, and the [`worker::Worker`] loop that owns the protocol state,
 //! the child's pipes and the readers.
 
-use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
+use crate::proto::front::Takes;
 use crate::proto::ids::{EventId, SessionId};
-use crate::proto::machine::{Limits, Refusal};
-use crate::proto::message::Message;
+use crate::proto::link::Limits;
+use crate::proto::message::{Message, Request};
 use crate::proto::version::Revision;
 
+mod alarm;
+mod body_budget;
 mod core;
-pub mod reader;
+mod end;
+mod log_limit;
+pub mod stream;
+mod streams;
 pub mod worker;
 
-use reader::{Feed, Reader};
+pub use body_budget::{BodyBudget, BodyPermit};
+pub use end::{End, ExitStatus, Fault};
+use stream::{Feed, Reader};
 use worker::Worker;
 
 /// Messages that wait for the loop. A POST waits for a place; the loop takes them in bunches.
@@ -27,10 +34,6 @@ const MAILBOX: usize = 64;
 /// own clients wait and nobody else.
 const MAX_STDIN_QUEUE: usize = 4 * 1024 * 1024;
 
-/// Bodies that wait for the session are counted in units of this many bytes, together at most [`MAX_STDIN_QUEUE`] or
-/// one body of the largest size.
-const ROOM_UNIT: usize = 1024;
-
 /// What an operator sets for all sessions.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -38,6 +41,8 @@ pub struct Config {
     pub limits: Limits,
     /// How long a session may have nothing in flight and nobody listening.
     pub idle_timeout: Duration,
+    /// How long an answer may take before its reader is told to begin a stream of events.
+    pub sse_after: Duration,
     /// How long a session may last at all.
     pub max_lifetime: Option<Duration>,
     /// The longest request body, in bytes.
@@ -48,144 +53,6 @@ pub struct Config {
     pub replay_buffer: usize,
     /// Whether streams begin with an event that carries only an id, so that they can be resumed from the start.
     pub prime: bool,
-}
-
-/// How a process ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
-    /// It exited with this code.
-    Code(i32),
-    /// A signal of this name ended it.
-    Signal(&'static str),
-    /// It ended, but somebody else took its status.
-    Unknown,
-}
-
-impl fmt::Display for Exit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Code(code) => write!(f, "exit code {code}"),
-            Self::Signal(signal) => write!(f, "signal {signal}"),
-            Self::Unknown => f.write_str("an unknown status"),
-        }
-    }
-}
-
-/// Why a session ended. Each end has exactly one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// A client sent DELETE.
-    Deleted,
-    /// The stream of a client of the 2024-11-05 transport closed, which is the only sign such a client gives.
-    Disconnected,
-    /// The client left before it was told the session's id: nobody can ever use it.
-    Unclaimed,
-    /// Nothing in flight and nobody listening for this long.
-    Idle(Duration),
-    /// It lasted as long as a session may.
-    Lifetime(Duration),
-    /// It was the longest idle one when another needed its place.
-    Evicted,
-    /// The bridge is stopping.
-    Shutdown,
-    /// The child answered `initialize` with an error.
-    Refused,
-    /// The child did not answer `initialize` within this time.
-    InitTimeout(Duration),
-    /// The child exited.
-    Exited(Exit),
-    /// The child closed its stdout and lives on.
-    StdoutClosed,
-    /// The child closed its stdin and lives on.
-    StdinClosed,
-    /// The child sent a message longer than this many bytes, and nothing in it said whose answer it was.
-    TooLong(usize),
-}
-
-impl End {
-    /// As it stands in the log and in `data.cause` of later refusals.
-    pub fn cause(self) -> &'static str {
-        match self {
-            Self::Deleted => "deleted",
-            Self::Disconnected => "disconnected",
-            Self::Unclaimed => "unclaimed",
-            Self::Idle(_) => "idle",
-            Self::Lifetime(_) => "lifetime",
-            Self::Evicted => "evicted",
-            Self::Shutdown => "shutdown",
-            Self::Refused => "initialize_refused",
-            Self::InitTimeout(_) => "init_timeout",
-            Self::Exited(_) => "child_exited",
-            Self::StdoutClosed => "child_stdout_closed",
-            Self::StdinClosed => "child_stdin_closed",
-            Self::TooLong(_) => "response_too_large",
-        }
-    }
-
-    /// Whether an operator should look at it.
-    pub fn is_trouble(self) -> bool {
-        !matches!(
-            self,
-            Self::Deleted
-                | Self::Disconnected
-                | Self::Idle(_)
-                | Self::Lifetime(_)
-                | Self::Evicted
-                | Self::Shutdown
-                | Self::Exited(Exit::Code(0))
-        )
-    }
-}
-
-/// Why a request got the bridge's answer in place of the child's.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// The session ended while it was in flight.
-    Ended(End),
-    /// The child ended while it was in flight, for this reason, and the session goes on with a new one.
-    Lost(End),
-    /// No answer within the request timeout.
-    Timeout(Duration),
-    /// The client cancelled it, and the child did not answer.
-    Cancelled,
-    /// The child's answer is longer than this many bytes.
-    TooLong(usize),
-    /// This many requests of the session are in flight already.
-    Overload(usize),
-    /// It stood in a batch and could not be taken.
-    Refused(Refusal),
-}
-
-/// Leave to hold a request body that nobody has taken yet.
-#[derive(Debug)]
-pub struct Room(#[allow(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
-
-/// How much memory there is for bodies on their way to one place.
-#[derive(Debug)]
-pub struct Rooms {
-    /// In units of [`ROOM_UNIT`] bytes, [`Rooms::units`] in all.
-    free: Arc<Semaphore>,
-    units: u32,
-}
-
-impl Rooms {
-    /// Room for 4 MiB, or for one body of the largest size.
-    pub fn new(max_body: usize) -> Self {
-        let units = u32::try_from(max_body.max(MAX_STDIN_QUEUE).div_ceil(ROOM_UNIT)).unwrap_or(u32::MAX);
-        Self { free: Arc::new(Semaphore::new(units as usize)), units }
-    }
-
-    /// Waits until there is room for so many bytes; `None` where there will be none any more.
-    pub async fn take(&self, bytes: usize) -> Option<Room> {
-        let units = bytes.div_ceil(ROOM_UNIT).clamp(1, self.units as usize);
-        let units = u32::try_from(units).unwrap_or(self.units);
-        Arc::clone(&self.free).acquire_many_owned(units).await.ok().map(Room)
-    }
-
-    /// There is no room any more, for nobody.
-    fn close(&self) {
-        self.free.close();
-    }
 }
 
 /// What one POST carries.
@@ -208,23 +75,8 @@ impl Posted {
 
 #[derive(Debug)]
 enum Command {
-    Post { posted: Posted, room: Option<Room>, streams: bool, feed: Feed },
+    Post { posted: Posted, permit: Option<BodyPermit>, takes: Takes, feed: Feed },
     Listen { after: Option<EventId>, feed: Feed },
-}
-
-impl End {
-    /// Whether it is the child's failure, which a new child may not repeat.
-    fn is_loss(self) -> bool {
-        matches!(
-            self,
-            Self::Refused
-                | Self::InitTimeout(_)
-                | Self::Exited(_)
-                | Self::StdoutClosed
-                | Self::StdinClosed
-                | Self::TooLong(_)
-        )
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -239,7 +91,7 @@ enum Stop {
 
 /// How a session is, for whoever looks at it from outside.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Vitals {
+pub struct Stats {
     /// Since when nothing is in flight and nobody listens; `None` while that is not so.
     pub idle_since: Option<Instant>,
     /// Requests without an answer.
@@ -258,10 +110,10 @@ struct Shared {
     /// Whether the bridge opens it in its own name, for clients that share it.
     is_shared: bool,
     mailbox: mpsc::Sender<Command>,
-    rooms: Rooms,
+    body_budget: BodyBudget,
     stop: watch::Sender<Stop>,
-    left: Arc<Notify>,
-    vitals: Mutex<Vitals>,
+    attention: Arc<Notify>,
+    stats: Mutex<Stats>,
     /// Once it is clear: whether the first child answered `initialize` with a result, or why the session ended before.
     opened: watch::Sender<Option<Result<(), End>>>,
     negotiated: OnceLock<Box<str>>,
@@ -270,19 +122,19 @@ struct Shared {
 
 impl Session {
     /// A session and its loop. `initialize` is the request that opens it; its answer comes to the reader.
-    /// `streams`: whether the client takes an event stream.
-    pub fn new(config: Config, id: SessionId, initialize: Message, streams: bool) -> (Self, Worker, Reader) {
+    /// `takes`: what its stream may carry.
+    pub fn new(config: Config, id: SessionId, initialize: Request, takes: Takes) -> (Self, Worker, Reader) {
         let (sender, mailbox) = mpsc::channel(MAILBOX);
-        let left = Arc::new(Notify::new());
-        let (feed, reader) = reader::queue(Arc::clone(&left));
-        let session = Self::handle(&config, id, sender, left, false);
+        let attention = Arc::new(Notify::new());
+        let (feed, reader) = stream::queue(Arc::clone(&attention));
+        let session = Self::handle(&config, id, sender, attention, false);
         let shared = Arc::clone(&session.0);
-        let first = Some((feed, streams));
+        let first = Some((feed, takes));
         (session, Worker { config, shared, mailbox, initialize, first }, reader)
     }
 
     /// A session that several clients share and that the bridge opens in its own name, and its loop.
-    pub fn shared(config: Config, id: SessionId, initialize: Message) -> (Self, Worker) {
+    pub fn shared(config: Config, id: SessionId, initialize: Request) -> (Self, Worker) {
         let (sender, mailbox) = mpsc::channel(MAILBOX);
         let session = Self::handle(&config, id, sender, Arc::default(), true);
         let shared = Arc::clone(&session.0);
@@ -293,17 +145,17 @@ impl Session {
         config: &Config,
         id: SessionId,
         mailbox: mpsc::Sender<Command>,
-        left: Arc<Notify>,
+        attention: Arc<Notify>,
         is_shared: bool,
     ) -> Self {
         Self(Arc::new(Shared {
             id,
             is_shared,
             mailbox,
-            rooms: Rooms::new(config.max_body),
+            body_budget: BodyBudget::new(config.max_body),
             stop: watch::Sender::new(Stop::No),
-            left,
-            vitals: Mutex::default(),
+            attention,
+            stats: Mutex::default(),
             opened: watch::Sender::new(None),
             negotiated: OnceLock::new(),
             ended: OnceLock::new(),
@@ -348,32 +200,38 @@ impl Session {
     }
 
     /// How it is.
-    pub fn vitals(&self) -> Vitals {
-        *self.0.vitals.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn stats(&self) -> Stats {
+        *self.0.stats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until `bytes` of a body may be read for this session.
     ///
     /// # Errors
     /// Why the session ended, where it has.
-    pub async fn room(&self, bytes: usize) -> Result<Room, End> {
-        self.0.rooms.take(bytes).await.ok_or_else(|| self.ended())
+    pub async fn body_permit(&self, bytes: usize) -> Result<BodyPermit, End> {
+        self.0.body_budget.take(bytes).await.ok_or_else(|| self.ended())
     }
 
     fn ended(&self) -> End {
         self.end_reason().unwrap_or(End::Shutdown)
     }
 
-    /// Passes messages on, and gives the room of their body back once they are. `streams`: whether the client takes an event stream. Waits while the session is full.
+    /// Passes messages on, and gives the permit of their body back once they are. `takes`: what the stream of their
+    /// answers may carry. Waits while the session is full.
     ///
-    /// For requests the reader gets their events; otherwise it gets [`reader::Delivery::Accepted`]
-    /// or [`reader::Delivery::Refused`].
+    /// For requests the reader gets their events; otherwise it gets [`stream::Delivery::Accepted`]
+    /// or [`stream::Delivery::Refused`].
     ///
     /// # Errors
     /// Why the session ended, where it has.
-    pub async fn post(&self, posted: Posted, room: Option<Room>, streams: bool) -> Result<Reader, End> {
-        let (feed, reader) = reader::queue(Arc::clone(&self.0.left));
-        self.send(Command::Post { posted, room, streams, feed }).await?;
+    pub async fn post(
+        &self,
+        posted: Posted,
+        permit: Option<BodyPermit>,
+        takes: Takes,
+    ) -> Result<Reader, End> {
+        let (feed, reader) = stream::queue(Arc::clone(&self.0.attention));
+        self.send(Command::Post { posted, permit, takes, feed }).await?;
         Ok(reader)
     }
 
@@ -382,7 +240,7 @@ impl Session {
     /// # Errors
     /// Why the session ended, where it has.
     pub async fn listen(&self, after: Option<EventId>) -> Result<Reader, End> {
-        let (feed, reader) = reader::queue(Arc::clone(&self.0.left));
+        let (feed, reader) = stream::queue(Arc::clone(&self.0.attention));
         self.send(Command::Listen { after, feed }).await?;
         Ok(reader)
     }

@@ -12,13 +12,14 @@ use tracing::{info, warn};
 
 use crate::child::{Child, Command, Process, TERM_GRACE};
 use crate::memory;
+use crate::proto::front::Takes;
 use crate::proto::ids::SessionId;
-use crate::proto::message::Message;
+use crate::proto::message::Request;
 use crate::reaper::{Reaper, Status};
 use crate::secret::Digest;
-use crate::session::reader::Reader;
+use crate::session::stream::Reader;
 use crate::session::worker::Worker;
-use crate::session::{self, End, Exit, Session, Vitals};
+use crate::session::{self, End, ExitStatus, Session, Stats};
 
 mod ahead;
 mod keeper;
@@ -60,9 +61,9 @@ pub struct Config {
 #[derive(Debug)]
 pub struct Opening {
     /// The client's `initialize`; its answer comes to the session's first reader.
-    pub initialize: Message,
-    /// Whether the client takes an event stream.
-    pub streams: bool,
+    pub initialize: Request,
+    /// What the stream of the answer may carry.
+    pub takes: Takes,
     /// Whose session it will be; nobody else will find it.
     pub owner: Option<Digest>,
     /// What is added to the child's environment.
@@ -244,8 +245,8 @@ impl Sessions {
     /// # Errors
     /// [`NoSession`]; nothing has happened then.
     pub async fn start(self: &Arc<Self>, opening: Opening) -> Result<(Session, Reader), NoSession> {
-        let streams = opening.streams;
-        let open = |config, id, initialize| Session::new(config, id, initialize, streams);
+        let takes = opening.takes;
+        let open = |config, id, initialize| Session::new(config, id, initialize, takes);
         self.launch(opening, None, open).await
     }
 
@@ -254,7 +255,7 @@ impl Sessions {
         self: &Arc<Self>,
         opening: Opening,
         key: Option<Digest>,
-        open: impl FnOnce(session::Config, SessionId, Message) -> (Session, Worker, T),
+        open: impl FnOnce(session::Config, SessionId, Request) -> (Session, Worker, T),
     ) -> Result<(Session, T), NoSession> {
         let Opening { initialize, owner, environment, .. } = opening;
         let id = self.new_id()?;
@@ -361,7 +362,7 @@ impl Sessions {
         let longest = {
             let registry = self.lock();
             let live = registry.live.values().map(|owned| &owned.it);
-            let idle = live.filter_map(|session| Some((session.vitals().idle_since?, session)));
+            let idle = live.filter_map(|session| Some((session.stats().idle_since?, session)));
             idle.min_by_key(|(since, _)| *since).map(|(_, session)| session.clone())
         };
         longest.is_some_and(|session| {
@@ -480,7 +481,7 @@ impl Sessions {
             ready = self.is_ready(),
         );
         for session in registry.live.values().map(|owned| &owned.it) {
-            let Vitals { idle_since, in_flight, stdin_queue } = session.vitals();
+            let Stats { idle_since, in_flight, stdin_queue } = session.stats();
             let idle = idle_since.map_or(0, |since| since.elapsed().as_secs());
             info!(event = "session.state", sid = session.id().short(), in_flight, stdin_queue, idle);
         }
@@ -510,11 +511,11 @@ async fn watch_unused(sessions: Weak<Sessions>, mut process: Process) {
     sessions.refill();
 }
 
-fn describe(status: Option<Status>) -> Exit {
+fn describe(status: Option<Status>) -> ExitStatus {
     match status {
-        Some(Status::Exited(code)) => Exit::Code(code),
-        Some(Status::Signaled(signal)) => Exit::Signal(signal.as_str()),
-        Some(Status::SignaledRealTime) => Exit::Signal("SIGRT"),
-        None => Exit::Unknown,
+        Some(Status::Exited(code)) => ExitStatus::Code(code),
+        Some(Status::Signaled(signal)) => ExitStatus::Signal(signal.as_str()),
+        Some(Status::SignaledRealTime) => ExitStatus::Signal("SIGRT"),
+        None => ExitStatus::Unknown,
     }
 }

@@ -3,7 +3,6 @@
 use bytes::Bytes;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
-use tokio::time::{Instant, timeout_at};
 
 use super::body::{Body, EventStream};
 use super::guard::Accepts;
@@ -12,7 +11,7 @@ use super::{Http, Refused};
 use crate::proto::ids::{EventId, Id};
 use crate::proto::version::Revision;
 use crate::session::Session;
-use crate::session::reader::{Delivery, Event, Reader, What};
+use crate::session::stream::{Delivery, Event, Payload, Reader};
 
 /// What decides the form of an answer.
 #[derive(Debug)]
@@ -29,27 +28,11 @@ impl Http {
     /// Waits for what decides the form of the answer: whole as JSON if it comes soon, a stream if it does not or if
     /// something else comes before it.
     pub(super) async fn first(&self, reader: &Reader, accepts: Accepts) -> First {
-        let soon = Instant::now() + self.config.sse_after;
-        // Timers round up to a millisecond, which is long enough for an answer: zero must be said, not timed.
-        let at_once = accepts.stream && self.config.sse_after.is_zero();
-        let accepts = Accepts { json: accepts.json && !at_once, ..accepts };
         let mut events = Vec::new();
         loop {
-            let next = if accepts.stream {
-                match timeout_at(soon, reader.next()).await {
-                    Ok(next) => next,
-                    // The session may not have taken the message yet; until then it can still be refused.
-                    Err(_) => match reader.next_or_attached().await {
-                        None => return First::Events { events, complete: false },
-                        Some(next) => next,
-                    },
-                }
-            } else {
-                reader.next().await
-            };
-            match next {
+            match reader.next().await {
                 Some(Delivery::Event(event)) => {
-                    let (answer, last) = (event.what.is_answer(), event.last);
+                    let (answer, last) = (event.payload.is_answer(), event.last);
                     if answer || accepts.stream {
                         events.push(event);
                     }
@@ -60,6 +43,7 @@ impl Http {
                         return First::Events { events, complete: false };
                     }
                 }
+                Some(Delivery::Pending) => return First::Events { events, complete: false },
                 Some(Delivery::Accepted) => return First::Accepted,
                 Some(Delivery::Refused(refusal)) => return First::Refused(Problem::Refused(refusal)),
                 Some(Delivery::NoReplay) => return First::Refused(Problem::NoReplay),
@@ -111,9 +95,9 @@ fn whole(events: Vec<Event>) -> Response<Body> {
     let mut reason = None;
     let mut messages: Vec<Bytes> = events
         .into_iter()
-        .map(|event| match event.what {
-            What::Message(message) | What::Answer { message, .. } => message,
-            What::Fault { id, fault } => {
+        .map(|event| match event.payload {
+            Payload::Message(message) | Payload::Answer { message, .. } => message,
+            Payload::Fault { id, fault } => {
                 let row = Problem::Fault(fault).row();
                 reason = Some(row.reason);
                 row.json(Some(&id.0))

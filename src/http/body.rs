@@ -15,8 +15,8 @@ use tokio::time::{Instant, Sleep, timeout};
 
 use super::reply::Problem;
 use crate::proto::ids::{EventId, Id};
-use crate::session::reader::{Delivery, Event, Reader, What};
-use crate::session::{Room, Rooms, Session};
+use crate::session::stream::{Delivery, Event, Payload, Reader};
+use crate::session::{BodyBudget, BodyPermit, Session};
 
 /// What a client waits before it reconnects to a primed stream, in milliseconds.
 const RETRY: &str = "1000";
@@ -31,18 +31,18 @@ pub enum Leave<'l> {
     /// The session that the body is for: one whose child does not read makes its clients wait with their bodies.
     Session(&'l Session),
     /// Nobody has a session yet.
-    Lobby(&'l Rooms),
+    Lobby(&'l BodyBudget),
 }
 
 impl Leave<'_> {
-    async fn take(self, bytes: usize) -> Result<Option<Room>, Problem> {
+    async fn take(self, bytes: usize) -> Result<Option<BodyPermit>, Problem> {
         match self {
             Self::Session(session) => {
-                let room = session.room(bytes).await;
-                room.map(Some).map_err(|end| Problem::SessionNotFound(Some(end)))
+                let permit = session.body_permit(bytes).await;
+                permit.map(Some).map_err(|end| Problem::SessionNotFound(Some(end)))
             }
             Self::Lobby(_) if bytes <= SMALL => Ok(None),
-            Self::Lobby(rooms) => Ok(rooms.take(bytes).await),
+            Self::Lobby(budget) => Ok(budget.take(bytes).await),
         }
     }
 }
@@ -57,17 +57,17 @@ pub async fn read(
     max: usize,
     limit: Duration,
     leave: Leave<'_>,
-) -> Result<(Bytes, Option<Room>), Problem> {
+) -> Result<(Bytes, Option<BodyPermit>), Problem> {
     let announced = body.size_hint().exact().map(|length| usize::try_from(length).unwrap_or(max));
     // Waiting for leave does not count as the client's slowness where it is a session's own.
-    let mut room = match (announced, leave) {
+    let mut permit = match (announced, leave) {
         (Some(length), Leave::Session(_)) => leave.take(length).await?,
         _ => None,
     };
     let mut body = Limited::new(body, max);
     let read = async {
         if let (Some(length), Leave::Lobby(_)) = (announced, leave) {
-            room = leave.take(length).await?;
+            permit = leave.take(length).await?;
         }
         let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
         while let Some(frame) = body.frame().await {
@@ -86,14 +86,14 @@ pub async fn read(
                 rest.extend_from_slice(&std::mem::take(&mut first));
             }
             rest.extend_from_slice(&data);
-            if announced.is_none() && room.is_none() && rest.len() > SMALL {
-                room = leave.take(max).await?;
+            if announced.is_none() && permit.is_none() && rest.len() > SMALL {
+                permit = leave.take(max).await?;
             }
         }
         Ok(if rest.is_empty() { first } else { rest.freeze() })
     };
     match timeout(limit, read).await {
-        Ok(read) => read.map(|body| (body, room)),
+        Ok(read) => read.map(|body| (body, permit)),
         Err(_) => Err(Problem::BodyTimeout(limit)),
     }
 }
@@ -237,7 +237,7 @@ impl EventStream {
             match next {
                 Some(Delivery::Event(event)) => {
                     self.ended = event.last;
-                    encode(&mut chunk, Some(event.id), &event.what);
+                    encode(&mut chunk, Some(event.id), &event.payload);
                 }
                 Some(Delivery::Lagged) => {
                     self.lagged = true;
@@ -330,7 +330,7 @@ impl MergedStream {
         self.readers.retain(|Joined { reader, id, main }| {
             while let Poll::Ready(next) = reader.poll_next(context) {
                 match next {
-                    Some(Delivery::Event(event)) => encode(&mut chunk, None, &event.what),
+                    Some(Delivery::Event(event)) => encode(&mut chunk, None, &event.payload),
                     Some(Delivery::Lagged) => lags = true,
                     Some(other) => {
                         encode_refusal(&mut chunk, other, id.as_ref());
@@ -362,11 +362,11 @@ fn lagged() -> io::Error {
 }
 
 /// Writes one event (HTML, "Server-sent events"): LF only, one `data:` line. A message holds no raw CR or LF here.
-fn encode(out: &mut BytesMut, id: Option<EventId>, what: &What) {
+fn encode(out: &mut BytesMut, id: Option<EventId>, what: &Payload) {
     let fault;
     let message = match what {
-        What::Message(message) | What::Answer { message, .. } => message,
-        What::Fault { id, fault: why } => {
+        Payload::Message(message) | Payload::Answer { message, .. } => message,
+        Payload::Fault { id, fault: why } => {
             fault = Problem::Fault(why.clone()).row().json(Some(&id.0));
             &fault
         }

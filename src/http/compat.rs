@@ -17,12 +17,12 @@ use super::answer::event_stream;
 use super::body::{Body, Joined, MergedStream};
 use super::reply::{Problem, empty};
 use super::{Refused, no_session, parse_one};
+use crate::proto::front::{Refusal, Takes};
 use crate::proto::ids::{ClientId, SessionId};
-use crate::proto::machine::Refusal;
-use crate::proto::message::{Kind, Message};
+use crate::proto::message::{Message, Request};
 use crate::secret::Digest;
-use crate::session::reader::Delivery;
-use crate::session::{End, Posted, Room, Session};
+use crate::session::stream::Delivery;
+use crate::session::{BodyPermit, End, Posted, Session};
 use crate::sessions::{Opening, Sessions};
 
 /// Where a client begins.
@@ -128,17 +128,21 @@ impl Compat {
 pub(super) async fn post(
     connection: &Connection,
     body: Bytes,
-    room: Option<Room>,
+    room: Option<BodyPermit>,
     environment: Result<Vec<(OsString, OsString)>, Problem>,
     sessions: &Arc<Sessions>,
 ) -> Result<Response<Body>, Refused> {
     let message = parse_one(body)?;
-    let id = message.id();
-    let request = message.kind() == Kind::Request;
-    if request && message.method() == "initialize" {
-        let environment = environment.map_err(|problem| (problem, id.clone()))?;
-        return initialize(connection, message, environment, sessions).await.map_err(|problem| (problem, id));
-    }
+    let id = message.id().cloned();
+    let message = match message {
+        Message::Request(request) if request.method() == "initialize" => {
+            let environment = environment.map_err(|problem| (problem, id.clone()))?;
+            let answered = initialize(connection, request, environment, sessions).await;
+            return answered.map_err(|problem| (problem, id));
+        }
+        message => message,
+    };
+    let request = message.request().is_some();
     let session = match &*lock(&connection.state) {
         State::Open(session) => session.clone(),
         State::Fresh | State::Starting => return Err((Problem::Invalid("initialize comes first"), id)),
@@ -146,7 +150,7 @@ pub(super) async fn post(
     let gone = |end| (Problem::SessionNotFound(Some(end)), None);
     // A place for the answer first: what the client does not read it may not ask for.
     let place = if request { connection.readers.reserve().await.ok() } else { None };
-    let reader = session.post(Posted::One(message), room, true).await.map_err(gone)?;
+    let reader = session.post(Posted::One(message), room, Takes::Events).await.map_err(gone)?;
     if let Some(place) = place {
         place.send(Joined { reader, id, main: false });
         return Ok(empty(StatusCode::ACCEPTED));
@@ -162,25 +166,25 @@ pub(super) async fn post(
 /// Starts the session of a connection.
 async fn initialize(
     connection: &Connection,
-    message: Message,
+    request: Request,
     environment: Vec<(OsString, OsString)>,
     sessions: &Arc<Sessions>,
 ) -> Result<Response<Body>, Problem> {
-    let id = message.id();
+    let id = request.id().clone();
     // In one step: two initializes at once must not start two sessions.
     let before = std::mem::replace(&mut *lock(&connection.state), State::Starting);
     if !matches!(before, State::Fresh) {
         *lock(&connection.state) = before;
-        let refusal = id.map(|id| Refusal::AlreadyInitialized(ClientId(id)));
-        return Err(refusal.map_or(Problem::SessionRequired, Problem::Refused));
+        return Err(Problem::Refused(Refusal::AlreadyInitialized(ClientId(id))));
     }
     // If the client leaves while it waits for a place it may try again.
     let mut starting = Starting { connection, started: false };
-    let opening = Opening { initialize: message, streams: true, owner: connection.owner, environment };
+    let (takes, owner) = (Takes::Events, connection.owner);
+    let opening = Opening { initialize: request, takes, owner, environment };
     let (session, reader) = sessions.start(opening).await.map_err(|error| no_session(&error))?;
     *lock(&connection.state) = State::Open(session.clone());
     starting.started = true;
-    let _ = connection.readers.send(Joined { reader, id, main: false }).await;
+    let _ = connection.readers.send(Joined { reader, id: Some(id), main: false }).await;
     if let Ok(reader) = session.listen(None).await {
         let _ = connection.readers.send(Joined { reader, id: None, main: true }).await;
     }

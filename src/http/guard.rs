@@ -11,6 +11,7 @@ use hyper::http::request::Parts;
 use hyper::{Uri, Version};
 
 use super::reply::Problem;
+use crate::proto::front::Takes;
 use crate::proto::ids::{EventId, SessionId};
 use crate::proto::version::Revision;
 
@@ -184,6 +185,13 @@ pub struct Accepts {
     pub json: bool,
     /// `text/event-stream`.
     pub stream: bool,
+}
+
+impl Accepts {
+    /// What the stream of an answer may carry.
+    pub fn takes(self) -> Takes {
+        if self.stream { Takes::Events } else { Takes::AnswerOnly }
+    }
 }
 
 /// Reads `Accept` (RFC 9110 §12.5.1). None at all means anything.

@@ -6,8 +6,10 @@ use hyper::header::{HeaderMap, HeaderName};
 
 use super::guard::{self, MCP_PROTOCOL_VERSION};
 use super::reply::Problem;
-use super::{Asking, Http, Refused, no_session, parse_one};
-use crate::proto::message::{Message, find};
+use super::{Asking, Http, Refused, no_session};
+use crate::proto::front::Takes;
+use crate::proto::link::own_initialize;
+use crate::proto::message::Message;
 use crate::proto::version::Revision;
 use crate::secret::Digest;
 use crate::session::Session;
@@ -31,26 +33,15 @@ pub(super) struct Keyed {
 impl Keyed {
     /// How the bridge opens the session: in its own name, as a client that can do nothing but ask, and with the revision
     /// that its first client speaks.
-    ///
-    /// # Errors
-    /// None: the message is our own.
-    fn opening(
-        &self,
-        headers: &HeaderMap,
-        first: &Message,
-        owner: Option<Digest>,
-    ) -> Result<Opening, Refused> {
-        let wanted = find(first.params(), &["protocolVersion"]).and_then(|span| first.params().get(span));
+    fn opening(&self, headers: &HeaderMap, first: &Message, owner: Option<Digest>) -> Opening {
+        let wanted = first.param(&["protocolVersion"]).and_then(|span| first.text().get(span));
+        let wanted = wanted.and_then(|token| std::str::from_utf8(token).ok());
         let wanted = wanted.filter(|_| first.method() == "initialize").map(|text| text.trim_matches('"'));
         let header = headers.get(MCP_PROTOCOL_VERSION).and_then(|value| value.to_str().ok());
         let revision = wanted.or(header).and_then(Revision::parse).filter(|revision| !revision.modern());
-        let text = format!(
-            r#"{{"jsonrpc":"2.0","id":0,"method":"initialize","params":{{"protocolVersion":"{}","capabilities":{{}},"clientInfo":{{"name":"mcp-bridge","version":"{}"}}}}}}"#,
-            revision.unwrap_or(Revision::R2025_11_25),
-            env!("CARGO_PKG_VERSION"),
-        );
-        let initialize = parse_one(text.into())?;
-        Ok(Opening { initialize, streams: false, owner, environment: self.environment.clone() })
+        let initialize = own_initialize(revision.unwrap_or(Revision::R2025_11_25));
+        let environment = self.environment.clone();
+        Opening { initialize, takes: Takes::AnswerOnly, owner, environment }
     }
 }
 
@@ -94,8 +85,8 @@ impl Http {
         asking: &Asking<'_>,
         first: &Message,
     ) -> Result<Session, Refused> {
-        let opening = keyed.opening(&asking.parts.headers, first, asking.caller)?;
+        let opening = keyed.opening(&asking.parts.headers, first, asking.caller);
         let opened = self.sessions.keyed(keyed.key, opening).await;
-        opened.map_err(|error| (no_session(&error), first.id()))
+        opened.map_err(|error| (no_session(&error), first.id().cloned()))
     }
 }

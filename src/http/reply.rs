@@ -14,10 +14,10 @@ use hyper::header::{
 use hyper::{Response, StatusCode};
 
 use super::body::Body;
+use crate::proto::front::Refusal;
 use crate::proto::ids::Id;
-use crate::proto::machine::Refusal;
 use crate::proto::version::Revision;
-use crate::session::{End, Exit, Fault};
+use crate::session::{End, ExitStatus, Fault};
 
 /// Where the reason token stands.
 pub const MCP_BRIDGE_ERROR: HeaderName = HeaderName::from_static("mcp-bridge-error");
@@ -317,8 +317,8 @@ impl Problem {
             data.push(("respawned", "true".to_owned()));
         }
         match end {
-            End::Exited(Exit::Code(code)) => data.push(("exit_code", code.to_string())),
-            End::Exited(Exit::Signal(signal)) => data.push(("signal", format!("\"{signal}\""))),
+            End::Exited(ExitStatus::Code(code)) => data.push(("exit_code", code.to_string())),
+            End::Exited(ExitStatus::Signal(signal)) => data.push(("signal", format!("\"{signal}\""))),
             _ => {}
         }
         data
@@ -481,15 +481,15 @@ mod tests {
     #[test]
     fn a_dead_child_is_named_by_its_exit() {
         let end = |exit| Problem::Fault(Fault::Ended(End::Exited(exit)));
-        let value = parsed(&end(Exit::Code(3)), Some("\"a\""));
+        let value = parsed(&end(ExitStatus::Code(3)), Some("\"a\""));
         assert_eq!(value["id"], "a");
         assert_eq!(value["error"]["data"]["exit_code"], 3);
         assert_eq!(value["error"]["data"]["reason"], "child_exited");
         assert_eq!(value["error"]["data"]["source"], "mcp-bridge");
-        let value = parsed(&end(Exit::Signal("SIGKILL")), Some("7"));
+        let value = parsed(&end(ExitStatus::Signal("SIGKILL")), Some("7"));
         assert_eq!(value["error"]["data"]["signal"], "SIGKILL");
         assert_eq!(
-            end(Exit::Code(3)).row().status,
+            end(ExitStatus::Code(3)).row().status,
             StatusCode::OK,
             "it was forwarded: a gateway must not retry it"
         );

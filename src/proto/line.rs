@@ -163,13 +163,13 @@ impl LineDecoder {
 pub fn push_line(out: &mut BytesMut, parts: &[&[u8]]) {
     out.reserve(parts.iter().map(|part| part.len()).sum::<usize>() + 1);
     for part in parts {
-        push_flat(out, part);
+        push_one_line(out, part);
     }
     out.extend_from_slice(b"\n");
 }
 
 /// Appends `part` with each raw CR and LF replaced by a space.
-pub fn push_flat(out: &mut BytesMut, part: &[u8]) {
+pub fn push_one_line(out: &mut BytesMut, part: &[u8]) {
     let start = out.len();
     out.extend_from_slice(part);
     let Some(mut rest) = out.get_mut(start..) else { return };

@@ -4,17 +4,11 @@
 //! struct, `"id": null` read as an absent id, and invalid UTF-8 in a part that is skipped.
 
 use std::borrow::Cow;
-use std::ops::Range;
 
-use bytes::{Bytes, BytesMut};
-use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::value::RawValue;
+use bytes::Bytes;
 
 use super::ids::Id;
-use super::line::push_flat;
-
-/// Where a part lies in the text, in bytes.
-pub type Span = Range<usize>;
+use super::json::{Span, is_json, members, slice, unquote, value_at};
 
 /// What kind of message it is (JSON-RPC 2.0 §4, §5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,72 +54,68 @@ impl Envelope {
     pub fn peek(text: &[u8]) -> Result<Self, Malformed> {
         let text = std::str::from_utf8(text).map_err(|_| Malformed::Parse)?;
         let mut members = Members::default();
-        let complete = read_object(text, &mut members);
-        let id = members.id.map(|raw| Id::parse(raw.get()));
-        let invalid = |why| Err(Malformed::Invalid(id.clone().flatten(), why));
-        if complete.is_err() {
-            // It may be JSON all the same: an array, a number, an object with a member twice.
-            return match serde_json::from_str::<IgnoredAny>(text) {
-                Err(_) => Err(Malformed::Parse),
-                Ok(_) if members.twice => invalid("a member occurs twice"),
-                Ok(_) => invalid("a message is a JSON object"),
-            };
+        let complete = members.read(text);
+        let part = |span: &Option<Span>| span.clone().and_then(|span| text.get(span));
+        let invalid = |why| Err(Malformed::Invalid(part(&members.id).and_then(Id::parse), why));
+        if complete.is_none() {
+            // It may be JSON all the same: an array, a number.
+            return if is_json(text) { invalid("a message is a JSON object") } else { Err(Malformed::Parse) };
         }
-        if members.jsonrpc.is_none_or(|raw| string(raw.get()) != "2.0") {
+        // Two readers that disagree on which one counts let a message past the one that inspects it.
+        if members.twice {
+            return invalid("a member occurs twice");
+        }
+        if part(&members.jsonrpc).is_none_or(|token| unquote(token) != "2.0") {
             return invalid("\"jsonrpc\" must be \"2.0\"");
         }
         // Servers that come from JSON-RPC 1.0 send both, one of them null.
-        let null = |raw: &&RawValue| raw.get() == "null";
-        let (result, error) = match (members.result, members.error) {
-            (Some(result), Some(error)) if null(&error) => (Some(result), None),
-            (Some(result), Some(error)) if null(&result) => (None, Some(error)),
+        let null = |span: &Option<Span>| part(span) == Some("null");
+        let (result, error) = (members.result.is_some(), members.error.is_some());
+        let (result, error) = match (result, error) {
+            (true, true) if null(&members.error) => (true, false),
+            (true, true) if null(&members.result) => (false, true),
             both => both,
         };
-        let kind = match (members.method, members.id, result, error) {
-            (Some(_), Some(_), None, None) => Kind::Request,
-            (Some(_), None, None, None) => Kind::Notification,
-            (None, _, Some(_), None) => Kind::Success,
-            (None, _, None, Some(_)) => Kind::Failure,
-            (Some(_), ..) => return invalid("a message has either a method or a result or an error"),
-            (None, _, Some(_), Some(_)) => return invalid("a response has either a result or an error"),
-            (None, _, None, None) => return invalid("a message needs a method, a result or an error"),
+        let kind = match (members.method.is_some(), members.id.is_some(), result, error) {
+            (true, true, false, false) => Kind::Request,
+            (true, false, false, false) => Kind::Notification,
+            (false, _, true, false) => Kind::Success,
+            (false, _, false, true) => Kind::Failure,
+            (true, ..) => return invalid("a message has either a method or a result or an error"),
+            (false, _, true, true) => return invalid("a response has either a result or an error"),
+            (false, _, false, false) => return invalid("a message needs a method, a result or an error"),
         };
-        if members.method.is_some_and(|raw| !raw.get().starts_with('"')) {
+        if part(&members.method).is_some_and(|token| !token.starts_with('"')) {
             return invalid("\"method\" must be a string");
         }
-        let span = |raw: &RawValue| {
-            let start = raw.get().as_ptr() as usize - text.as_ptr() as usize;
-            start..start + raw.get().len()
-        };
-        Ok(Self {
-            kind,
-            id: members.id.map(span),
-            method: members.method.map(span),
-            params: members.params.map(span),
-        })
+        Ok(Self { kind, id: members.id, method: members.method, params: members.params })
     }
 
     /// The method of a request or notification; empty for a response.
     pub fn method<'t>(&self, text: &'t [u8]) -> Cow<'t, str> {
-        self.method.clone().map_or(Cow::Borrowed(""), |span| string(part(text, span)))
+        self.method.clone().map_or(Cow::Borrowed(""), |span| unquote(slice(text, span)))
     }
 
     /// The id in the text, where it is one a peer may use.
     pub fn id(&self, text: &[u8]) -> Option<Id> {
-        Id::parse(part(text, self.id.clone()?))
+        Id::parse(slice(text, self.id.clone()?))
     }
 
-    /// The text of `params`; empty where there are none.
-    pub fn params<'t>(&self, text: &'t [u8]) -> &'t str {
-        self.params.clone().map_or("", |span| part(text, span))
+    /// Where the value at `path` inside `params` lies in the text.
+    pub fn param(&self, text: &[u8], path: &[&str]) -> Option<Span> {
+        param(text, self.params.as_ref(), path)
     }
 }
 
-/// One message of a client: its text, as it came, and its envelope.
+/// One message of a client, by what it is.
 #[derive(Clone, Debug)]
-pub struct Message {
-    text: Bytes,
-    envelope: Envelope,
+pub enum Message {
+    /// It has a method and an id, and wants an answer.
+    Request(Request),
+    /// It has a method and wants none.
+    Notification(Notification),
+    /// It answers a request of the server.
+    Response(Response),
 }
 
 impl Message {
@@ -135,25 +125,96 @@ impl Message {
     /// # Errors
     /// [`Malformed`], where the text is not exactly one such message.
     pub fn parse(text: Bytes) -> Result<Self, Malformed> {
+        const BAD_ID: Malformed =
+            Malformed::Invalid(None, "\"id\" must be a string or an integer, not longer than 8 KiB");
         let envelope = Envelope::peek(&text)?;
-        if envelope.kind != Kind::Notification && envelope.id(&text).is_none() {
-            return Err(Malformed::Invalid(
-                None,
-                "\"id\" must be a string or an integer, not longer than 8 KiB",
-            ));
-        }
+        let id = envelope.id(&text);
         // A child that looks at the method alone would take either for the handshake, which it must see once.
         match (envelope.kind, &*envelope.method(&text)) {
             (Kind::Notification, "initialize") => {
                 return Err(Malformed::Invalid(None, "\"initialize\" needs an id"));
             }
-            (Kind::Request, "notifications/initialized") => {
-                let id = envelope.id(&text);
+            (Kind::Request, "notifications/initialized") if id.is_some() => {
                 return Err(Malformed::Invalid(id, "\"notifications/initialized\" must have no id"));
             }
             _ => {}
         }
-        Ok(Self { text, envelope })
+        let Envelope { kind, id: id_span, method, params } = envelope;
+        Ok(match (kind, id, id_span, method) {
+            (Kind::Request, Some(id), Some(id_span), Some(method)) => {
+                Self::Request(Request { text, id, id_span, method, params })
+            }
+            (Kind::Notification, _, _, Some(method)) => {
+                Self::Notification(Notification { text, method, params })
+            }
+            (Kind::Success | Kind::Failure, Some(id), ..) => Self::Response(Response { text, id }),
+            _ => return Err(BAD_ID),
+        })
+    }
+
+    /// Its text, as it came.
+    pub fn text(&self) -> &[u8] {
+        match self {
+            Self::Request(request) => &request.text,
+            Self::Notification(notification) => &notification.text,
+            Self::Response(response) => &response.text,
+        }
+    }
+
+    /// The request that it is.
+    pub fn request(&self) -> Option<&Request> {
+        if let Self::Request(request) = self { Some(request) } else { None }
+    }
+
+    /// Its method; empty for a response.
+    pub fn method(&self) -> Cow<'_, str> {
+        match self {
+            Self::Request(request) => request.method(),
+            Self::Notification(notification) => notification.method(),
+            Self::Response(_) => Cow::Borrowed(""),
+        }
+    }
+
+    /// Where the value at `path` inside its `params` lies in the text.
+    pub fn param(&self, path: &[&str]) -> Option<Span> {
+        match self {
+            Self::Request(request) => request.param(path),
+            Self::Notification(notification) => notification.param(path),
+            Self::Response(_) => None,
+        }
+    }
+
+    /// The id by which its client knows it: that of a request or of what a response answers; `None` for a notification.
+    pub fn id(&self) -> Option<&Id> {
+        match self {
+            Self::Request(request) => Some(&request.id),
+            Self::Notification(_) => None,
+            Self::Response(response) => Some(&response.id),
+        }
+    }
+}
+
+/// A request of a client: its text as it came, and where its parts lie.
+#[derive(Clone, Debug)]
+pub struct Request {
+    text: Bytes,
+    id: Id,
+    id_span: Span,
+    method: Span,
+    params: Option<Span>,
+}
+
+impl Request {
+    /// A request of the bridge's own. `params` is the text of a JSON object.
+    pub(super) fn own(method: &str, params: &str) -> Self {
+        let (head, middle, behind) = (r#"{"jsonrpc":"2.0","id":"#, r#","method":"#, r#","params":"#);
+        let id = Id::from(0);
+        let method = format!("\"{method}\"");
+        let text = [head, id.as_json(), middle, &method, behind, params, "}"].concat();
+        let id_span = head.len()..head.len() + id.as_json().len();
+        let method = id_span.end + middle.len()..id_span.end + middle.len() + method.len();
+        let params = method.end + behind.len()..text.len() - 1;
+        Self { text: text.into(), id, id_span, method, params: Some(params) }
     }
 
     /// Its text.
@@ -161,65 +222,86 @@ impl Message {
         &self.text
     }
 
-    /// The same in a buffer of its own: one that is kept for long must not keep the body alive in which it came.
-    pub fn detached(&self) -> Self {
-        Self { text: Bytes::copy_from_slice(&self.text), envelope: self.envelope.clone() }
+    /// Its id.
+    pub fn id(&self) -> &Id {
+        &self.id
     }
 
-    /// Its parts.
-    pub fn envelope(&self) -> &Envelope {
-        &self.envelope
+    /// Where its id lies in the text.
+    pub fn id_span(&self) -> Span {
+        self.id_span.clone()
     }
 
-    /// What kind of message it is.
-    pub fn kind(&self) -> Kind {
-        self.envelope.kind
-    }
-
-    /// Its method; empty for a response.
+    /// Its method.
     pub fn method(&self) -> Cow<'_, str> {
-        self.envelope.method(&self.text)
-    }
-
-    /// Its id; `None` for a notification.
-    pub fn id(&self) -> Option<Id> {
-        self.envelope.id(&self.text)
+        unquote(slice(&self.text, self.method.clone()))
     }
 
     /// The text of its `params`; empty where there are none.
     pub fn params(&self) -> &str {
-        self.envelope.params(&self.text)
+        self.params.clone().map_or("", |span| slice(&self.text, span))
+    }
+
+    /// Where the value at `path` inside its `params` lies in the text.
+    pub fn param(&self, path: &[&str]) -> Option<Span> {
+        param(&self.text, self.params.as_ref(), path)
+    }
+
+    /// The same in a buffer of its own: one that is kept for long must not keep the body alive in which it came.
+    pub fn detached(&self) -> Self {
+        Self { text: Bytes::copy_from_slice(&self.text), ..self.clone() }
     }
 }
 
-/// Whether the text is a JSON array, as a batch is.
-pub fn is_array(text: &[u8]) -> bool {
-    text.trim_ascii_start().starts_with(b"[")
+/// A notification of a client: its text as it came, and where its parts lie.
+#[derive(Clone, Debug)]
+pub struct Notification {
+    text: Bytes,
+    method: Span,
+    params: Option<Span>,
 }
 
-/// The elements of a batch, each as it stands in the text.
-///
-/// # Errors
-/// [`Malformed::Parse`], where the text is not a JSON array.
-pub fn elements(text: &str) -> Result<Vec<&str>, Malformed> {
-    struct Elements;
-    impl<'de> Visitor<'de> for Elements {
-        type Value = Vec<&'de str>;
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("an array")
-        }
-        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-            let mut elements = Vec::new();
-            while let Some(element) = seq.next_element::<&'de RawValue>()? {
-                elements.push(element.get());
-            }
-            Ok(elements)
-        }
+impl Notification {
+    /// Its text.
+    pub fn text(&self) -> &[u8] {
+        &self.text
     }
-    let mut reader = serde_json::Deserializer::from_str(text);
-    let elements = reader.deserialize_seq(Elements).map_err(|_| Malformed::Parse)?;
-    reader.end().map_err(|_| Malformed::Parse)?;
-    Ok(elements)
+
+    /// Its method.
+    pub fn method(&self) -> Cow<'_, str> {
+        unquote(slice(&self.text, self.method.clone()))
+    }
+
+    /// Where the value at `path` inside its `params` lies in the text.
+    pub fn param(&self, path: &[&str]) -> Option<Span> {
+        param(&self.text, self.params.as_ref(), path)
+    }
+}
+
+/// A client's answer to a request of the server: its text as it came, and the id.
+#[derive(Clone, Debug)]
+pub struct Response {
+    text: Bytes,
+    id: Id,
+}
+
+impl Response {
+    /// Its text.
+    pub fn text(&self) -> &[u8] {
+        &self.text
+    }
+
+    /// The id of the request that it answers.
+    pub fn id(&self) -> &Id {
+        &self.id
+    }
+}
+
+/// Where the value at `path` inside the object at `params` lies in the text.
+fn param(text: &[u8], params: Option<&Span>, path: &[&str]) -> Option<Span> {
+    let params = params?;
+    let span = value_at(slice(text, params.clone()), path)?;
+    Some(params.start + span.start..params.start + span.end)
 }
 
 /// What the beginning of a message that was cut off tells.
@@ -248,10 +330,11 @@ pub fn peek_head(head: &[u8]) -> Head<'_> {
         return Head::NoMessage;
     }
     let mut members = Members::default();
-    let _ = read_object(text, &mut members); // it cannot be complete
+    let _ = members.read(text); // it cannot be complete
+    let id = members.id.and_then(|span| Some((span.end, text.get(span)?)));
     // A number that touches the cut may go on behind it.
-    let whole = |raw: &&RawValue| !text.ends_with(raw.get()) || raw.get().ends_with('"');
-    match (members.method, members.id.filter(whole).map(RawValue::get)) {
+    let id = id.filter(|(end, token)| *end < text.len() || token.ends_with('"')).map(|(_, token)| token);
+    match (members.method, id) {
         (Some(_), id) => Head::Call(id),
         // An id is followed by a method, a result or an error, and the last two are what grows so long.
         (None, Some(id)) => Head::Answer(id),
@@ -259,136 +342,42 @@ pub fn peek_head(head: &[u8]) -> Head<'_> {
     }
 }
 
-/// The value at `path` inside a JSON object, as a range of its text. Of a member that occurs twice, the last.
-pub fn find(object: &str, path: &[&str]) -> Option<Span> {
-    let mut span = 0..object.len();
-    for name in path {
-        let inner = object.get(span.clone())?;
-        let mut member = Member { name, value: None };
-        read_object(inner, &mut member).ok()?;
-        let value = member.value?.get();
-        let start = value.as_ptr() as usize - object.as_ptr() as usize;
-        span = start..start + value.len();
-    }
-    Some(span)
-}
-
-/// Appends `text` with one range replaced, and with raw line ends as spaces.
-pub fn splice(out: &mut BytesMut, text: &[u8], span: Span, replacement: &[u8]) {
-    out.reserve(text.len() + replacement.len() + 1);
-    push_flat(out, text.get(..span.start).unwrap_or_default());
-    out.extend_from_slice(replacement);
-    push_flat(out, text.get(span.end..).unwrap_or_default());
-}
-
-fn part(text: &[u8], span: Span) -> &str {
-    // The envelope was read from UTF-8 and its spans end at token borders.
-    text.get(span).and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or_default()
-}
-
-fn string(token: &str) -> Cow<'_, str> {
-    let plain = token.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-    match plain {
-        Some(plain) if !plain.contains('\\') => Cow::Borrowed(plain),
-        _ => serde_json::from_str(token).map_or(Cow::Borrowed(""), Cow::Owned),
-    }
-}
-
-/// Takes the members of an object one by one. `false` refuses the object.
-trait Take<'de> {
-    fn member(&mut self, name: &str, value: &'de RawValue) -> bool;
-}
-
+/// Where the members lie that JSON-RPC knows.
 #[derive(Default)]
-struct Members<'de> {
-    jsonrpc: Option<&'de RawValue>,
-    id: Option<&'de RawValue>,
-    method: Option<&'de RawValue>,
-    params: Option<&'de RawValue>,
-    result: Option<&'de RawValue>,
-    error: Option<&'de RawValue>,
+struct Members {
+    jsonrpc: Option<Span>,
+    id: Option<Span>,
+    method: Option<Span>,
+    params: Option<Span>,
+    result: Option<Span>,
+    error: Option<Span>,
+    /// One of them occurs twice: this is where the last one lies.
     twice: bool,
 }
 
-impl<'de> Take<'de> for Members<'de> {
-    fn member(&mut self, name: &str, value: &'de RawValue) -> bool {
-        let slot = match name {
-            "jsonrpc" => &mut self.jsonrpc,
-            "id" => &mut self.id,
-            "method" => &mut self.method,
-            "params" => &mut self.params,
-            "result" => &mut self.result,
-            "error" => &mut self.error,
-            _ => return true, // a later revision may know it
-        };
-        // Two readers that disagree on which one counts let a message past the one that inspects it.
-        self.twice |= slot.replace(value).is_some();
-        !self.twice
-    }
-}
-
-struct Member<'n, 'de> {
-    name: &'n str,
-    value: Option<&'de RawValue>,
-}
-
-impl<'de> Take<'de> for Member<'_, 'de> {
-    fn member(&mut self, name: &str, value: &'de RawValue) -> bool {
-        if name == self.name {
-            self.value = Some(value);
-        }
-        true
-    }
-}
-
-fn read_object<'de, M: Take<'de>>(text: &'de str, members: &mut M) -> serde_json::Result<()> {
-    struct Object<'m, M>(&'m mut M);
-    impl<'de, M: Take<'de>> Visitor<'de> for Object<'_, M> {
-        type Value = ();
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("an object")
-        }
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-            while let Some(name) = map.next_key_seed(Name)? {
-                let value = map.next_value::<&'de RawValue>()?;
-                if !self.0.member(&name, value) {
-                    return Err(serde::de::Error::custom("refused"));
-                }
-            }
-            Ok(())
-        }
-    }
-    let mut reader = serde_json::Deserializer::from_str(text);
-    reader.deserialize_map(Object(members))?;
-    reader.end()
-}
-
-/// A member's name, borrowed unless it is spelt with escapes.
-struct Name;
-
-impl<'de> serde::de::DeserializeSeed<'de> for Name {
-    type Value = Cow<'de, str>;
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Name {
-    type Value = Cow<'de, str>;
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("a name")
-    }
-    fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Self::Value, E> {
-        Ok(Cow::Borrowed(name))
-    }
-    fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
-        Ok(Cow::Owned(name.to_owned()))
+impl Members {
+    /// `None` where the text is not exactly one JSON object; what came before the fault is noted.
+    fn read(&mut self, text: &str) -> Option<()> {
+        members(text, |name, value| {
+            let slot = match &*unquote(name) {
+                "jsonrpc" => &mut self.jsonrpc,
+                "id" => &mut self.id,
+                "method" => &mut self.method,
+                "params" => &mut self.params,
+                "result" => &mut self.result,
+                "error" => &mut self.error,
+                _ => return, // a later revision may know it
+            };
+            self.twice |= slot.replace(value).is_some();
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::json::splice;
     use super::*;
+    use bytes::BytesMut;
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
@@ -520,17 +509,6 @@ mod tests {
     }
 
     #[test]
-    fn a_member_is_found_at_its_path() {
-        let object = r#"{"_meta":{"x":1,"progressToken": "t\"1" },"name":"echo"}"#;
-        let span = find(object, &["_meta", "progressToken"]).expect("a token");
-        assert_eq!(&object[span], r#""t\"1""#);
-        assert_eq!(find(object, &["_meta", "y"]), None);
-        assert_eq!(find(object, &["name", "y"]), None);
-        assert_eq!(find("[1]", &["name"]), None);
-        assert_eq!(find("", &["name"]), None);
-    }
-
-    #[test]
     fn the_beginning_of_a_message_tells_whose_it_is() {
         let cut = "{\"id\":\"q\",\"result\":\"é".as_bytes().split_last().unwrap().1;
         let table = [
@@ -545,16 +523,6 @@ mod tests {
         ];
         for (head, want) in table {
             assert_eq!(peek_head(head), want, "{}", String::from_utf8_lossy(head));
-        }
-    }
-
-    #[test]
-    fn the_elements_of_a_batch_keep_their_text() {
-        let batch = "[ {\"a\": 1} ,2,\n[3] ]";
-        assert_eq!(elements(batch), Ok(vec!["{\"a\": 1}", "2", "[3]"]));
-        assert_eq!(elements("[]"), Ok(vec![]));
-        for text in ["[1,]", "[1", "{}", "[1] x"] {
-            assert_eq!(elements(text), Err(Malformed::Parse), "{text}");
         }
     }
 
@@ -618,7 +586,7 @@ mod tests {
         fn no_bytes_make_it_panic(text in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = Envelope::peek(&text);
             let _ = peek_head(&text);
-            let _ = find(&String::from_utf8_lossy(&text), &["a", "b"]);
+            let _ = super::super::json::value_at(&String::from_utf8_lossy(&text), &["a", "b"]);
         }
 
         #[test]

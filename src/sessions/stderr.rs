@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
 use crate::proto::line::{Frame, LineDecoder};
-use crate::reaper::Exit;
+use crate::reaper::ExitWatch;
 
 /// The longest line of a child's stderr that is logged, in bytes; the rest of it is cut off.
 const STDERR_LINE: usize = 8 * 1024;
@@ -21,7 +21,7 @@ const STDERR_RATE: u32 = 1000;
 const STDERR_LAST_WORDS: Duration = Duration::from_millis(250);
 
 /// Logs what the child says on stderr, line by line. It is always read: a child whose stderr is full stands still.
-pub(super) async fn log(mut stderr: Receiver, sid: Arc<OnceLock<String>>, mut exit: Exit) {
+pub(super) async fn log(mut stderr: Receiver, sid: Arc<OnceLock<String>>, mut exit: ExitWatch) {
     let mut decoder = LineDecoder::new(STDERR_LINE);
     let mut until: Option<Instant> = None;
     let (mut second, mut lines, mut suppressed) = (Instant::now(), 0, 0_u64);

@@ -1,6 +1,6 @@
 //! The elements of a batch against a full parse.
 
-use mcp_bridge::proto::message::{elements, is_array};
+use mcp_bridge::proto::json::{elements, is_array};
 use serde_json::Value;
 
 use super::json::Parsed;
@@ -15,15 +15,15 @@ pub fn batch(data: &[u8]) {
     match Parsed::of(data) {
         Parsed::Json(value) => {
             assert_eq!(is_array(data), value.is_array(), "an array is told by its first byte");
-            let elements: Option<Vec<Value>> = split.as_ref().ok().map(|elements| {
+            let elements: Option<Vec<Value>> = split.as_ref().map(|elements| {
                 elements.iter().map(|element| serde_json::from_str(element).unwrap()).collect()
             });
             assert_eq!(elements.as_ref(), value.as_array(), "the elements");
         }
-        Parsed::NotJson => assert!(split.is_err(), "it is no JSON, and split into {split:?}"),
+        Parsed::NotJson => assert!(split.is_none(), "it is no JSON, and split into {split:?}"),
         Parsed::Unsaid => {}
     }
-    let Ok(split) = split else { return };
+    let Some(split) = split else { return };
     assert!(is_array(data), "what can be split begins like an array");
     // What lies between the elements is brackets, commas and white space: nothing of the text is lost.
     let mut rest = text;
@@ -33,5 +33,5 @@ pub fn batch(data: &[u8]) {
         rest = &rest[start + element.len()..];
     }
     assert_eq!(rest.split_whitespace().collect::<String>(), if split.is_empty() { "[]" } else { "]" });
-    assert_eq!(elements(&format!("[{}]", split.join(","))).as_ref(), Ok(&split), "joined and split again");
+    assert_eq!(elements(&format!("[{}]", split.join(","))).as_ref(), Some(&split), "joined and split again");
 }

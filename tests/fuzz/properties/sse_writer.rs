@@ -8,11 +8,11 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use hyper::body::Body as _;
 use mcp_bridge::http::body::{Body, EventStream, Joined, MergedStream};
+use mcp_bridge::proto::front::Refusal;
 use mcp_bridge::proto::ids::{ClientId, EventId, Id, StreamId};
-use mcp_bridge::proto::line::push_flat;
-use mcp_bridge::proto::machine::Refusal;
+use mcp_bridge::proto::line::push_one_line;
 use mcp_bridge::session::Fault;
-use mcp_bridge::session::reader::{Delivery, Event, Reader, What, queue};
+use mcp_bridge::session::stream::{Delivery, Event, Payload, Reader, queue};
 use serde_json::Value;
 use tokio::sync::{Notify, mpsc};
 
@@ -52,16 +52,20 @@ pub fn sse_writer(data: &[u8]) {
 fn reader(texts: &[&str]) -> Reader {
     let (feed, reader) = queue(Arc::new(Notify::new()));
     for (place, text) in (1..).zip(texts) {
-        let what = match id(text) {
-            Some(id) => What::Fault { id: ClientId(id), fault: Fault::Cancelled },
+        let payload = match id(text) {
+            Some(id) => Payload::Fault { id: ClientId(id), fault: Fault::Cancelled },
             None => {
                 let mut message = BytesMut::new();
-                push_flat(&mut message, text.as_bytes());
+                push_one_line(&mut message, text.as_bytes());
                 let message = message.freeze();
-                if place % 2 == 0 { What::Answer { message, success: true } } else { What::Message(message) }
+                if place % 2 == 0 {
+                    Payload::Answer { message, success: true }
+                } else {
+                    Payload::Message(message)
+                }
             }
         };
-        feed.push(Delivery::Event(Event { id: EventId { stream: STREAM, place }, what, last: false }));
+        feed.push(Delivery::Event(Event { id: EventId { stream: STREAM, place }, payload, last: false }));
     }
     reader
 }

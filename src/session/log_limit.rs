@@ -12,12 +12,12 @@ const RATION_PAUSE: Duration = Duration::from_secs(60);
 
 /// Log lines that the child can cause at will: a few at once, then one a minute with the count.
 #[derive(Debug)]
-pub(super) struct Ration {
+pub(super) struct LogLimit {
     count: u64,
     logged: Instant,
 }
 
-impl Ration {
+impl LogLimit {
     /// None so far.
     pub(super) fn new() -> Self {
         Self { count: 0, logged: Instant::now() }

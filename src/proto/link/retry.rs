@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use regex_lite::Regex;
 
-use crate::proto::message::{Message, elements, find};
+use crate::proto::json::{elements, value_at};
+use crate::proto::link::Outgoing;
 
 /// The pause before a refused request is sent again for the first time; it doubles with each refusal.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -38,38 +39,38 @@ impl Readiness {
             return false;
         }
         let at = |object: &str, path: &[&str]| {
-            let text = object.get(find(object, path)?)?;
+            let text = object.get(value_at(object, path)?)?;
             serde_json::from_str::<String>(text).ok()
         };
         let says = |text: Option<String>| text.is_some_and(|text| pattern.is_match(&text));
         if !success {
             return says(at(answer, &["error", "message"]));
         }
-        let part = |path: &[&str]| find(answer, path).and_then(|span| answer.get(span));
+        let part = |path: &[&str]| value_at(answer, path).and_then(|span| answer.get(span));
         part(&["result", "isError"]) == Some("true")
             && part(&["result", "content"])
-                .and_then(|content| elements(content).ok())
+                .and_then(elements)
                 .is_some_and(|content| content.into_iter().any(|block| says(at(block, &["text"]))))
     }
 }
 
 /// How a call is sent again.
 #[derive(Debug)]
-pub(super) struct Again {
-    pub(super) message: Message,
-    /// When; `None`: the child has it.
+pub(super) struct Retry {
+    pub(super) request: Outgoing,
+    /// When it is due; `None`: the child has it.
     pub(super) due: Option<Duration>,
     /// The next pause.
     pause: Duration,
 }
 
-impl Again {
-    pub(super) fn new(message: Message) -> Self {
-        Self { message, due: None, pause: FIRST_PAUSE }
+impl Retry {
+    pub(super) fn new(request: Outgoing) -> Self {
+        Self { request, due: None, pause: FIRST_PAUSE }
     }
 
     /// The child has refused it: when it is due.
-    pub(super) fn postpone(&mut self, now: Duration, until: Duration) -> Duration {
+    pub(super) fn reschedule(&mut self, now: Duration, until: Duration) -> Duration {
         let due = (now + self.pause).min(until);
         self.pause = (2 * self.pause).min(LONGEST_PAUSE);
         self.due = Some(due);

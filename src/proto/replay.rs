@@ -23,7 +23,7 @@ pub enum NoReplay {
 /// notification is a gap, a lost answer is a call that never ends. But streams that have ended and were heard to the
 /// end keep at most half of the ring, or old answers would soon fill it.
 #[derive(Debug)]
-pub struct EventLog<T> {
+pub struct ReplayBuffer<T> {
     max: usize,
     held: usize,
     streams: HashMap<StreamId, Stream<T>>,
@@ -62,7 +62,7 @@ impl<T> Default for Stream<T> {
     }
 }
 
-impl<T: Clone> EventLog<T> {
+impl<T: Clone> ReplayBuffer<T> {
     /// A ring for at most `max` bytes.
     pub fn new(max: usize) -> Self {
         Self {
@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn replay_gives_what_follows_on_that_stream_only() {
-        let mut log = EventLog::new(10_000);
+        let mut log = ReplayBuffer::new(10_000);
         log.push(id(1, 1), "a", 1, false);
         log.push(id(2, 1), "x", 1, false);
         log.push(id(1, 2), "b", 1, false);
@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn a_skipped_event_can_be_resumed_behind_but_not_before() {
-        let mut log = EventLog::new(1000);
+        let mut log = ReplayBuffer::new(1000);
         log.skip(id(1, 1));
         assert_eq!(log.replay(id(1, 1)), Ok(vec![]));
         assert_eq!(log.replay(id(1, 0)), Err(NoReplay::Evicted));
@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn answers_outlive_notifications() {
-        let mut log = EventLog::new(4 * (OVERHEAD + 1));
+        let mut log = ReplayBuffer::new(4 * (OVERHEAD + 1));
         log.push(id(1, 1), "note", 1, false);
         log.push(id(1, 2), "answer", 1, true);
         for place in 1..=5 {
@@ -224,7 +224,7 @@ mod tests {
 
     #[test]
     fn answers_that_were_heard_keep_at_most_half_of_the_ring() {
-        let mut log = EventLog::new(10 * (OVERHEAD + 1));
+        let mut log = ReplayBuffer::new(10 * (OVERHEAD + 1));
         for stream in 1..=20 {
             log.push(id(stream, 2), "heard answer", 1, true);
             log.end(StreamId(stream), true);
@@ -244,7 +244,7 @@ mod tests {
 
     #[test]
     fn an_event_larger_than_the_ring_is_not_kept_and_nothing_else_breaks() {
-        let mut log = EventLog::new(1000);
+        let mut log = ReplayBuffer::new(1000);
         log.push(id(1, 1), "small", 1, false);
         log.push(id(1, 2), "huge", 5000, true);
         assert_eq!(log.held, 0);
@@ -259,7 +259,7 @@ mod tests {
             events in prop::collection::vec((1u64..5, 0usize..400, any::<bool>()), 0..200),
             max in 0usize..5000,
         ) {
-            let mut log = EventLog::new(max);
+            let mut log = ReplayBuffer::new(max);
             let mut newest = HashMap::<u64, u64>::new();
             for (stream, size, answer) in events {
                 let place = newest.entry(stream).or_default();
@@ -280,7 +280,7 @@ mod tests {
 
         #[test]
         fn ended_streams_leave_nothing_behind(streams in 1u64..200) {
-            let mut log = EventLog::new(2000);
+            let mut log = ReplayBuffer::new(2000);
             for stream in 1..=streams {
                 log.push(id(stream, 2), (), 100, false);
                 log.end(StreamId(stream), stream % 2 == 0);
