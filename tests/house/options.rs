@@ -1,18 +1,10 @@
 //! What the bridge says about its options: the README, the manual page, completions.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test shall fail loudly")]
-#![allow(
-    clippy::disallowed_methods,
-    reason = "src/reaper.rs is the only waiter of the bridge, and this is a test"
-)]
-
-mod support;
-
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use support::{Scratch, run, run_command};
+use crate::support::{Scratch, run, run_command};
 
 /// What the bridge prints when it is asked for this.
 #[track_caller]
