@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::{Scratch, run, run_command};
+use crate::support::{Finished, Scratch, run, run_command};
 
 /// What the bridge prints when it is asked for this.
 #[track_caller]
@@ -34,7 +34,7 @@ fn the_readme_has_each_option() {
 }
 
 /// Runs a program if it is installed.
-fn run_if_there(program: &str, arguments: &[&str]) -> Option<support::Finished> {
+fn run_if_there(program: &str, arguments: &[&str]) -> Option<Finished> {
     let path = std::env::var("PATH").unwrap_or_default();
     let there = path.split(':').any(|directory| Path::new(directory).join(program).exists());
     if !there {
