@@ -27,16 +27,17 @@
 //! | [`http`] | which request means what; [`http::problem`] is the one table of refusals |
 //! | [`probe`] | asks servers from outside: is that bridge ready |
 //! | [`sessions`] | which sessions exist; seats, keys, children started ahead; starts and ends them |
-//! | [`session`] | one session: a handle, and the one loop that owns machine, pipes and readers |
+//! | [`session`] | one session: a handle, and the one loop that owns front, pipes and streams |
 //! | [`child`] | one process in its own group: pipes, environment, the way out, what it leaves |
 //! | [`exit_status`] | how a process ended |
 //! | [`sync`] | the lock that no panic poisons |
 //! | [`reaper`] | the only `waitpid` |
-//! | [`proto`] | the protocol without I/O; [`proto::machine`] is a session as a state machine |
+//! | [`proto`] | the protocol without I/O: [`proto::link`] speaks to a child, [`proto::front`] for clients |
 //!
 //! A request's way: [`http::Http::handle`] finds or starts the session, [`session::Session::post`] puts the message
-//! into its mailbox, the loop gives it to the machine, which writes it for the child under the bridge's own id. The
-//! child's answer comes back through the machine, gets the client's id again, and goes to the reader of the POST.
+//! into its mailbox, the loop gives it to the session's [`proto::front::Front`], whose link writes it for the child under
+//! the bridge's own id. The child's answer comes back the same way, gets the client's id again, and goes to the reader of
+//! the POST.
 
 pub mod address;
 pub mod assembly;

@@ -1,9 +1,20 @@
-//! How far the handshake with a child has come.
+//! The handshake with a child: how far it has come, and how the bridge itself begins one.
 
 use std::time::Duration;
 
 use super::restore::Effect;
 use crate::proto::ids::BridgeId;
+use crate::proto::message::Request;
+use crate::proto::version::Revision;
+
+/// The bridge's own `initialize`: that of a client which can do nothing but ask.
+pub fn own_initialize(revision: Revision) -> Request {
+    let params = format!(
+        r#"{{"protocolVersion":"{revision}","capabilities":{{}},"clientInfo":{{"name":"mcp-bridge","version":"{}"}}}}"#,
+        env!("CARGO_PKG_VERSION"),
+    );
+    Request::own("initialize", &params)
+}
 
 /// The phase of a handshake.
 #[derive(Debug)]
