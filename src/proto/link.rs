@@ -8,7 +8,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-
 use super::ids::BridgeId;
 use super::json::{Span, splice, unquote, value_at};
 use super::message::{Envelope, Head, Kind, Notification, Request, peek_head};
