@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use hyper::header::{ALLOW, HeaderMap, HeaderName, HeaderValue, ORIGIN};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::proto::front::Refusal;
@@ -92,6 +93,8 @@ struct Asking<'p> {
     parts: &'p Parts,
     /// Whose token it carries.
     caller: Option<Digest>,
+    /// When it was read: the deadline of the request counts from then on.
+    arrived: Instant,
 }
 
 /// A refusal and the id of the request it is about.
@@ -114,6 +117,7 @@ impl Http {
 
     /// Answers one request.
     pub async fn handle(&self, request: Request<Incoming>) -> Response<Body> {
+        let arrived = Instant::now();
         let (parts, body) = request.into_parts();
         if let Some(response) = admin::answer(&parts, &self.sessions) {
             return response;
@@ -125,7 +129,7 @@ impl Http {
         let answered = match checked {
             Err(problem) => Err(alone(problem)),
             Ok(caller) => {
-                let asking = Asking { parts: &parts, caller };
+                let asking = Asking { parts: &parts, caller, arrived };
                 match parts.method {
                     Method::OPTIONS => Ok(options(&parts.headers)),
                     _ if self.is_metadata(&parts) => self.metadata(&parts).map_err(alone),
@@ -200,7 +204,7 @@ impl Http {
 
     async fn compat(&self, asking: &Asking<'_>, body: Incoming) -> Result<Response<Body>, Refused> {
         let alone = |problem| (problem, None);
-        let Asking { parts, caller } = asking;
+        let Asking { parts, caller, .. } = asking;
         let Some(compat) = &self.compat else { return Err(alone(Problem::Path(self.config.path.clone()))) };
         if parts.uri.path() == compat::SSE {
             return compat.open(parts, *caller, &self.sessions, self.config.keep_alive).map_err(alone);
@@ -212,7 +216,7 @@ impl Http {
         let (session, connection) = compat.find(parts, *caller).map_err(alone)?;
         let environment = guard::environment(&parts.headers, &self.config.env_from_header);
         let (body, room) = self.read(body, session.as_ref()).await?;
-        compat::post(&connection, body, room, environment, &self.sessions).await
+        compat::post(&connection, body, room, environment, &self.sessions, asking.arrived).await
     }
 
     async fn read(
@@ -253,16 +257,16 @@ impl Http {
         match session {
             Some(session) if session.is_shared() => {
                 let again = posted.clone();
-                match (self.post_to(&session, headers, posted, room, accepts).await, keyed, &again) {
+                match (self.post_to(&session, asking, posted, room, accepts).await, keyed, &again) {
                     // It ended before it took the request. Its client knows of no session that it could have lost.
                     (Err((Problem::SessionNotFound(Some(_)), _)), Some(keyed), Posted::One(message)) => {
                         let session = self.open_keyed(&keyed, asking, message).await?;
-                        self.post_to(&session, headers, again, None, accepts).await
+                        self.post_to(&session, asking, again, None, accepts).await
                     }
                     (answered, ..) => answered,
                 }
             }
-            Some(session) => self.post_to(&session, headers, posted, room, accepts).await,
+            Some(session) => self.post_to(&session, asking, posted, room, accepts).await,
             None => self.post_alone(asking, posted, accepts).await,
         }
     }
@@ -271,13 +275,14 @@ impl Http {
     async fn post_to(
         &self,
         session: &Session,
-        headers: &HeaderMap,
+        asking: &Asking<'_>,
         posted: Posted,
         room: Option<BodyPermit>,
         accepts: Accepts,
     ) -> Result<Response<Body>, Refused> {
         let id = request_id(&posted);
-        guard::check_version(headers, session.negotiated()).map_err(|problem| (problem, id.clone()))?;
+        guard::check_version(&asking.parts.headers, session.negotiated())
+            .map_err(|problem| (problem, id.clone()))?;
         if let Posted::One(message) = &posted
             && !session.is_shared()
             && message.request().is_some()
@@ -286,7 +291,7 @@ impl Http {
             let refusal = message.id().map(|id| Refusal::AlreadyInitialized(ClientId(id.clone())));
             return Err((refusal.map_or(Problem::SessionRequired, Problem::Refused), id));
         }
-        let reader = session.post(posted, room, accepts.takes()).await.map_err(gone)?;
+        let reader = session.post(posted, room, accepts.takes(), asking.arrived).await.map_err(gone)?;
         let first = self.first(&reader, accepts).await;
         self.answer(session, reader, first, accepts, id)
     }

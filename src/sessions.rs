@@ -336,7 +336,7 @@ impl Sessions {
             return Ok(seat);
         }
         let full = || NoSession::Full(self.config.max_sessions);
-        if !self.is_seat_coming() && !self.evict() {
+        if !self.is_seat_coming() && !self.evict().await {
             return Err(full());
         }
         let _waiting = Waiting::new(self);
@@ -354,21 +354,25 @@ impl Sessions {
         registry.leaving > registry.waiting
     }
 
-    /// Ends the session that has been idle for the longest time, if there is one and the operator wants it.
-    fn evict(&self) -> bool {
+    /// Ends the session that has been idle for the longest time, if there is one and the operator wants it. A session is
+    /// asked first: what was posted meanwhile counts.
+    async fn evict(&self) -> bool {
         if !self.config.evict {
             return false;
         }
-        let longest = {
+        let mut idle: Vec<_> = {
             let registry = self.lock();
             let live = registry.live.values().map(|owned| &owned.it);
-            let idle = live.filter_map(|session| Some((session.stats().idle_since?, session)));
-            idle.min_by_key(|(since, _)| *since).map(|(_, session)| session.clone())
+            live.filter_map(|session| Some((session.stats().idle_since?, session.clone()))).collect()
         };
-        longest.is_some_and(|session| {
-            self.end(&session, End::Evicted);
-            true
-        })
+        idle.sort_by_key(|(since, _)| *since);
+        for (_, session) in idle {
+            if session.end_if_idle(End::Evicted).await {
+                self.bury(session.id(), End::Evicted);
+                return true;
+            }
+        }
+        false
     }
 
     /// Starts a process. Its log lines carry the name that `sid` will have.

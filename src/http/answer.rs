@@ -46,6 +46,7 @@ impl Http {
                 Some(Delivery::Pending) => return First::Events { events, complete: false },
                 Some(Delivery::Accepted) => return First::Accepted,
                 Some(Delivery::Refused(refusal)) => return First::Refused(Problem::Refused(refusal)),
+                Some(Delivery::NotForwarded(limit)) => return First::Refused(Problem::NotForwarded(limit)),
                 Some(Delivery::NoReplay) => return First::Refused(Problem::NoReplay),
                 Some(Delivery::Gone(end)) => return First::Refused(Problem::SessionNotFound(Some(end))),
                 // Cut off before it began: the stream breaks as it would have later, and the session is as it was.

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
 use tokio::sync::mpsc;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::answer::event_stream;
 use super::body::{Body, Joined, MergedStream};
@@ -131,6 +131,7 @@ pub(super) async fn post(
     room: Option<BodyPermit>,
     environment: Result<Vec<(OsString, OsString)>, Problem>,
     sessions: &Arc<Sessions>,
+    arrived: Instant,
 ) -> Result<Response<Body>, Refused> {
     let message = parse_one(body)?;
     let id = message.id().cloned();
@@ -150,7 +151,7 @@ pub(super) async fn post(
     let gone = |end| (Problem::SessionNotFound(Some(end)), None);
     // A place for the answer first: what the client does not read it may not ask for.
     let place = if request { connection.readers.reserve().await.ok() } else { None };
-    let reader = session.post(Posted::One(message), room, Takes::Events).await.map_err(gone)?;
+    let reader = session.post(Posted::One(message), room, Takes::Events, arrived).await.map_err(gone)?;
     if let Some(place) = place {
         place.send(Joined { reader, id, main: false });
         return Ok(empty(StatusCode::ACCEPTED));
@@ -159,6 +160,7 @@ pub(super) async fn post(
         Some(Delivery::Accepted) => Ok(empty(StatusCode::ACCEPTED)),
         Some(Delivery::Refused(refusal)) => Err((Problem::Refused(refusal), None)),
         Some(Delivery::Gone(end)) => Err(gone(end)),
+        Some(Delivery::NotForwarded(limit)) => Err((Problem::NotForwarded(limit), None)),
         _ => Err((Problem::SessionNotFound(None), None)),
     }
 }

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
@@ -32,6 +33,9 @@ pub enum Delivery {
     NoReplay,
     /// The session ended before it took what was posted: the child has not seen it.
     Gone(End),
+    /// Notifications or responses that could not be forwarded within this time, the request timeout: the child has not
+    /// seen them.
+    NotForwarded(Duration),
     /// An event of the stream.
     Event(Event),
     /// The answer has not come within [`Config::sse_after`](super::Config::sse_after): the client is to get a stream of
