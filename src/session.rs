@@ -1,17 +1,19 @@
 //! One session: a [`Session`] handle that HTTP talks to, and the [`worker::Worker`] loop that owns the protocol state,
 //! the child's pipes and the readers.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+pub use crate::exit_status::ExitStatus;
 use crate::proto::front::Takes;
 use crate::proto::ids::{EventId, SessionId};
 use crate::proto::link::Limits;
 use crate::proto::message::{Message, Request};
 use crate::proto::version::Revision;
+use crate::sync::lock;
 
 mod alarm;
 mod body_budget;
@@ -25,7 +27,7 @@ mod streams;
 pub mod worker;
 
 pub use body_budget::{BodyBudget, BodyPermit};
-pub use end::{End, ExitStatus, Fault};
+pub use end::{End, Fault};
 use inbox::Post;
 use stream::{Feed, Reader};
 use worker::Worker;
@@ -120,12 +122,6 @@ struct Shared {
     ended: OnceLock<End>,
 }
 
-impl Shared {
-    fn stop(&self) -> MutexGuard<'_, Stop> {
-        self.stop.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 impl Session {
     /// A session and its loop. `initialize` is the request that opens it; its answer comes to the reader.
     /// `takes`: what its stream may carry.
@@ -207,7 +203,7 @@ impl Session {
 
     /// How it is.
     pub fn stats(&self) -> Stats {
-        *self.0.stats.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.0.stats)
     }
 
     /// Waits until `bytes` of a body may be read for this session.
@@ -261,7 +257,7 @@ impl Session {
 
     /// Ends the session now; what is in flight gets an error.
     pub fn end(&self, why: End) {
-        let mut stop = self.0.stop();
+        let mut stop = lock(&self.0.stop);
         if !matches!(*stop, Stop::Now(_)) {
             *stop = Stop::Now(why);
             self.0.attention.notify_one();
@@ -270,7 +266,7 @@ impl Session {
 
     /// Ends the session as soon as nothing is in flight.
     pub fn end_when_idle(&self) {
-        let mut stop = self.0.stop();
+        let mut stop = lock(&self.0.stop);
         if *stop == Stop::No {
             *stop = Stop::WhenIdle;
             self.0.attention.notify_one();

@@ -1,7 +1,7 @@
 //! A session without its pipes: every step is synchronous. It gives what comes from either side to the
 //! session's front, and what the front puts out to the streams.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -21,6 +21,7 @@ use crate::proto::json::{elements, is_array};
 use crate::proto::line::{Frame, LineDecoder};
 use crate::proto::message::{Message, Request};
 use crate::proto::output::{Handshake, Note, Out, Output, Unanswered};
+use crate::sync::lock;
 
 /// How long a child must live for its loss to count as the first.
 const STABLE: Duration = Duration::from_secs(30);
@@ -155,7 +156,7 @@ impl<'s> Core<'s> {
         };
         if stats != self.stats {
             self.stats = stats;
-            *self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner) = stats;
+            *lock(&self.shared.stats) = stats;
         }
     }
 

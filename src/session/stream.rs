@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use super::{End, Fault};
 use crate::proto::front::Refusal;
 use crate::proto::ids::{ClientId, EventId};
+use crate::sync::lock;
 
 /// How many bytes may wait for a reader before the session stops reading its child. A reader that goes on taking slows
 /// the child down; one that does not is cut off, see [`Feed::cut`], and can resume from the session's replay buffer.
@@ -129,7 +130,7 @@ struct Shared {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.queue)
     }
 }
 

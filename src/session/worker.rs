@@ -22,6 +22,7 @@ use super::{Command, Config, End, ExitStatus, Shared, Stop};
 use crate::proto::front::Takes;
 use crate::proto::line::LineDecoder;
 use crate::proto::message::Request;
+use crate::sync::lock;
 
 /// How long stdout is read after the child exited, and how long its exit is waited for after stdout ended. A
 /// grandchild can hold the pipe open for ever.
@@ -176,7 +177,7 @@ impl Worker {
         let mut attention = pin!(shared.attention.notified());
 
         let why = loop {
-            let stop = *shared.stop();
+            let stop = *lock(&shared.stop);
             if let Stop::Now(why) = stop {
                 break why;
             }

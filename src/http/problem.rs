@@ -1,0 +1,482 @@
+//! The one table: what happened → HTTP status, JSON-RPC code, reason token, sentence.
+//!
+//! A peer gets these sentences and nothing else: no path, no environment, no output of the child. `data.source` tells
+//! the bridge's errors from the server's, and the token stands in the header `Mcp-Bridge-Error` too, where a load
+//! balancer's log can count it.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::StatusCode;
+
+use crate::proto::front::Refusal;
+use crate::proto::ids::Id;
+use crate::proto::version::Revision;
+use crate::session::{End, ExitStatus, Fault};
+
+const PARSE_ERROR: i32 = -32700;
+const INVALID_REQUEST: i32 = -32600;
+const METHOD_NOT_FOUND: i32 = -32601;
+const INTERNAL_ERROR: i32 = -32603;
+/// What the SDKs call a lost session; outside of JSON-RPC's own range and older than the rule against it.
+const SESSION_NOT_FOUND: i32 = -32001;
+
+/// Everything that can go wrong, as far as a peer is concerned.
+#[derive(Clone, Debug)]
+pub enum Problem {
+    /// The body is not UTF-8 or not JSON.
+    Parse,
+    /// It is JSON, but no message; what is wrong with it.
+    Invalid(&'static str),
+    /// A batch where there is none.
+    Batch(Option<Revision>),
+    /// The machine refused the message.
+    Refused(Refusal),
+    /// No session named, and the message does not open one.
+    SessionRequired,
+    /// `Mcp-Session-Id` is unusable; why.
+    SessionHeader(&'static str),
+    /// The named session does not exist, as far as the caller may know.
+    SessionNotFound,
+    /// The named session has ended.
+    SessionEnded(End),
+    /// `MCP-Protocol-Version` names no revision.
+    Version(String),
+    /// `Last-Event-ID` is malformed, unknown, or too old.
+    NoReplay,
+    /// A request of the modern era, which needs no session.
+    Modern,
+    /// A header is missing, doubled or contradicts another; which and how.
+    Header(&'static str),
+    /// `Origin` is not on the list.
+    Origin(String),
+    /// `Host` is not on the list.
+    Host(String),
+    /// No token, or none of ours.
+    Unauthorized {
+        /// Whether there was one.
+        given: bool,
+        /// Where it is written how to get one (RFC 9728).
+        metadata: Option<String>,
+    },
+    /// `Accept` has neither of the two forms.
+    NotAcceptable,
+    /// `Accept` of a GET lacks `text/event-stream`.
+    NotAcceptableForGet,
+    /// `Content-Type` is not `application/json`.
+    MediaType,
+    /// `Content-Encoding` is not identity.
+    ContentEncoding,
+    /// `Transfer-Encoding` is more than `chunked`.
+    TransferEncoding,
+    /// `Expect` is not `100-continue`.
+    Expectation,
+    /// The method is not offered here; what is.
+    Method(&'static str),
+    /// The path is not ours; what is.
+    Path(String),
+    /// The body is longer than this many bytes.
+    BodyTooLarge(usize),
+    /// The body did not come within this time.
+    BodyTimeout(Duration),
+    /// The body broke off.
+    BodyBroken,
+    /// The server does not read, and notifications or responses could not be forwarded to it within this time.
+    NotForwarded(Duration),
+    /// This many sessions exist.
+    Full(usize),
+    /// The bridge is stopping.
+    Draining,
+    /// Every server fails at its start; none is started for this time.
+    Crashing(Duration),
+    /// The child could not be started; whether for want of a resource.
+    Spawn {
+        /// EAGAIN, ENOMEM, EMFILE and the like: it may work later.
+        resource: bool,
+    },
+    /// A request was answered by the bridge.
+    Fault(Fault),
+    /// The child failed before it answered `initialize`.
+    StartFailed(Fault),
+}
+
+/// One row of the table.
+#[derive(Debug)]
+pub struct Row {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// The JSON-RPC error code.
+    pub code: i32,
+    /// The reason token.
+    pub reason: &'static str,
+    /// What happened and what to do, for a person.
+    pub message: Cow<'static, str>,
+    /// Further members of `error.data`, as JSON.
+    pub data: Vec<(&'static str, String)>,
+}
+
+impl Problem {
+    /// Its row.
+    pub fn row(&self) -> Row {
+        use StatusCode as S;
+        let (status, code, reason, message): (S, i32, &'static str, Cow<'static, str>) = match self {
+            Self::Parse => {
+                (S::BAD_REQUEST, PARSE_ERROR, "parse_error", "Parse error: the body is not UTF-8 JSON".into())
+            }
+            Self::Invalid(why) => {
+                (S::BAD_REQUEST, INVALID_REQUEST, "invalid_request", format!("Invalid request: {why}").into())
+            }
+            Self::Batch(revision) => {
+                let revision = revision.map_or("before initialize", Revision::as_str);
+                let message = format!("Invalid request: no batches here ({revision}); send each message on its own");
+                (S::BAD_REQUEST, INVALID_REQUEST, "invalid_request", message.into())
+            }
+            Self::Refused(refusal) => {
+                let (reason, message) = match refusal {
+                    Refusal::DuplicateId(_) => ("duplicate_id", "Invalid request: this id is in flight already"),
+                    Refusal::AlreadyInitialized(_) => (
+                        "already_initialized",
+                        "Invalid request: the session is initialized; send initialize without Mcp-Session-Id for a new one",
+                    ),
+                    Refusal::UnknownResponse => {
+                        ("unknown_response", "Invalid request: the server has not asked anything under this id")
+                    }
+                };
+                (S::BAD_REQUEST, INVALID_REQUEST, reason, message.into())
+            }
+            Self::SessionRequired => (
+                S::BAD_REQUEST,
+                INVALID_REQUEST,
+                "session_required",
+                "Mcp-Session-Id header is required; initialize opens a session".into(),
+            ),
+            Self::SessionHeader(why) => {
+                (S::BAD_REQUEST, INVALID_REQUEST, "invalid_request", format!("Mcp-Session-Id {why}").into())
+            }
+            Self::SessionNotFound => {
+                (S::NOT_FOUND, SESSION_NOT_FOUND, "session_not_found", "Session not found".into())
+            }
+            Self::SessionEnded(_) => {
+                (S::NOT_FOUND, SESSION_NOT_FOUND, "session_terminated", "Session not found".into())
+            }
+            Self::Version(version) => {
+                let known = Revision::ALL.map(Revision::as_str).join(", ");
+                let message = format!("Unsupported MCP-Protocol-Version {version:?}; known are {known}");
+                (S::BAD_REQUEST, INVALID_REQUEST, "unsupported_protocol_version", message.into())
+            }
+            Self::NoReplay => (
+                S::BAD_REQUEST,
+                INVALID_REQUEST,
+                "no_replay",
+                "Last-Event-ID names no event that can be resumed behind; GET without it (see --replay-buffer)".into(),
+            ),
+            Self::Modern => (
+                S::OK,
+                METHOD_NOT_FOUND,
+                "no_modern_era",
+                "Method not found: this endpoint serves revisions up to 2025-11-25; begin with initialize".into(),
+            ),
+            Self::Header(why) => {
+                (S::BAD_REQUEST, INVALID_REQUEST, "invalid_request", format!("Bad request: {why}").into())
+            }
+            Self::Origin(origin) => {
+                let message = format!("Origin {origin:?} is not allowed here; --allow-origin allows it");
+                (S::FORBIDDEN, INVALID_REQUEST, "origin_forbidden", message.into())
+            }
+            Self::Host(host) => {
+                let message = format!("Host {host:?} is not allowed here; --allow-host allows it");
+                (S::FORBIDDEN, INVALID_REQUEST, "host_forbidden", message.into())
+            }
+            Self::Unauthorized { given, .. } => {
+                let message = match given {
+                    true => "The token is not known here; see --token-file",
+                    false => "A token is required: Authorization: Bearer TOKEN",
+                };
+                (S::UNAUTHORIZED, INVALID_REQUEST, "unauthorized", message.into())
+            }
+            Self::NotAcceptable => (
+                S::NOT_ACCEPTABLE,
+                INVALID_REQUEST,
+                "not_acceptable",
+                "Accept must allow application/json or text/event-stream, best both".into(),
+            ),
+            Self::NotAcceptableForGet => (
+                S::NOT_ACCEPTABLE,
+                INVALID_REQUEST,
+                "not_acceptable",
+                "Accept of a GET must allow text/event-stream".into(),
+            ),
+            Self::MediaType => (
+                S::UNSUPPORTED_MEDIA_TYPE,
+                INVALID_REQUEST,
+                "unsupported_media_type",
+                "Content-Type must be application/json".into(),
+            ),
+            Self::ContentEncoding => (
+                S::UNSUPPORTED_MEDIA_TYPE,
+                INVALID_REQUEST,
+                "unsupported_media_type",
+                "Content-Encoding is not supported; send the body as it is".into(),
+            ),
+            Self::TransferEncoding => (
+                S::NOT_IMPLEMENTED,
+                INVALID_REQUEST,
+                "unsupported_coding",
+                "Transfer-Encoding other than chunked is not supported".into(),
+            ),
+            Self::Expectation => (
+                S::EXPECTATION_FAILED,
+                INVALID_REQUEST,
+                "expectation_failed",
+                "Expect other than 100-continue is not supported".into(),
+            ),
+            Self::Method(allowed) => (
+                S::METHOD_NOT_ALLOWED,
+                INVALID_REQUEST,
+                "method_not_allowed",
+                format!("Method not allowed; allowed here: {allowed}").into(),
+            ),
+            Self::Path(path) => (
+                S::NOT_FOUND,
+                INVALID_REQUEST,
+                "not_found",
+                format!("Nothing is here; the MCP endpoint is {path}").into(),
+            ),
+            Self::BodyTooLarge(limit) => (
+                S::PAYLOAD_TOO_LARGE,
+                INVALID_REQUEST,
+                "payload_too_large",
+                format!("The body is longer than {limit} bytes; --max-body sets the limit").into(),
+            ),
+            Self::BodyTimeout(limit) => (
+                S::REQUEST_TIMEOUT,
+                INVALID_REQUEST,
+                "request_timeout",
+                format!("The body did not arrive within {limit:?}; --body-timeout sets the limit").into(),
+            ),
+            Self::BodyBroken => (
+                S::BAD_REQUEST,
+                INVALID_REQUEST,
+                "invalid_request",
+                "The body broke off or was badly framed".into(),
+            ),
+            Self::NotForwarded(limit) => (
+                S::SERVICE_UNAVAILABLE,
+                INTERNAL_ERROR,
+                "not_forwarded",
+                format!("The server did not read its input for {limit:?}; --request-timeout sets the limit").into(),
+            ),
+            Self::Full(limit) => (
+                S::SERVICE_UNAVAILABLE,
+                INTERNAL_ERROR,
+                "too_many_sessions",
+                format!("All {limit} sessions are taken; --max-sessions sets the limit").into(),
+            ),
+            Self::Draining => (
+                S::SERVICE_UNAVAILABLE,
+                INTERNAL_ERROR,
+                "shutting_down",
+                "The bridge is stopping and takes no new sessions".into(),
+            ),
+            Self::Crashing(_) => (
+                S::SERVICE_UNAVAILABLE,
+                INTERNAL_ERROR,
+                "spawn_backoff",
+                "Every start of the server fails; the bridge's log says why. Try again later".into(),
+            ),
+            Self::Spawn { resource: true } => (
+                S::SERVICE_UNAVAILABLE,
+                INTERNAL_ERROR,
+                "spawn_resource",
+                "The server could not be started for want of a resource; try again later".into(),
+            ),
+            Self::Spawn { resource: false } => (
+                S::SERVICE_UNAVAILABLE,
+                INTERNAL_ERROR,
+                "spawn_failed",
+                "The server could not be started; the bridge's log says why".into(),
+            ),
+            Self::Fault(fault) | Self::StartFailed(fault) => {
+                let status =
+                    if matches!(self, Self::StartFailed(_)) { S::BAD_GATEWAY } else { S::OK };
+                let (code, reason, message) = fault_row(fault);
+                (status, code, reason, message)
+            }
+        };
+        Row { status, code, reason, message, data: self.data() }
+    }
+
+    /// What a program may want to know beside the token.
+    fn data(&self) -> Vec<(&'static str, String)> {
+        let end = match self {
+            Self::SessionEnded(end) => *end,
+            Self::Fault(Fault::Ended(end) | Fault::Lost(end)) | Self::StartFailed(Fault::Ended(end)) => *end,
+            _ => return Vec::new(),
+        };
+        let mut data = vec![("cause", format!("\"{}\"", end.cause()))];
+        if matches!(self, Self::Fault(Fault::Lost(_))) {
+            data.push(("respawned", "true".to_owned()));
+        }
+        match end {
+            End::Exited(ExitStatus::Code(code)) => data.push(("exit_code", code.to_string())),
+            End::Exited(ExitStatus::Signal(signal)) => data.push(("signal", format!("\"{signal}\""))),
+            _ => {}
+        }
+        data
+    }
+
+    /// After how many seconds it may be worth another try.
+    pub fn retry_after(&self) -> Option<u64> {
+        match self {
+            Self::Full(_) => Some(5),
+            Self::Draining | Self::Spawn { .. } => Some(1),
+            Self::Crashing(pause) => Some(pause.as_secs() + 1),
+            _ => None,
+        }
+    }
+
+    /// What a client without a token must be told (RFC 6750 §3, RFC 9728 §5.1).
+    pub fn challenge(&self) -> Option<String> {
+        let Self::Unauthorized { given, metadata } = self else { return None };
+        let error = given.then(|| "error=\"invalid_token\"".to_owned());
+        let metadata = metadata.as_ref().map(|url| format!("resource_metadata=\"{url}\""));
+        let parameters: Vec<_> = error.into_iter().chain(metadata).collect();
+        Some(format!("Bearer {}", parameters.join(", ")).trim_end().to_owned())
+    }
+}
+
+fn fault_row(fault: &Fault) -> (i32, &'static str, Cow<'static, str>) {
+    let (reason, message): (_, Cow<'static, str>) = match fault {
+        Fault::Timeout(limit) => {
+            let message =
+                format!("The server has not answered within {limit:?}; --request-timeout sets the limit");
+            ("request_timeout", message.into())
+        }
+        Fault::Cancelled => ("cancelled", "The request was cancelled".into()),
+        Fault::TooLong(limit) => {
+            let message =
+                format!("The server's answer is longer than {limit} bytes; --max-message sets the limit");
+            ("response_too_large", message.into())
+        }
+        Fault::Overload(limit) => {
+            let message =
+                format!("{limit} requests of this session are in flight; --max-in-flight sets the limit");
+            ("too_many_inflight", message.into())
+        }
+        Fault::Refused(refusal) => {
+            let row = Problem::Refused(refusal.clone()).row();
+            return (row.code, row.reason, row.message);
+        }
+        Fault::Lost(end) => {
+            let (_, reason, message) = fault_row(&Fault::Ended(*end));
+            (reason, format!("{message}; the session goes on with a new server").into())
+        }
+        Fault::Ended(end) => match end {
+            End::Exited(exit) => {
+                ("child_exited", format!("The server ended with {exit}; its state is lost").into())
+            }
+            End::StdoutClosed => {
+                ("child_stdout_closed", "The server closed its stdout; its state is lost".into())
+            }
+            End::StdinClosed => {
+                ("child_stdin_closed", "The server closed its stdin; its state is lost".into())
+            }
+            End::InitTimeout(limit) => {
+                let message = format!(
+                    "The server has not answered initialize within {limit:?}; --init-timeout sets the limit"
+                );
+                ("init_timeout", message.into())
+            }
+            End::TooLong(limit) => {
+                let message =
+                    format!("The server sent more than {limit} bytes; --max-message sets the limit");
+                ("response_too_large", message.into())
+            }
+            End::Shutdown => ("shutting_down", "The bridge is stopping".into()),
+            End::Deleted
+            | End::Disconnected
+            | End::Idle(_)
+            | End::Lifetime(_)
+            | End::Evicted
+            | End::Unclaimed => {
+                ("session_terminated", "The session was ended while the request was in flight".into())
+            }
+            End::Refused => ("session_terminated", "The server refused initialize".into()),
+        },
+    };
+    (INTERNAL_ERROR, reason, message)
+}
+
+impl Row {
+    /// The JSON-RPC error. `id` is a JSON token, or `None` for `null`.
+    pub fn json(&self, id: Option<&Id>) -> Bytes {
+        use std::fmt::Write;
+        let id = id.map_or("null", Id::as_json);
+        let message = serde_json::to_string(&self.message).unwrap_or_default();
+        let mut text = format!(
+            r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":{},"message":{message},"data":{{"source":"mcp-bridge","reason":"{}""#,
+            self.code, self.reason
+        );
+        for (name, value) in &self.data {
+            let _ = write!(text, r#","{name}":{value}"#); // writing to a String cannot fail
+        }
+        text.push_str("}}}");
+        text.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    fn parsed(problem: &Problem, id: Option<&str>) -> Value {
+        let id = id.and_then(Id::parse);
+        serde_json::from_slice(&problem.row().json(id.as_ref())).expect("the table writes JSON")
+    }
+
+    #[test]
+    fn a_lost_session_has_a_null_id_because_the_go_sdk_keeps_using_it_otherwise() {
+        let value = parsed(&Problem::SessionNotFound, None);
+        assert_eq!(value["id"], Value::Null);
+        assert_eq!(value["error"]["code"], -32001);
+        assert_eq!(value["error"]["message"], "Session not found");
+    }
+
+    #[test]
+    fn a_dead_child_is_named_by_its_exit() {
+        let end = |exit| Problem::Fault(Fault::Ended(End::Exited(exit)));
+        let value = parsed(&end(ExitStatus::Code(3)), Some("\"a\""));
+        assert_eq!(value["id"], "a");
+        assert_eq!(value["error"]["data"]["exit_code"], 3);
+        assert_eq!(value["error"]["data"]["reason"], "child_exited");
+        assert_eq!(value["error"]["data"]["source"], "mcp-bridge");
+        let value = parsed(&end(ExitStatus::Signal("SIGKILL")), Some("7"));
+        assert_eq!(value["error"]["data"]["signal"], "SIGKILL");
+        assert_eq!(
+            end(ExitStatus::Code(3)).row().status,
+            StatusCode::OK,
+            "it was forwarded: a gateway must not retry it"
+        );
+    }
+
+    #[test]
+    fn what_a_peer_sent_is_quoted_safely() {
+        let value = parsed(&Problem::Origin("http://x\"\r\n{}".into()), None);
+        assert!(value["error"]["message"].as_str().is_some_and(|text| text.contains("--allow-origin")));
+    }
+
+    #[test]
+    fn no_code_of_the_modern_era_is_used() {
+        for problem in
+            [Problem::Parse, Problem::Modern, Problem::SessionRequired, Problem::Version("x".into())]
+        {
+            let code = problem.row().code;
+            assert!(
+                !(-32099..=-32020).contains(&code),
+                "{problem:?} would make a client think we are modern"
+            );
+        }
+    }
+}
