@@ -14,6 +14,7 @@ use hyper::header::{HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::service::{Service, service_fn};
 use hyper::{Request, Response};
+use tokio::time::Instant;
 use tracing::debug;
 
 use crate::sessions::Sessions;
@@ -136,9 +137,10 @@ impl Http {
 
     /// Answers one request, whose head has just been read.
     pub async fn handle(&self, request: Request<Incoming>) -> Response<Body> {
+        let arrived = Instant::now();
         let (parts, body) = request.into_parts();
         let (answered, page) = match self.admit(&parts) {
-            Ok((route, page)) => (self.answer(route, &parts, body).await, page),
+            Ok((route, page)) => (self.answer(route, &parts, body, arrived).await, page),
             Err(problem) => (Err(problem.into()), None),
         };
         let mut response = answered.unwrap_or_else(|rejection| {
@@ -158,9 +160,15 @@ impl Http {
         Ok((route, page))
     }
 
-    async fn answer(&self, route: Route, parts: &Parts, body: Incoming) -> Result<Response<Body>, Rejection> {
+    async fn answer(
+        &self,
+        route: Route,
+        parts: &Parts,
+        body: Incoming,
+        arrived: Instant,
+    ) -> Result<Response<Body>, Rejection> {
         let caller = if route.needs_token() { self.guard.caller(&parts.headers)? } else { None };
-        let head = &Head { headers: &parts.headers, query: parts.uri.query(), caller };
+        let head = &Head { headers: &parts.headers, query: parts.uri.query(), caller, arrived };
         let absent = || Problem::Path(self.paths.endpoint.clone());
         match route {
             Route::Health => Ok(probes::health()),

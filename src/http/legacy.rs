@@ -123,7 +123,8 @@ impl Legacy {
         let id = request_id(&posted);
         head::check_version(head.headers, session.negotiated())
             .map_err(|problem| problem.about(id.as_ref()))?;
-        let reader = session.post(posted, permit, accepts.takes()).await.map_err(Failure::NotTaken)?;
+        let posting = session.post(posted, permit, accepts.takes(), head.arrived);
+        let reader = posting.await.map_err(Failure::NotTaken)?;
         match self.answers.first(&reader, accepts).await {
             Form::NotTaken(end) => Err(Failure::NotTaken(end)),
             form => Ok(self.answers.respond(session, reader, form, accepts, id)?),

@@ -82,6 +82,8 @@ pub enum Problem {
     BodyTimeout(Duration),
     /// The body broke off.
     BodyBroken,
+    /// The server does not read, and notifications or responses could not be forwarded to it within this time.
+    NotForwarded(Duration),
     /// This many sessions exist.
     Full(usize),
     /// The bridge is stopping.
@@ -258,6 +260,12 @@ impl Problem {
                 INVALID_REQUEST,
                 "invalid_request",
                 "The body broke off or was badly framed".into(),
+            ),
+            Self::NotForwarded(limit) => (
+                S::SERVICE_UNAVAILABLE,
+                INTERNAL_ERROR,
+                "not_forwarded",
+                format!("The server did not read its input for {limit:?}; --request-timeout sets the limit").into(),
             ),
             Self::Full(limit) => (
                 S::SERVICE_UNAVAILABLE,

@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use hyper::header::HeaderName;
 use hyper::{Response, StatusCode};
 use tokio::sync::mpsc;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::body::{Bodies, parse_one};
 use super::guard;
@@ -145,7 +145,7 @@ impl Sse2024 {
                 return Err(Problem::Invalid("initialize comes first").about(message.id()));
             }
         };
-        post(&connection, &session, message, permit).await
+        post(&connection, &session, message, permit, head.arrived).await
     }
 
     /// Starts the session of a connection.
@@ -188,12 +188,13 @@ async fn post(
     session: &Session,
     message: Message,
     permit: Option<BodyPermit>,
+    arrived: Instant,
 ) -> Result<Response<Body>, Rejection> {
     let id = message.request().map(|request| request.id().clone());
     // A place for the answer first: what the client does not read it may not ask for.
     let place = if id.is_some() { connection.readers.reserve().await.ok() } else { None };
-    let reader =
-        session.post(Posted::One(message), permit, Takes::Events).await.map_err(Problem::SessionEnded)?;
+    let posting = session.post(Posted::One(message), permit, Takes::Events, arrived);
+    let reader = posting.await.map_err(Problem::SessionEnded)?;
     if let Some(place) = place {
         place.send(Joined { reader, id, main: false });
         return Ok(empty(StatusCode::ACCEPTED));
@@ -202,6 +203,7 @@ async fn post(
         Some(Delivery::Accepted) => Ok(empty(StatusCode::ACCEPTED)),
         Some(Delivery::Refused(refusal)) => Err(Problem::Refused(refusal).into()),
         Some(Delivery::Gone(end)) => Err(Problem::SessionEnded(end).into()),
+        Some(Delivery::NotForwarded(limit)) => Err(Problem::NotForwarded(limit).into()),
         _ => Err(Problem::SessionNotFound.into()),
     }
 }
