@@ -375,8 +375,8 @@ impl<'s> Core<'s> {
 
     fn message(&mut self, text: &str, now: Instant) {
         let (streams, since_begin) = (&self.streams, self.since_begin(now));
-        let has_reader = |stream| streams.is_live(stream);
-        if self.front.child(text, since_begin, &has_reader, &mut self.out).is_err() {
+        let readers = |stream| streams.readership(stream);
+        if self.front.child(text, since_begin, &readers, &mut self.out).is_err() {
             return self.noisy(text);
         }
         self.give_out(now);
@@ -484,8 +484,8 @@ impl<'s> Core<'s> {
         }
         self.streams.expire(now);
         let (streams, since_begin) = (&self.streams, self.since_begin(now));
-        let has_reader = |stream| streams.is_live(stream);
-        self.front.expire(since_begin, &has_reader, &mut self.out);
+        let readers = |stream| streams.readership(stream);
+        self.front.expire(since_begin, &readers, &mut self.out);
         self.give_out(now);
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
-use super::{Caller, Front, HasReader, Origin, Refusal, Takes, id_token, with_id};
+use super::{Caller, Front, Origin, Readers, Refusal, Takes, id_token, with_id};
 use crate::proto::ids::{BridgeId, ClientId, Id, StreamId};
 use crate::proto::json::{Span, splice};
 use crate::proto::link::{Answered, Cancelled, Expired, Limits, Link, Outgoing, TooLong};
@@ -159,7 +159,7 @@ impl Front for Keyed {
         Ok(())
     }
 
-    fn child(&mut self, text: &str, now: Duration, _: HasReader<'_>, out: &mut Out) -> Result<(), Malformed> {
+    fn child(&mut self, text: &str, now: Duration, _: Readers<'_>, out: &mut Out) -> Result<(), Malformed> {
         let envelope = Envelope::peek(text.as_bytes())?;
         match envelope.kind {
             Kind::Success | Kind::Failure => self.child_answer(text, &envelope, now, out),
@@ -178,7 +178,7 @@ impl Front for Keyed {
         }
     }
 
-    fn expire(&mut self, now: Duration, _: HasReader<'_>, out: &mut Out) {
+    fn expire(&mut self, now: Duration, _: Readers<'_>, out: &mut Out) {
         while let Some(expired) = self.link.expire(now, out) {
             match expired {
                 Expired::Handshake => out.push(Output::Handshake(Handshake::TimedOut)),
