@@ -14,6 +14,7 @@ use hyper::header::{HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::service::{Service, service_fn};
 use hyper::{Request, Response};
+use tokio::time::Instant;
 use tracing::debug;
 
 use crate::secret::Tokens;
@@ -67,6 +68,8 @@ pub struct Config {
     pub max_body: usize,
     /// How long a request body may take.
     pub body_timeout: Duration,
+    /// How long a request may wait until it is forwarded, from the time when its head was read.
+    pub request_timeout: Duration,
     /// How long an answer is waited for before the response begins as an event stream.
     pub sse_after: Duration,
     /// After how long without an event a stream gets a comment.
@@ -93,7 +96,11 @@ pub struct Http {
 impl Http {
     /// The face of these sessions.
     pub fn new(config: Config, sessions: Arc<Sessions>) -> Self {
-        let bodies = Arc::new(Bodies::new(config.max_body, config.body_timeout));
+        let bodies = Arc::new(Bodies::new(body::Limits {
+            max: config.max_body,
+            body_timeout: config.body_timeout,
+            request_timeout: config.request_timeout,
+        }));
         let env_from_header: Arc<[_]> = config.env_from_header.into();
         let metadata = config.metadata.as_ref().and_then(Metadata::document);
         Self {
@@ -142,9 +149,10 @@ impl Http {
 
     /// Answers one request, whose head has just been read.
     pub async fn handle(&self, request: Request<Incoming>) -> Response<Body> {
+        let arrived = Instant::now();
         let (parts, body) = request.into_parts();
         let (answered, page) = match self.admit(&parts) {
-            Ok((route, page)) => (self.answer(route, &parts, body).await, page),
+            Ok((route, page)) => (self.answer(route, &parts, arrived, body).await, page),
             Err(problem) => (Err(problem.into()), None),
         };
         let mut response = answered.unwrap_or_else(|rejection| {
@@ -164,9 +172,15 @@ impl Http {
         Ok((route, page))
     }
 
-    async fn answer(&self, route: Route, parts: &Parts, body: Incoming) -> Result<Response<Body>, Rejection> {
+    async fn answer(
+        &self,
+        route: Route,
+        parts: &Parts,
+        arrived: Instant,
+        body: Incoming,
+    ) -> Result<Response<Body>, Rejection> {
         let caller = if route.needs_token() { self.guard.caller(&parts.headers)? } else { None };
-        let head = &Head { headers: &parts.headers, query: parts.uri.query(), caller };
+        let head = &Head { headers: &parts.headers, query: parts.uri.query(), caller, arrived };
         let absent = || Problem::Path(self.paths.endpoint.clone());
         match route {
             Route::Health => Ok(probes::health()),

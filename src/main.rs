@@ -351,6 +351,7 @@ fn http_config(
         env_from_header: options.env_from_header.iter().filter_map(named).collect(),
         max_body: options.max_body,
         body_timeout: options.body_timeout,
+        request_timeout: options.request_timeout,
         sse_after: options.sse_after,
         keep_alive: options.keep_alive,
         prime: options.prime,

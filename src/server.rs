@@ -57,6 +57,12 @@ const MAX_HEAD: usize = 64 * 1024;
 /// Requests at once on one HTTP/2 connection.
 const MAX_H2_STREAMS: u32 = 128;
 
+/// What an HTTP/2 peer may send of bodies that are not read because there is no memory for them: hyper holds it, and no
+/// budget counts it. One stream that waits so must not hold up the others of its connection, hence a few times as much
+/// for all of them together.
+const H2_STREAM_WINDOW: u32 = 64 * 1024 - 1;
+const H2_CONNECTION_WINDOW: u32 = 256 * 1024;
+
 /// How long accepting pauses when the process is out of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -184,6 +190,8 @@ where
             let connection = http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
                 .max_concurrent_streams(MAX_H2_STREAMS)
+                .initial_stream_window_size(H2_STREAM_WINDOW)
+                .initial_connection_window_size(H2_CONNECTION_WINDOW)
                 .max_header_list_size(MAX_HEAD as u32 / 2)
                 .keep_alive_interval(config.header_timeout)
                 .keep_alive_timeout(config.header_timeout)

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
 use crate::proto::ids::{EventId, SessionId};
@@ -13,11 +13,13 @@ use crate::proto::machine::{Limits, Refusal};
 use crate::proto::message::Message;
 use crate::proto::version::Revision;
 
+mod body_budget;
 mod core;
 mod log_limit;
 pub mod stream;
 pub mod worker;
 
+pub use body_budget::{BodyBudget, BodyPermit};
 use stream::{Feed, Reader};
 use worker::Worker;
 
@@ -27,10 +29,6 @@ const MAILBOX: usize = 64;
 /// Bytes for the child's stdin beyond which the session takes no new message: a child that does not read makes its
 /// own clients wait and nobody else.
 const MAX_STDIN_QUEUE: usize = 4 * 1024 * 1024;
-
-/// Bodies that wait for the session are counted in units of this many bytes, together at most [`MAX_STDIN_QUEUE`] or
-/// one body of the largest size.
-const ROOM_UNIT: usize = 1024;
 
 /// What an operator sets for all sessions.
 #[derive(Clone, Debug)]
@@ -155,38 +153,6 @@ pub enum Fault {
     Overload(usize),
     /// It stood in a batch and could not be taken.
     Refused(Refusal),
-}
-
-/// Leave to hold a request body that nobody has taken yet.
-#[derive(Debug)]
-pub struct BodyPermit(#[allow(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
-
-/// How much memory there is for bodies on their way to one place.
-#[derive(Debug)]
-pub struct BodyBudget {
-    /// In units of [`ROOM_UNIT`] bytes, [`BodyBudget::units`] in all.
-    free: Arc<Semaphore>,
-    units: u32,
-}
-
-impl BodyBudget {
-    /// BodyPermit for 4 MiB, or for one body of the largest size.
-    pub fn new(max_body: usize) -> Self {
-        let units = u32::try_from(max_body.max(MAX_STDIN_QUEUE).div_ceil(ROOM_UNIT)).unwrap_or(u32::MAX);
-        Self { free: Arc::new(Semaphore::new(units as usize)), units }
-    }
-
-    /// Waits until there is room for so many bytes; `None` where there will be none any more.
-    pub async fn take(&self, bytes: usize) -> Option<BodyPermit> {
-        let units = bytes.div_ceil(ROOM_UNIT).clamp(1, self.units as usize);
-        let units = u32::try_from(units).unwrap_or(self.units);
-        Arc::clone(&self.free).acquire_many_owned(units).await.ok().map(BodyPermit)
-    }
-
-    /// There is no room any more, for nobody.
-    fn close(&self) {
-        self.free.close();
-    }
 }
 
 /// What one POST carries.
@@ -359,6 +325,14 @@ impl Session {
     /// Why the session ended, where it has.
     pub async fn body_permit(&self, bytes: usize) -> Result<BodyPermit, End> {
         self.0.body_budget.take(bytes).await.ok_or_else(|| self.ended())
+    }
+
+    /// Waits until a body that grows may be so many `bytes` long.
+    ///
+    /// # Errors
+    /// Why the session ended, where it has.
+    pub async fn grow_body_permit(&self, permit: &mut BodyPermit, bytes: usize) -> Result<(), End> {
+        self.0.body_budget.grow(permit, bytes).await.ok_or_else(|| self.ended())
     }
 
     fn ended(&self) -> End {

@@ -19,7 +19,7 @@ use super::sse::EventStream;
 use crate::proto::ids::Id;
 use crate::proto::message::{Kind, Message};
 use crate::session::stream::{Delivery, Payload};
-use crate::session::{BodyPermit, End, Posted, Session};
+use crate::session::{BodyPermit, End, Fault, Posted, Session};
 use crate::sessions::{Found, NoSession, Opening, Sessions};
 
 /// What is offered to a request that names no session: there is nothing to listen to and nothing to end.
@@ -88,13 +88,15 @@ impl Legacy {
         if !accepts.json && !accepts.stream {
             return Err(Problem::NotAcceptable.into());
         }
-        guard::check_body_head(head.headers, self.bodies.max)?;
+        guard::check_body_head(head.headers, self.bodies.max())?;
         // Before the body: a client that has lost its session should not have to send it first.
         let target = self.target(head)?;
-        let (body, permit) = self.bodies.read(body, target.session()).await?;
+        let (body, permit) = self.bodies.read(head, body, target.session()).await?;
         let posted = parse(&body, target.session().and_then(Session::revision))?;
         match target {
-            Target::Session(session) => Ok(self.post_to(&session, head, posted, permit, accepts).await?),
+            Target::Session(session) => {
+                Ok(self.post_to(&session, head, posted, Some(permit), accepts).await?)
+            }
             Target::Key(keyed, found) => self.post_keyed(&keyed, found, head, posted, permit, accepts).await,
             Target::None => self.post_alone(head, posted, accepts).await,
         }
@@ -123,7 +125,15 @@ impl Legacy {
         let id = request_id(&posted);
         head::check_version(head.headers, session.negotiated())
             .map_err(|problem| problem.about(id.clone()))?;
-        let reader = session.post(posted, permit, accepts.stream).await.map_err(Failure::NotTaken)?;
+        let posted = self.bodies.in_time(head, session.post(posted, permit, accepts.stream)).await;
+        let reader = match posted {
+            Ok(taken) => taken.map_err(Failure::NotTaken)?,
+            // It is a request, and its client knows how to deal with one that has failed.
+            Err(Problem::NotForwarded(limit)) if id.is_some() => {
+                return Err(Problem::Fault(Fault::Timeout(limit)).about(id).into());
+            }
+            Err(problem) => return Err(Rejection::from(problem).into()),
+        };
         match self.answers.first(&reader, accepts).await {
             Form::NotTaken(end) => Err(Failure::NotTaken(end)),
             form => Ok(self.answers.respond(session, reader, form, accepts, id)?),
@@ -137,7 +147,7 @@ impl Legacy {
         found: Option<Session>,
         head: &Head<'_>,
         posted: Posted,
-        permit: Option<BodyPermit>,
+        permit: BodyPermit,
         accepts: Accepts,
     ) -> Result<Response<Body>, Rejection> {
         let message = match &posted {
@@ -154,7 +164,7 @@ impl Legacy {
             (None, Some(message)) => keyed.open(&self.sessions, head, message).await?,
             (None, None) => return Err(Problem::SessionRequired.into()),
         };
-        match (self.post_to(&session, head, posted, permit, accepts).await, message) {
+        match (self.post_to(&session, head, posted, Some(permit), accepts).await, message) {
             // Its client knows of no session that it could have lost.
             (Err(Failure::NotTaken(_)), Some(message)) => {
                 let session = keyed.open(&self.sessions, head, &message).await?;
@@ -220,8 +230,13 @@ impl Legacy {
         let session = self.find(&named, head)?;
         head::check_version(head.headers, session.negotiated())?;
         let after = head::last_event_id(head.headers)?;
-        let reader = session.listen(after).await.map_err(Problem::SessionEnded)?;
-        match reader.next().await {
+        let listening = async {
+            let reader = session.listen(after).await.map_err(Problem::SessionEnded)?;
+            let first = reader.next().await;
+            Ok::<_, Problem>((reader, first))
+        };
+        let (reader, first) = self.bodies.in_time(head, listening).await??;
+        match first {
             Some(Delivery::Accepted) => {}
             Some(Delivery::NoReplay) => return Err(Problem::NoReplay.into()),
             Some(Delivery::Gone(end)) => return Err(Problem::SessionEnded(end).into()),

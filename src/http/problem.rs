@@ -82,6 +82,8 @@ pub enum Problem {
     BodyTimeout(Duration),
     /// The body broke off.
     BodyBroken,
+    /// The request waited in vain for memory, or for its session, for this time. The child has seen nothing of it.
+    NotForwarded(Duration),
     /// This many sessions exist.
     Full(usize),
     /// The bridge is stopping.
@@ -259,6 +261,16 @@ impl Problem {
                 "invalid_request",
                 "The body broke off or was badly framed".into(),
             ),
+            Self::NotForwarded(limit) => (
+                S::SERVICE_UNAVAILABLE,
+                INTERNAL_ERROR,
+                "not_forwarded",
+                format!(
+                    "The request could not be handed to the server within {limit:?} and may be sent again; \
+                     --request-timeout sets the limit"
+                )
+                .into(),
+            ),
             Self::Full(limit) => (
                 S::SERVICE_UNAVAILABLE,
                 INTERNAL_ERROR,
@@ -321,7 +333,7 @@ impl Problem {
     /// After how many seconds it may be worth another try.
     pub fn retry_after(&self) -> Option<u64> {
         match self {
-            Self::Full(_) => Some(5),
+            Self::Full(_) | Self::NotForwarded(_) => Some(5),
             Self::Draining | Self::Spawn { .. } => Some(1),
             Self::Crashing(pause) => Some(pause.as_secs() + 1),
             _ => None,
