@@ -70,8 +70,6 @@ pub struct Config {
     pub body_timeout: Duration,
     /// How long a request may wait until it is forwarded, from the time when its head was read.
     pub request_timeout: Duration,
-    /// How long an answer is waited for before the response begins as an event stream.
-    pub sse_after: Duration,
     /// After how long without an event a stream gets a comment.
     pub keep_alive: Duration,
     /// Whether event streams begin with an event that carries only an id.
@@ -114,11 +112,7 @@ impl Http {
             legacy: Legacy {
                 sessions: Arc::clone(&sessions),
                 bodies: Arc::clone(&bodies),
-                answers: Answers {
-                    sse_after: config.sse_after,
-                    keep_alive: config.keep_alive,
-                    prime: config.prime,
-                },
+                answers: Answers { keep_alive: config.keep_alive, prime: config.prime },
                 session_key: config.session_key,
                 env_from_header: Arc::clone(&env_from_header),
             },

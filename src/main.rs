@@ -16,7 +16,7 @@ use mcp_bridge::http::metadata::Metadata;
 use mcp_bridge::http::{self, Http};
 use mcp_bridge::log;
 use mcp_bridge::probe::health;
-use mcp_bridge::proto::machine::{Limits, Readiness};
+use mcp_bridge::proto::link::{Limits, Readiness};
 use mcp_bridge::reaper::Reaper;
 use mcp_bridge::secret::Tokens;
 use mcp_bridge::server;
@@ -291,6 +291,7 @@ fn sessions_config(options: &Options) -> sessions::Config {
                 },
             },
             idle_timeout: options.idle_timeout,
+            sse_after: options.sse_after,
             max_lifetime: options.max_lifetime,
             max_body: options.max_body,
             max_message: options.max_message,
@@ -352,7 +353,6 @@ fn http_config(
         max_body: options.max_body,
         body_timeout: options.body_timeout,
         request_timeout: options.request_timeout,
-        sse_after: options.sse_after,
         keep_alive: options.keep_alive,
         prime: options.prime,
         sse_compat: options.sse_compat,

@@ -1,12 +1,16 @@
-//! The protocol without I/O: bytes and messages in, bytes and decisions out.
+//! The protocol without I/O: bytes and messages in, bytes and outputs out.
 //!
-//! Nothing here reads a clock, a file, the environment or a random number. What time it is comes in as a
+//! A [`link`] speaks to one child and knows one era; a [`front`] speaks for clients and knows whose messages these are.
+//! Every cell of clients and children is one front on one link, and a session's loop moves bytes between pipes, front
+//! and streams. Nothing here reads a clock, a file, the environment or a random number. What time it is comes in as a
 //! [`Duration`](std::time::Duration) since the session began, so that every rule can be tested by a table.
 
+pub mod front;
 pub mod ids;
 pub mod json;
 pub mod line;
-pub mod machine;
+pub mod link;
 pub mod message;
+pub mod output;
 pub mod replay;
 pub mod version;

@@ -1,25 +1,29 @@
 //! One session: a [`Session`] handle that HTTP talks to, and the [`worker::Worker`] loop that owns the protocol state,
 //! the child's pipes and the readers.
 
-use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
+use crate::proto::front::Takes;
 use crate::proto::ids::{EventId, SessionId};
-use crate::proto::machine::{Limits, Refusal};
-use crate::proto::message::Message;
+use crate::proto::link::Limits;
+use crate::proto::message::{Message, Request};
 use crate::proto::version::Revision;
 
+mod alarm;
 mod body_budget;
 mod core;
+mod end;
 mod log_limit;
 pub mod stream;
+mod streams;
 pub mod worker;
 
 pub use body_budget::{BodyBudget, BodyPermit};
+pub use end::{End, ExitStatus, Fault};
 use stream::{Feed, Reader};
 use worker::Worker;
 
@@ -37,6 +41,8 @@ pub struct Config {
     pub limits: Limits,
     /// How long a session may have nothing in flight and nobody listening.
     pub idle_timeout: Duration,
+    /// How long an answer may take before its reader is told to begin a stream of events.
+    pub sse_after: Duration,
     /// How long a session may last at all.
     pub max_lifetime: Option<Duration>,
     /// The longest request body, in bytes.
@@ -47,112 +53,6 @@ pub struct Config {
     pub replay_buffer: usize,
     /// Whether streams begin with an event that carries only an id, so that they can be resumed from the start.
     pub prime: bool,
-}
-
-/// How a process ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ExitStatus {
-    /// It exited with this code.
-    Code(i32),
-    /// A signal of this name ended it.
-    Signal(&'static str),
-    /// It ended, but somebody else took its status.
-    Unknown,
-}
-
-impl fmt::Display for ExitStatus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Code(code) => write!(f, "exit code {code}"),
-            Self::Signal(signal) => write!(f, "signal {signal}"),
-            Self::Unknown => f.write_str("an unknown status"),
-        }
-    }
-}
-
-/// Why a session ended. Each end has exactly one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// A client sent DELETE.
-    Deleted,
-    /// The stream of a client of the 2024-11-05 transport closed, which is the only sign such a client gives.
-    Disconnected,
-    /// The client left before it was told the session's id: nobody can ever use it.
-    Unclaimed,
-    /// Nothing in flight and nobody listening for this long.
-    Idle(Duration),
-    /// It lasted as long as a session may.
-    Lifetime(Duration),
-    /// It was the longest idle one when another needed its place.
-    Evicted,
-    /// The bridge is stopping.
-    Shutdown,
-    /// The child answered `initialize` with an error.
-    Refused,
-    /// The child did not answer `initialize` within this time.
-    InitTimeout(Duration),
-    /// The child exited.
-    Exited(ExitStatus),
-    /// The child closed its stdout and lives on.
-    StdoutClosed,
-    /// The child closed its stdin and lives on.
-    StdinClosed,
-    /// The child sent a message longer than this many bytes, and nothing in it said whose answer it was.
-    TooLong(usize),
-}
-
-impl End {
-    /// As it stands in the log and in `data.cause` of later refusals.
-    pub fn cause(self) -> &'static str {
-        match self {
-            Self::Deleted => "deleted",
-            Self::Disconnected => "disconnected",
-            Self::Unclaimed => "unclaimed",
-            Self::Idle(_) => "idle",
-            Self::Lifetime(_) => "lifetime",
-            Self::Evicted => "evicted",
-            Self::Shutdown => "shutdown",
-            Self::Refused => "initialize_refused",
-            Self::InitTimeout(_) => "init_timeout",
-            Self::Exited(_) => "child_exited",
-            Self::StdoutClosed => "child_stdout_closed",
-            Self::StdinClosed => "child_stdin_closed",
-            Self::TooLong(_) => "response_too_large",
-        }
-    }
-
-    /// Whether an operator should look at it.
-    pub fn is_trouble(self) -> bool {
-        !matches!(
-            self,
-            Self::Deleted
-                | Self::Disconnected
-                | Self::Idle(_)
-                | Self::Lifetime(_)
-                | Self::Evicted
-                | Self::Shutdown
-                | Self::Exited(ExitStatus::Code(0))
-        )
-    }
-}
-
-/// Why a request got the bridge's answer in place of the child's.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// The session ended while it was in flight.
-    Ended(End),
-    /// The child ended while it was in flight, for this reason, and the session goes on with a new one.
-    Lost(End),
-    /// No answer within the request timeout.
-    Timeout(Duration),
-    /// The client cancelled it, and the child did not answer.
-    Cancelled,
-    /// The child's answer is longer than this many bytes.
-    TooLong(usize),
-    /// This many requests of the session are in flight already.
-    Overload(usize),
-    /// It stood in a batch and could not be taken.
-    Refused(Refusal),
 }
 
 /// What one POST carries.
@@ -175,23 +75,8 @@ impl Posted {
 
 #[derive(Debug)]
 enum Command {
-    Post { posted: Posted, permit: Option<BodyPermit>, streams: bool, feed: Feed },
+    Post { posted: Posted, permit: Option<BodyPermit>, takes: Takes, feed: Feed },
     Listen { after: Option<EventId>, feed: Feed },
-}
-
-impl End {
-    /// Whether it is the child's failure, which a new child may not repeat.
-    fn is_loss(self) -> bool {
-        matches!(
-            self,
-            Self::Refused
-                | Self::InitTimeout(_)
-                | Self::Exited(_)
-                | Self::StdoutClosed
-                | Self::StdinClosed
-                | Self::TooLong(_)
-        )
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -227,7 +112,7 @@ struct Shared {
     mailbox: mpsc::Sender<Command>,
     body_budget: BodyBudget,
     stop: watch::Sender<Stop>,
-    left: Arc<Notify>,
+    attention: Arc<Notify>,
     stats: Mutex<Stats>,
     /// Once it is clear: whether the first child answered `initialize` with a result, or why the session ended before.
     opened: watch::Sender<Option<Result<(), End>>>,
@@ -237,19 +122,19 @@ struct Shared {
 
 impl Session {
     /// A session and its loop. `initialize` is the request that opens it; its answer comes to the reader.
-    /// `streams`: whether the client takes an event stream.
-    pub fn new(config: Config, id: SessionId, initialize: Message, streams: bool) -> (Self, Worker, Reader) {
+    /// `takes`: what its stream may carry.
+    pub fn new(config: Config, id: SessionId, initialize: Request, takes: Takes) -> (Self, Worker, Reader) {
         let (sender, mailbox) = mpsc::channel(MAILBOX);
-        let left = Arc::new(Notify::new());
-        let (feed, reader) = stream::queue(Arc::clone(&left));
-        let session = Self::handle(&config, id, sender, left, false);
+        let attention = Arc::new(Notify::new());
+        let (feed, reader) = stream::queue(Arc::clone(&attention));
+        let session = Self::handle(&config, id, sender, attention, false);
         let shared = Arc::clone(&session.0);
-        let first = Some((feed, streams));
+        let first = Some((feed, takes));
         (session, Worker { config, shared, mailbox, initialize, first }, reader)
     }
 
     /// A session that several clients share and that the bridge opens in its own name, and its loop.
-    pub fn shared(config: Config, id: SessionId, initialize: Message) -> (Self, Worker) {
+    pub fn shared(config: Config, id: SessionId, initialize: Request) -> (Self, Worker) {
         let (sender, mailbox) = mpsc::channel(MAILBOX);
         let session = Self::handle(&config, id, sender, Arc::default(), true);
         let shared = Arc::clone(&session.0);
@@ -260,7 +145,7 @@ impl Session {
         config: &Config,
         id: SessionId,
         mailbox: mpsc::Sender<Command>,
-        left: Arc<Notify>,
+        attention: Arc<Notify>,
         is_shared: bool,
     ) -> Self {
         Self(Arc::new(Shared {
@@ -269,7 +154,7 @@ impl Session {
             mailbox,
             body_budget: BodyBudget::new(config.max_body),
             stop: watch::Sender::new(Stop::No),
-            left,
+            attention,
             stats: Mutex::default(),
             opened: watch::Sender::new(None),
             negotiated: OnceLock::new(),
@@ -339,7 +224,8 @@ impl Session {
         self.end_reason().unwrap_or(End::Shutdown)
     }
 
-    /// Passes messages on, and gives the room of their body back once they are. `streams`: whether the client takes an event stream. Waits while the session is full.
+    /// Passes messages on, and gives the permit of their body back once they are. `takes`: what the stream of their
+    /// answers may carry. Waits while the session is full.
     ///
     /// For requests the reader gets their events; otherwise it gets [`stream::Delivery::Accepted`]
     /// or [`stream::Delivery::Refused`].
@@ -350,10 +236,10 @@ impl Session {
         &self,
         posted: Posted,
         permit: Option<BodyPermit>,
-        streams: bool,
+        takes: Takes,
     ) -> Result<Reader, End> {
-        let (feed, reader) = stream::queue(Arc::clone(&self.0.left));
-        self.send(Command::Post { posted, permit, streams, feed }).await?;
+        let (feed, reader) = stream::queue(Arc::clone(&self.0.attention));
+        self.send(Command::Post { posted, permit, takes, feed }).await?;
         Ok(reader)
     }
 
@@ -362,7 +248,7 @@ impl Session {
     /// # Errors
     /// Why the session ended, where it has.
     pub async fn listen(&self, after: Option<EventId>) -> Result<Reader, End> {
-        let (feed, reader) = stream::queue(Arc::clone(&self.0.left));
+        let (feed, reader) = stream::queue(Arc::clone(&self.0.attention));
         self.send(Command::Listen { after, feed }).await?;
         Ok(reader)
     }

@@ -12,8 +12,9 @@ use tracing::{info, warn};
 
 use crate::child::{Child, Command, Process, TERM_GRACE};
 use crate::memory;
+use crate::proto::front::Takes;
 use crate::proto::ids::SessionId;
-use crate::proto::message::Message;
+use crate::proto::message::Request;
 use crate::reaper::{Reaper, Status};
 use crate::secret::Digest;
 use crate::session::stream::Reader;
@@ -60,9 +61,9 @@ pub struct Config {
 #[derive(Debug)]
 pub struct Opening {
     /// The client's `initialize`; its answer comes to the session's first reader.
-    pub initialize: Message,
-    /// Whether the client takes an event stream.
-    pub streams: bool,
+    pub initialize: Request,
+    /// What the stream of the answer may carry.
+    pub takes: Takes,
     /// Whose session it will be; nobody else will find it.
     pub owner: Option<Digest>,
     /// What is added to the child's environment.
@@ -244,8 +245,8 @@ impl Sessions {
     /// # Errors
     /// [`NoSession`]; nothing has happened then.
     pub async fn start(self: &Arc<Self>, opening: Opening) -> Result<(Session, Reader), NoSession> {
-        let streams = opening.streams;
-        let open = |config, id, initialize| Session::new(config, id, initialize, streams);
+        let takes = opening.takes;
+        let open = |config, id, initialize| Session::new(config, id, initialize, takes);
         self.launch(opening, None, open).await
     }
 
@@ -254,7 +255,7 @@ impl Sessions {
         self: &Arc<Self>,
         opening: Opening,
         key: Option<Digest>,
-        open: impl FnOnce(session::Config, SessionId, Message) -> (Session, Worker, T),
+        open: impl FnOnce(session::Config, SessionId, Request) -> (Session, Worker, T),
     ) -> Result<(Session, T), NoSession> {
         let Opening { initialize, owner, environment, .. } = opening;
         let id = self.new_id()?;

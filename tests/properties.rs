@@ -264,5 +264,5 @@ fn a_batch_is_split_where_a_full_parse_splits_it() {
 
 #[test]
 fn each_request_ends_exactly_once_whatever_either_side_says() {
-    hold("machine", properties::machine);
+    hold("front", properties::front);
 }

@@ -6,6 +6,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
+use support::http::Connection;
 use support::{Bridge, Event, Request, Response, Session, Value, json, text_of};
 
 fn start(options: &[&str]) -> (Bridge, Session) {
@@ -53,6 +54,32 @@ fn a_slow_answer_becomes_a_stream_long_before_it_is_there() {
     assert!(response.is_sse());
     assert!(begun.elapsed() < Duration::from_millis(1500), "headers come at once: {:?}", begun.elapsed());
     assert_eq!(text_of(&response.answer()), "waited 2 s");
+}
+
+#[test]
+fn a_call_that_is_answered_soon_costs_one_write_to_the_server_and_one_to_the_client() {
+    const CALLS: u64 = 300;
+    let (bridge, session) = start(&[]);
+    let path = format!("/proc/{}/io", bridge.pid());
+    let writes = || -> u64 {
+        let io = std::fs::read_to_string(&path).unwrap();
+        io.lines().find_map(|line| line.strip_prefix("syscw: ")).unwrap().parse().unwrap()
+    };
+    let mut connection = Connection::open(session.address);
+    let mut before = 0;
+    for call in 0..CALLS + 20 {
+        if call == 20 {
+            before = writes(); // the connection is open, and its timers are set
+        }
+        let body = json!({ "jsonrpc": "2.0", "id": session.next_id(), "method": "ping" }).to_string();
+        let request = session.headers(Request::post("/mcp", body));
+        connection.write(&request.to_bytes(&session.address.to_string()));
+        let mut response = connection.response();
+        assert_eq!(response.json()["result"], json!({}));
+        connection = response.into_connection();
+    }
+    let more = (writes() - before).saturating_sub(2 * CALLS);
+    assert!(more < CALLS / 10, "{more} writes of {CALLS} calls, to wake the runtime for a timer");
 }
 
 #[test]

@@ -5,7 +5,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::header::HeaderValue;
 use hyper::{Response, StatusCode};
-use tokio::time::{Instant, timeout_at};
 
 use super::head::Accepts;
 use super::problem::Problem;
@@ -19,8 +18,6 @@ use crate::session::{End, Session};
 /// How answers are given.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Answers {
-    /// How long an answer is waited for before the response begins as an event stream.
-    pub(super) sse_after: Duration,
     /// After how long without an event a stream gets a comment.
     pub(super) keep_alive: Duration,
     /// Whether event streams begin with an event that carries only an id.
@@ -44,25 +41,9 @@ impl Answers {
     /// Waits for what decides the form of the answer: whole as JSON if it comes soon, a stream if it does not or if
     /// something else comes before it.
     pub(super) async fn first(&self, reader: &Reader, accepts: Accepts) -> Form {
-        let soon = Instant::now() + self.sse_after;
-        // Timers round up to a millisecond, which is long enough for an answer: zero must be said, not timed.
-        let at_once = accepts.stream && self.sse_after.is_zero();
-        let accepts = Accepts { json: accepts.json && !at_once, ..accepts };
         let mut events = Vec::new();
         loop {
-            let next = if accepts.stream {
-                match timeout_at(soon, reader.next()).await {
-                    Ok(next) => next,
-                    // The session may not have taken the message yet; until then it can still be refused.
-                    Err(_) => match reader.next_or_attached().await {
-                        None => return Form::Events { events, complete: false },
-                        Some(next) => next,
-                    },
-                }
-            } else {
-                reader.next().await
-            };
-            match next {
+            match reader.next().await {
                 Some(Delivery::Event(event)) => {
                     let (answer, last) = (event.payload.is_answer(), event.last);
                     if answer || accepts.stream {
@@ -75,6 +56,7 @@ impl Answers {
                         return Form::Events { events, complete: false };
                     }
                 }
+                Some(Delivery::Pending) => return Form::Events { events, complete: false },
                 Some(Delivery::Accepted) => return Form::Accepted,
                 Some(Delivery::Refused(refusal)) => return Form::Refused(Problem::Refused(refusal)),
                 Some(Delivery::NoReplay) => return Form::Refused(Problem::NoReplay),

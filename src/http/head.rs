@@ -6,6 +6,7 @@ use hyper::header::{ACCEPT, HeaderMap, HeaderName};
 use tokio::time::Instant;
 
 use super::problem::Problem;
+use crate::proto::front::Takes;
 use crate::proto::ids::{EventId, SessionId};
 use crate::proto::version::Revision;
 use crate::secret::Digest;
@@ -78,6 +79,13 @@ pub struct Accepts {
     pub json: bool,
     /// `text/event-stream`.
     pub stream: bool,
+}
+
+impl Accepts {
+    /// What the stream of an answer may carry.
+    pub fn takes(self) -> Takes {
+        if self.stream { Takes::Events } else { Takes::AnswerOnly }
+    }
 }
 
 /// Reads `Accept` (RFC 9110 §12.5.1): of the ranges that match a form the most specific one counts, and among equals the

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use hyper::header::HeaderName;
 
-use super::body::parse_one;
 use super::head::{self, Head};
-use super::legacy::{is_initialize, not_started};
+use super::legacy::not_started;
 use super::problem::Problem;
 use super::response::Rejection;
-use crate::proto::json::value_at;
+use crate::proto::front::Takes;
+use crate::proto::link::own_initialize;
 use crate::proto::message::Message;
 use crate::proto::version::Revision;
 use crate::secret::Digest;
@@ -74,28 +74,32 @@ impl Keyed {
         head: &Head<'_>,
         first: &Message,
     ) -> Result<Session, Rejection> {
-        let opening = self.opening(head, first)?;
+        let opening = self.opening(head, first);
         let opened = sessions.keyed(self.key, opening).await;
-        opened.map_err(|error| not_started(&error).about(first.id()))
+        opened.map_err(|error| not_started(&error).about(first.id().cloned()))
     }
 
     /// How the bridge opens the session: in its own name, as a client that can do nothing but ask, and with the revision
     /// that its first client speaks.
-    ///
-    /// # Errors
-    /// None: the message is our own.
-    fn opening(&self, head: &Head<'_>, first: &Message) -> Result<Opening, Rejection> {
-        let asked = if is_initialize(first) { value_at(first.params(), &["protocolVersion"]) } else { None };
-        let wanted = match asked.and_then(|span| first.params().get(span)) {
-            Some(text) => Revision::parse(text.trim_matches('"')),
+    fn opening(&self, head: &Head<'_>, first: &Message) -> Opening {
+        let asked = match first.request() {
+            Some(request) if request.method() == "initialize" => {
+                request.param(&["protocolVersion"]).and_then(|span| request.text().get(span))
+            }
+            _ => None,
+        };
+        let wanted = match asked {
+            Some(token) => {
+                std::str::from_utf8(token).ok().and_then(|text| Revision::parse(text.trim_matches('"')))
+            }
             None => head.revision(),
         };
-        let text = format!(
-            r#"{{"jsonrpc":"2.0","id":0,"method":"initialize","params":{{"protocolVersion":"{}","capabilities":{{}},"clientInfo":{{"name":"mcp-bridge","version":"{}"}}}}}}"#,
-            wanted.filter(|revision| !revision.modern()).unwrap_or(Revision::R2025_11_25),
-            env!("CARGO_PKG_VERSION"),
-        );
-        let initialize = parse_one(text.into())?;
-        Ok(Opening { initialize, streams: false, owner: head.caller, environment: self.environment.clone() })
+        let wanted = wanted.filter(|revision| !revision.modern()).unwrap_or(Revision::R2025_11_25);
+        Opening {
+            initialize: own_initialize(wanted),
+            takes: Takes::AnswerOnly,
+            owner: head.caller,
+            environment: self.environment.clone(),
+        }
     }
 }

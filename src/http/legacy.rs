@@ -17,7 +17,7 @@ use super::problem::Problem;
 use super::response::{Body, Rejection, empty, event_stream};
 use super::sse::EventStream;
 use crate::proto::ids::Id;
-use crate::proto::message::{Kind, Message};
+use crate::proto::message::Message;
 use crate::session::stream::{Delivery, Payload};
 use crate::session::{BodyPermit, End, Fault, Posted, Session};
 use crate::sessions::{Found, NoSession, Opening, Sessions};
@@ -125,7 +125,7 @@ impl Legacy {
         let id = request_id(&posted);
         head::check_version(head.headers, session.negotiated())
             .map_err(|problem| problem.about(id.clone()))?;
-        let posted = self.bodies.in_time(head, session.post(posted, permit, accepts.stream)).await;
+        let posted = self.bodies.in_time(head, session.post(posted, permit, accepts.takes())).await;
         let reader = match posted {
             Ok(taken) => taken.map_err(Failure::NotTaken)?,
             // It is a request, and its client knows how to deal with one that has failed.
@@ -182,17 +182,16 @@ impl Legacy {
         accepts: Accepts,
     ) -> Result<Response<Body>, Rejection> {
         let Posted::One(message) = posted else { return Err(Problem::SessionRequired.into()) };
-        if !is_initialize(&message) {
-            return match modern::is_modern(head, &message) {
-                true => modern::answer(&message),
-                false => Err(Problem::SessionRequired.about(message.id())),
-            };
-        }
-        let id = message.id();
+        let initialize = match message {
+            Message::Request(request) if request.method() == "initialize" => request,
+            message if modern::is_modern(head, &message) => return modern::answer(&message),
+            message => return Err(Problem::SessionRequired.about(message.id().cloned())),
+        };
+        let id = Some(initialize.id().clone());
         let environment = head::environment(head.headers, &self.env_from_header);
         let opening = Opening {
-            initialize: message,
-            streams: accepts.stream,
+            initialize,
+            takes: accepts.takes(),
             owner: head.caller,
             environment: environment.map_err(|problem| problem.about(id.clone()))?,
         };
@@ -278,14 +277,9 @@ fn named(head: &Head<'_>) -> Result<Named, Problem> {
 
 fn request_id(posted: &Posted) -> Option<Id> {
     match posted {
-        Posted::One(message) if message.kind() == Kind::Request => message.id(),
-        _ => None,
+        Posted::One(message) => message.request().map(|request| request.id().clone()),
+        Posted::Batch(_) => None,
     }
-}
-
-/// Whether the message opens a session.
-pub(super) fn is_initialize(message: &Message) -> bool {
-    message.kind() == Kind::Request && message.method() == "initialize"
 }
 
 /// Ends a session whose client leaves before it was told the id: no other client can ever use or end it.

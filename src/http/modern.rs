@@ -7,8 +7,7 @@ use memchr::memmem;
 use super::head::Head;
 use super::problem::Problem;
 use super::response::{Body, Rejection, empty};
-use crate::proto::json::value_at;
-use crate::proto::message::{Kind, Message};
+use crate::proto::message::Message;
 use crate::proto::version::Revision;
 
 /// The member of `params._meta` that names the revision of a single request.
@@ -24,7 +23,7 @@ pub(super) fn is_modern(head: &Head<'_>, message: &Message) -> bool {
 /// A search for the bare name is many times faster than reading the arguments of a call, which can be megabytes long.
 fn names_its_revision(message: &Message) -> bool {
     memmem::find(message.text(), PROTOCOL_VERSION.as_bytes()).is_some()
-        && value_at(message.params(), &["_meta", PROTOCOL_VERSION]).is_some()
+        && message.param(&["_meta", PROTOCOL_VERSION]).is_some()
 }
 
 /// Answers a modern message.
@@ -32,8 +31,8 @@ fn names_its_revision(message: &Message) -> bool {
 /// # Errors
 /// [`Problem::Modern`] for a request: its client then begins with `initialize`.
 pub(super) fn answer(message: &Message) -> Result<Response<Body>, Rejection> {
-    match message.kind() {
-        Kind::Request => Err(Problem::Modern.about(message.id())),
-        _ => Ok(empty(StatusCode::ACCEPTED)),
+    match message {
+        Message::Request(request) => Err(Problem::Modern.about(Some(request.id().clone()))),
+        Message::Notification(_) | Message::Response(_) => Ok(empty(StatusCode::ACCEPTED)),
     }
 }

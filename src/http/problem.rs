@@ -10,8 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::StatusCode;
 
+use crate::proto::front::Refusal;
 use crate::proto::ids::Id;
-use crate::proto::machine::Refusal;
 use crate::proto::version::Revision;
 use crate::session::{End, ExitStatus, Fault};
 

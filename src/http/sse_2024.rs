@@ -14,14 +14,14 @@ use tokio::sync::mpsc;
 use super::body::{Bodies, parse_one};
 use super::guard;
 use super::head::{self, Head};
-use super::legacy::{is_initialize, not_started};
+use super::legacy::not_started;
 use super::problem::Problem;
 use super::response::{Body, Rejection, empty, event_stream};
 use super::route::MESSAGE;
 use super::sse::{self, Member, MergedStream};
+use crate::proto::front::{Refusal, Takes};
 use crate::proto::ids::{ClientId, SessionId};
-use crate::proto::machine::Refusal;
-use crate::proto::message::{Kind, Message};
+use crate::proto::message::{Message, Request};
 use crate::secret::Digest;
 use crate::session::stream::Delivery;
 use crate::session::{End, Posted, Session};
@@ -125,26 +125,27 @@ impl Sse2024 {
         guard::check_body_head(head.headers, self.bodies.max())?;
         let (session, connection) = self.find(head)?;
         let (body, permit) = self.bodies.read(head, body, session.as_ref()).await?;
-        let message = parse_one(body)?;
-        if is_initialize(&message) {
-            let id = message.id();
-            let initialized = self.initialize(&connection, head, message).await;
-            return initialized.map_err(|problem| problem.about(id));
-        }
+        let message = match parse_one(body)? {
+            Message::Request(request) if request.method() == "initialize" => {
+                let id = Some(request.id().clone());
+                let initialized = self.initialize(&connection, head, request).await;
+                return initialized.map_err(|problem| problem.about(id));
+            }
+            message => message,
+        };
+        let id = message.request().map(|request| request.id().clone());
         let session = match &*lock(&connection.state) {
             State::Open(session) => session.clone(),
             State::Fresh | State::Starting => {
-                return Err(Problem::Invalid("initialize comes first").about(message.id()));
+                return Err(Problem::Invalid("initialize comes first").about(message.id().cloned()));
             }
         };
-        let request = message.kind() == Kind::Request;
-        let id = message.id();
         // A place for the answer first: what the client does not read it may not ask for.
-        let place = match request {
+        let place = match id.is_some() {
             true => self.bodies.in_time(head, connection.readers.reserve()).await?.ok(),
             false => None,
         };
-        let posting = session.post(Posted::One(message), Some(permit), true);
+        let posting = session.post(Posted::One(message), Some(permit), Takes::Events);
         let reader = self.bodies.in_time(head, posting).await?.map_err(Problem::SessionEnded)?;
         if let Some(place) = place {
             place.send(Member { reader, id, main: false });
@@ -163,25 +164,25 @@ impl Sse2024 {
         &self,
         connection: &Connection,
         head: &Head<'_>,
-        message: Message,
+        request: Request,
     ) -> Result<Response<Body>, Problem> {
         let environment = head::environment(head.headers, &self.env_from_header)?;
-        let id = message.id();
+        let id = request.id().clone();
         // In one step: two initializes at once must not start two sessions.
         let before = std::mem::replace(&mut *lock(&connection.state), State::Starting);
         if !matches!(before, State::Fresh) {
             *lock(&connection.state) = before;
-            let refusal = id.map(|id| Refusal::AlreadyInitialized(ClientId(id)));
-            return Err(refusal.map_or(Problem::SessionRequired, Problem::Refused));
+            return Err(Problem::Refused(Refusal::AlreadyInitialized(ClientId(id))));
         }
         // If the client leaves while it waits for a place it may try again.
         let mut starting = Starting { connection, started: false };
-        let opening = Opening { initialize: message, streams: true, owner: connection.owner, environment };
+        let (takes, owner) = (Takes::Events, connection.owner);
+        let opening = Opening { initialize: request, takes, owner, environment };
         let started = self.sessions.start(opening).await;
         let (session, reader) = started.map_err(|error| not_started(&error))?;
         *lock(&connection.state) = State::Open(session.clone());
         starting.started = true;
-        let _ = connection.readers.send(Member { reader, id, main: false }).await;
+        let _ = connection.readers.send(Member { reader, id: Some(id), main: false }).await;
         if let Ok(reader) = session.listen(None).await {
             let _ = connection.readers.send(Member { reader, id: None, main: true }).await;
         }

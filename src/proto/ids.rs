@@ -3,19 +3,20 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 /// The longest JSON-RPC id or progress token taken from a client, in bytes. Each call in flight keeps its own.
 pub const MAX_ID: usize = 8 * 1024;
 
-/// A JSON-RPC id or progress token, exactly as its sender spelt it.
+/// A JSON-RPC id or progress token, exactly as its sender spelt it. A clone shares the text.
 ///
 /// Two are equal when they denote the same value: `"a"` equals `"\u0061"`, but `1` is not `"1"`
 /// (2025-11-25 `basic`: a response carries "the same ID as the request").
 #[derive(Clone, Debug)]
 pub struct Id {
-    raw: Box<str>,
+    raw: Arc<str>,
     /// The value in one spelling, where that is not the one of `raw`.
-    canonical: Option<Box<str>>,
+    canonical: Option<Arc<str>>,
 }
 
 impl Id {
@@ -25,7 +26,7 @@ impl Id {
         if token.len() > MAX_ID {
             return None;
         }
-        let canonical: Option<Box<str>> = match token.as_bytes().first()? {
+        let canonical: Option<Arc<str>> = match token.as_bytes().first()? {
             b'"' if !token.contains('\\') => None,
             b'"' => {
                 let value: Cow<'_, str> = serde_json::from_str(token).ok()?;
@@ -50,6 +51,12 @@ impl Id {
 
     fn canonical(&self) -> &str {
         self.canonical.as_deref().unwrap_or(&self.raw)
+    }
+}
+
+impl From<u64> for Id {
+    fn from(number: u64) -> Self {
+        Self { raw: number.to_string().into(), canonical: None }
     }
 }
 

@@ -1,55 +1,88 @@
 //! JSON as text: where its parts lie, and edits of it that leave every other byte as it is.
+//!
+//! A message is looked at, never rebuilt. The scanner checks the whole grammar (RFC 8259), so that what passes is JSON,
+//! and keeps no value: it answers with places in the text. `serde_json` is the oracle of its tests.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
 use bytes::BytesMut;
-use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_json::value::RawValue;
 
 use super::line::push_one_line;
 
 /// Where a part lies in the text, in bytes.
 pub type Span = Range<usize>;
 
-/// Whether the text is a JSON array, as a batch is.
+/// Whether the text is a JSON array, as a batch is, or not JSON at all.
 pub fn is_array(text: &[u8]) -> bool {
     text.trim_ascii_start().starts_with(b"[")
 }
 
-/// The elements of a batch, each as it stands in the text.
-/// `None` where the text is not a JSON array.
-pub fn elements(text: &str) -> Option<Vec<&str>> {
-    struct Elements;
-    impl<'de> Visitor<'de> for Elements {
-        type Value = Vec<&'de str>;
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("an array")
-        }
-        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-            let mut elements = Vec::new();
-            while let Some(element) = seq.next_element::<&'de RawValue>()? {
-                elements.push(element.get());
-            }
-            Ok(elements)
-        }
-    }
-    let mut reader = serde_json::Deserializer::from_str(text);
-    let elements = reader.deserialize_seq(Elements).ok()?;
-    reader.end().ok()?;
-    Some(elements)
+/// Whether the text is exactly one JSON value.
+pub fn is_json(text: &str) -> bool {
+    let mut scanner = Scanner::new(text);
+    scanner.value().is_some() && scanner.ends()
 }
 
-/// The value at `path` inside a JSON object, as a range of its text. Of a member that occurs twice, the last.
+/// The elements of a batch, each as it stands in the text. `None` where the text is not a JSON array.
+pub fn elements(text: &str) -> Option<Vec<&str>> {
+    let mut scanner = Scanner::new(text);
+    let mut elements = Vec::new();
+    scanner.skip_space();
+    scanner.expect(b'[')?;
+    scanner.skip_space();
+    if scanner.peek()? == b']' {
+        scanner.at += 1;
+    } else {
+        loop {
+            elements.push(text.get(scanner.value()?)?);
+            scanner.skip_space();
+            match scanner.take()? {
+                b',' => {}
+                b']' => break,
+                _ => return None,
+            }
+        }
+    }
+    scanner.ends().then_some(elements)
+}
+
+/// Hands out the members of an object in their order: the name as it stands in its quotes, and where the value is.
+/// `None` where the text is not exactly one JSON object; those that came before the fault have been handed out then.
+pub(super) fn members<'t>(text: &'t str, mut member: impl FnMut(&'t str, Span)) -> Option<()> {
+    let mut scanner = Scanner::new(text);
+    scanner.skip_space();
+    scanner.expect(b'{')?;
+    scanner.skip_space();
+    if scanner.peek()? == b'}' {
+        scanner.at += 1;
+    } else {
+        loop {
+            let name = text.get(scanner.name()?)?;
+            member(name, scanner.value()?);
+            scanner.skip_space();
+            match scanner.take()? {
+                b',' => scanner.skip_space(),
+                b'}' => break,
+                _ => return None,
+            }
+        }
+    }
+    scanner.ends().then_some(())
+}
+
+/// The value at `path` inside a JSON object. Of a member that occurs twice, the last.
 pub fn value_at(object: &str, path: &[&str]) -> Option<Span> {
     let mut span = 0..object.len();
-    for name in path {
-        let inner = object.get(span.clone())?;
-        let mut member = Member { name, value: None };
-        read_object(inner, &mut member).ok()?;
-        let value = member.value?.get();
-        let start = value.as_ptr() as usize - object.as_ptr() as usize;
-        span = start..start + value.len();
+    for wanted in path {
+        let mut found = None;
+        members(object.get(span.clone())?, |name, value| {
+            if unquote(name) == *wanted {
+                found = Some(value);
+            }
+        })?;
+        let found = found?;
+        span = span.start + found.start..span.start + found.end;
     }
     Some(span)
 }
@@ -62,11 +95,12 @@ pub fn splice(out: &mut BytesMut, text: &[u8], span: Span, replacement: &[u8]) {
     push_one_line(out, text.get(span.end..).unwrap_or_default());
 }
 
+/// A part of a text that is known to be UTF-8, cut where tokens end.
 pub(super) fn slice(text: &[u8], span: Span) -> &str {
-    // The envelope was read from UTF-8 and its spans end at token borders.
     text.get(span).and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or_default()
 }
 
+/// The text that a JSON string stands for; empty for another token, and where the escapes are no Unicode.
 pub(super) fn unquote(token: &str) -> Cow<'_, str> {
     let plain = token.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
     match plain {
@@ -75,73 +109,226 @@ pub(super) fn unquote(token: &str) -> Cow<'_, str> {
     }
 }
 
-/// Takes the members of an object one by one. `false` refuses the object.
-pub(super) trait Take<'de> {
-    fn member(&mut self, name: &str, value: &'de RawValue) -> bool;
+/// Reads tokens one by one. `None` is a fault in the grammar, or the end of the text.
+struct Scanner<'t> {
+    text: &'t [u8],
+    at: usize,
 }
 
-struct Member<'n, 'de> {
-    name: &'n str,
-    value: Option<&'de RawValue>,
-}
-
-impl<'de> Take<'de> for Member<'_, 'de> {
-    fn member(&mut self, name: &str, value: &'de RawValue) -> bool {
-        if name == self.name {
-            self.value = Some(value);
-        }
-        true
+impl<'t> Scanner<'t> {
+    fn new(text: &'t str) -> Self {
+        Self { text: text.as_bytes(), at: 0 }
     }
-}
 
-pub(super) fn read_object<'de, M: Take<'de>>(text: &'de str, members: &mut M) -> serde_json::Result<()> {
-    struct Object<'m, M>(&'m mut M);
-    impl<'de, M: Take<'de>> Visitor<'de> for Object<'_, M> {
-        type Value = ();
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("an object")
+    fn peek(&self) -> Option<u8> {
+        self.text.get(self.at).copied()
+    }
+
+    fn take(&mut self) -> Option<u8> {
+        let byte = self.peek()?;
+        self.at += 1;
+        Some(byte)
+    }
+
+    fn expect(&mut self, wanted: u8) -> Option<()> {
+        (self.take()? == wanted).then_some(())
+    }
+
+    fn skip_space(&mut self) {
+        while let Some(b' ' | b'\n' | b'\t' | b'\r') = self.peek() {
+            self.at += 1;
         }
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-            while let Some(name) = map.next_key_seed(Name)? {
-                let value = map.next_value::<&'de RawValue>()?;
-                if !self.0.member(&name, value) {
-                    return Err(serde::de::Error::custom("refused"));
+    }
+
+    /// Whether nothing but white space follows.
+    fn ends(mut self) -> bool {
+        self.skip_space();
+        self.at == self.text.len()
+    }
+
+    /// A member's name in its quotes, and the colon behind it.
+    fn name(&mut self) -> Option<Span> {
+        let start = self.at;
+        self.string()?;
+        let name = start..self.at;
+        self.skip_space();
+        self.expect(b':')?;
+        Some(name)
+    }
+
+    /// A value of any depth, with a bit of memory per level and no recursion.
+    fn value(&mut self) -> Option<Span> {
+        self.skip_space();
+        let start = self.at;
+        let mut nesting = Nesting::default();
+        loop {
+            match self.peek()? {
+                b'"' => self.string()?,
+                b'{' => {
+                    self.at += 1;
+                    self.skip_space();
+                    if self.peek()? != b'}' {
+                        nesting.open(Inside::Object);
+                        self.name()?;
+                        self.skip_space();
+                        continue;
+                    }
+                    self.at += 1;
+                }
+                b'[' => {
+                    self.at += 1;
+                    self.skip_space();
+                    if self.peek()? != b']' {
+                        nesting.open(Inside::Array);
+                        continue;
+                    }
+                    self.at += 1;
+                }
+                b'-' | b'0'..=b'9' => self.number()?,
+                b't' => self.literal(b"true")?,
+                b'f' => self.literal(b"false")?,
+                b'n' => self.literal(b"null")?,
+                _ => return None,
+            }
+            // Behind a value: what follows depends on what it stands in.
+            loop {
+                let Some(inside) = nesting.innermost() else { return Some(start..self.at) };
+                self.skip_space();
+                match (self.take()?, inside) {
+                    (b',', Inside::Object) => {
+                        self.skip_space();
+                        self.name()?;
+                        break;
+                    }
+                    (b',', Inside::Array) => break,
+                    (b'}', Inside::Object) | (b']', Inside::Array) => nesting.close(),
+                    _ => return None,
                 }
             }
-            Ok(())
+            self.skip_space();
         }
     }
-    let mut reader = serde_json::Deserializer::from_str(text);
-    reader.deserialize_map(Object(members))?;
-    reader.end()
-}
 
-/// A member's name, borrowed unless it is spelt with escapes.
-struct Name;
+    fn literal(&mut self, literal: &[u8]) -> Option<()> {
+        let rest = self.text.get(self.at..)?;
+        self.at += literal.len();
+        rest.starts_with(literal).then_some(())
+    }
 
-impl<'de> serde::de::DeserializeSeed<'de> for Name {
-    type Value = Cow<'de, str>;
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_str(self)
+    fn number(&mut self) -> Option<()> {
+        if self.peek()? == b'-' {
+            self.at += 1;
+        }
+        match self.take()? {
+            b'0' => {}
+            b'1'..=b'9' => self.skip_digits(),
+            _ => return None,
+        }
+        if self.peek() == Some(b'.') {
+            self.at += 1;
+            self.digits()?;
+        }
+        if let Some(b'e' | b'E') = self.peek() {
+            self.at += 1;
+            if let Some(b'+' | b'-') = self.peek() {
+                self.at += 1;
+            }
+            self.digits()?;
+        }
+        Some(())
+    }
+
+    fn skip_digits(&mut self) {
+        while let Some(b'0'..=b'9') = self.peek() {
+            self.at += 1;
+        }
+    }
+
+    fn digits(&mut self) -> Option<()> {
+        let first = self.peek()?.is_ascii_digit();
+        self.skip_digits();
+        first.then_some(())
+    }
+
+    fn string(&mut self) -> Option<()> {
+        self.expect(b'"')?;
+        loop {
+            self.at += plain_length(self.text.get(self.at..)?);
+            match self.take()? {
+                b'"' => return Some(()),
+                b'\\' => match self.take()? {
+                    b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => {}
+                    b'u' => {
+                        let digits = self.text.get(self.at..self.at + 4)?;
+                        if !digits.iter().all(u8::is_ascii_hexdigit) {
+                            return None;
+                        }
+                        self.at += 4;
+                    }
+                    _ => return None,
+                },
+                _ => return None, // a raw control character
+            }
+        }
     }
 }
 
-impl<'de> Visitor<'de> for Name {
-    type Value = Cow<'de, str>;
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("a name")
+/// How many bytes of a string come before a quote, a backslash or a control character. Long strings are most of a long
+/// message: they are looked at 32 bytes at a time, which the compiler turns into vector instructions.
+fn plain_length(text: &[u8]) -> usize {
+    let special = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..0x20);
+    let (chunks, _) = text.as_chunks::<32>();
+    let any = |chunk: &[u8; 32]| chunk.iter().fold(false, |any, byte| any | special(byte));
+    let plain = 32 * chunks.iter().take_while(|chunk| !any(chunk)).count();
+    let rest = text.get(plain..).unwrap_or_default();
+    plain + rest.iter().position(special).unwrap_or(rest.len())
+}
+
+/// What a value stands in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Inside {
+    Array,
+    Object,
+}
+
+/// Which objects and arrays are open, one bit each: a hostile text of brackets must not cost more than its own length.
+#[derive(Default)]
+struct Nesting {
+    depth: usize,
+    /// The innermost levels, at most 64, the innermost in the lowest bit.
+    bits: u64,
+    /// The others, 64 in each.
+    outer: Vec<u64>,
+}
+
+impl Nesting {
+    fn open(&mut self, inside: Inside) {
+        if self.depth > 0 && self.depth.is_multiple_of(64) {
+            self.outer.push(self.bits);
+        }
+        self.bits = self.bits << 1 | u64::from(inside == Inside::Object);
+        self.depth += 1;
     }
-    fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Self::Value, E> {
-        Ok(Cow::Borrowed(name))
+
+    fn close(&mut self) {
+        self.depth -= 1;
+        self.bits >>= 1;
+        if self.depth > 0 && self.depth.is_multiple_of(64) {
+            self.bits = self.outer.pop().unwrap_or_default();
+        }
     }
-    fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
-        Ok(Cow::Owned(name.to_owned()))
+
+    fn innermost(&self) -> Option<Inside> {
+        (self.depth > 0).then_some(if self.bits & 1 == 1 { Inside::Object } else { Inside::Array })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+    use serde::de::IgnoredAny;
+    use serde_json::value::RawValue;
 
     #[test]
     fn a_member_is_found_at_its_path() {
@@ -155,12 +342,117 @@ mod tests {
     }
 
     #[test]
+    fn of_a_member_that_occurs_twice_the_last_is_found_however_it_is_spelt() {
+        let object = r#"{"a":1,"\u0061":[2]}"#;
+        assert_eq!(value_at(object, &["a"]).map(|span| &object[span]), Some("[2]"));
+    }
+
+    #[test]
     fn the_elements_of_a_batch_keep_their_text() {
         let batch = "[ {\"a\": 1} ,2,\n[3] ]";
         assert_eq!(elements(batch), Some(vec!["{\"a\": 1}", "2", "[3]"]));
         assert_eq!(elements("[]"), Some(vec![]));
-        for text in ["[1,]", "[1", "{}", "[1] x"] {
+        assert_eq!(elements(" [ ] "), Some(vec![]));
+        for text in ["[1,]", "[1", "{}", "[1] x", "[,1]", "[1 2]", ""] {
             assert_eq!(elements(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_grammar_is_checked_to_the_letter() {
+        let table = [
+            ("0", true),
+            ("-0.5e+10", true),
+            ("01", false),
+            ("1.", false),
+            (".5", false),
+            ("1e", false),
+            ("+1", false),
+            ("-", false),
+            ("\"\\u00e9\\ud800\\/\"", true), // whether half a surrogate pair means something is for its reader
+            ("\"\\u00g0\"", false),
+            ("\"\\x\"", false),
+            ("\"a\nb\"", false),
+            ("\"a", false),
+            ("tru", false),
+            ("nulll", false),
+            ("[1,]", false),
+            ("{\"a\":1,}", false),
+            ("{\"a\"}", false),
+            ("{a:1}", false),
+            ("{1:1}", false),
+            ("[}", false),
+            ("{\"a\":[{}]}", true),
+            ("\u{a0}1", false),
+            ("1 2", false),
+            ("", false),
+        ];
+        for (text, want) in table {
+            assert_eq!(is_json(text), want, "{text}");
+            assert_eq!(serde_json::from_str::<IgnoredAny>(text).is_ok(), want, "the oracle: {text}");
+        }
+    }
+
+    #[test]
+    fn nesting_is_remembered_at_every_depth() {
+        for depth in [1, 2, 63, 64, 65, 127, 128, 129, 200] {
+            // Arrays and objects by turns, so that each level is closed by its own bracket.
+            let open: String = (0..depth).map(|level| if level % 3 == 0 { "{\"a\":" } else { "[" }).collect();
+            let close = |level: usize| if level.is_multiple_of(3) { '}' } else { ']' };
+            let closed: String = (0..depth).rev().map(close).collect();
+            assert!(is_json(&format!("{open}1{closed}")), "{depth} levels");
+            let wrong: String = (0..depth).rev().map(|level| close(level + 1)).collect();
+            assert!(!is_json(&format!("{open}1{wrong}")), "{depth} levels, each closed by a wrong bracket");
+        }
+    }
+
+    #[test]
+    fn a_long_string_ends_at_the_first_quote_wherever_it_stands() {
+        for length in 0..100 {
+            let text = format!("[\"{}\",\"b\"]", "é".repeat(length));
+            assert_eq!(elements(&text).map(|elements| elements.len()), Some(2));
+            assert!(!is_json(&format!("\"{}\u{1f}{}\"", "a".repeat(length), "a".repeat(40))), "{length}");
+            assert!(is_json(&format!("\"{}\\\"{}\"", "a".repeat(length), "a".repeat(40))), "{length}");
+        }
+    }
+
+    /// Text that is JSON more often than not, and nearly JSON otherwise.
+    fn json_like() -> impl Strategy<Value = String> {
+        let token = prop_oneof![
+            "[\\[\\]{},: \n]",
+            Just("\"a\":".to_owned()),
+            "\"[a-z\\\\\"\\PC]{0,40}\"",
+            "-?[0-9]{1,3}(\\.[0-9]{0,2})?([eE][+-]?[0-9]{0,2})?",
+            Just("true".to_owned()),
+            Just("null".to_owned()),
+            Just("\\u0061".to_owned()),
+        ];
+        let soup = prop::collection::vec(token, 0..12).prop_map(|tokens| tokens.concat());
+        let whole = prop::collection::vec(any::<(u8, String)>(), 0..8).prop_map(|members| {
+            let map: serde_json::Map<_, _> =
+                members.into_iter().map(|(name, value)| (name.to_string(), value.into())).collect();
+            serde_json::to_string_pretty(&map).unwrap()
+        });
+        prop_oneof![soup, whole]
+    }
+
+    proptest! {
+        #[test]
+        fn it_takes_what_a_full_parser_takes(text in json_like()) {
+            prop_assert_eq!(is_json(&text), serde_json::from_str::<IgnoredAny>(&text).is_ok(), "{}", text);
+            let split = serde_json::from_str::<Vec<&RawValue>>(&text).ok();
+            let split = split.map(|elements| elements.into_iter().map(RawValue::get).collect::<Vec<_>>());
+            prop_assert_eq!(elements(&text), split, "{}", text);
+        }
+
+        #[test]
+        fn no_cut_and_no_changed_byte_make_it_panic(text in json_like(), cut in 0usize..60, byte in any::<u8>()) {
+            let mut bytes = text.into_bytes();
+            if let Some(place) = bytes.get_mut(cut) { *place = byte; }
+            let text = String::from_utf8_lossy(&bytes);
+            let _ = (is_json(&text), elements(&text), value_at(&text, &["a", "b"]));
+            let head: String = text.chars().take(cut).collect();
+            let _ = (is_json(&head), elements(&head), value_at(&head, &["a"]));
         }
     }
 }

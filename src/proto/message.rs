@@ -6,11 +6,9 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use serde::de::IgnoredAny;
-use serde_json::value::RawValue;
 
 use super::ids::Id;
-use super::json::{Span, Take, read_object, slice, unquote};
+use super::json::{Span, is_json, members, slice, unquote, value_at};
 
 /// What kind of message it is (JSON-RPC 2.0 §4, §5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,49 +54,41 @@ impl Envelope {
     pub fn peek(text: &[u8]) -> Result<Self, Malformed> {
         let text = std::str::from_utf8(text).map_err(|_| Malformed::Parse)?;
         let mut members = Members::default();
-        let complete = read_object(text, &mut members);
-        let id = members.id.map(|raw| Id::parse(raw.get()));
-        let invalid = |why| Err(Malformed::Invalid(id.clone().flatten(), why));
-        if complete.is_err() {
-            // It may be JSON all the same: an array, a number, an object with a member twice.
-            return match serde_json::from_str::<IgnoredAny>(text) {
-                Err(_) => Err(Malformed::Parse),
-                Ok(_) if members.twice => invalid("a member occurs twice"),
-                Ok(_) => invalid("a message is a JSON object"),
-            };
+        let complete = members.read(text);
+        let part = |span: &Option<Span>| span.clone().and_then(|span| text.get(span));
+        let invalid = |why| Err(Malformed::Invalid(part(&members.id).and_then(Id::parse), why));
+        if complete.is_none() {
+            // It may be JSON all the same: an array, a number.
+            return if is_json(text) { invalid("a message is a JSON object") } else { Err(Malformed::Parse) };
         }
-        if members.jsonrpc.is_none_or(|raw| unquote(raw.get()) != "2.0") {
+        // Two readers that disagree on which one counts let a message past the one that inspects it.
+        if members.twice {
+            return invalid("a member occurs twice");
+        }
+        if part(&members.jsonrpc).is_none_or(|token| unquote(token) != "2.0") {
             return invalid("\"jsonrpc\" must be \"2.0\"");
         }
         // Servers that come from JSON-RPC 1.0 send both, one of them null.
-        let null = |raw: &&RawValue| raw.get() == "null";
-        let (result, error) = match (members.result, members.error) {
-            (Some(result), Some(error)) if null(&error) => (Some(result), None),
-            (Some(result), Some(error)) if null(&result) => (None, Some(error)),
+        let null = |span: &Option<Span>| part(span) == Some("null");
+        let (result, error) = (members.result.is_some(), members.error.is_some());
+        let (result, error) = match (result, error) {
+            (true, true) if null(&members.error) => (true, false),
+            (true, true) if null(&members.result) => (false, true),
             both => both,
         };
-        let kind = match (members.method, members.id, result, error) {
-            (Some(_), Some(_), None, None) => Kind::Request,
-            (Some(_), None, None, None) => Kind::Notification,
-            (None, _, Some(_), None) => Kind::Success,
-            (None, _, None, Some(_)) => Kind::Failure,
-            (Some(_), ..) => return invalid("a message has either a method or a result or an error"),
-            (None, _, Some(_), Some(_)) => return invalid("a response has either a result or an error"),
-            (None, _, None, None) => return invalid("a message needs a method, a result or an error"),
+        let kind = match (members.method.is_some(), members.id.is_some(), result, error) {
+            (true, true, false, false) => Kind::Request,
+            (true, false, false, false) => Kind::Notification,
+            (false, _, true, false) => Kind::Success,
+            (false, _, false, true) => Kind::Failure,
+            (true, ..) => return invalid("a message has either a method or a result or an error"),
+            (false, _, true, true) => return invalid("a response has either a result or an error"),
+            (false, _, false, false) => return invalid("a message needs a method, a result or an error"),
         };
-        if members.method.is_some_and(|raw| !raw.get().starts_with('"')) {
+        if part(&members.method).is_some_and(|token| !token.starts_with('"')) {
             return invalid("\"method\" must be a string");
         }
-        let span = |raw: &RawValue| {
-            let start = raw.get().as_ptr() as usize - text.as_ptr() as usize;
-            start..start + raw.get().len()
-        };
-        Ok(Self {
-            kind,
-            id: members.id.map(span),
-            method: members.method.map(span),
-            params: members.params.map(span),
-        })
+        Ok(Self { kind, id: members.id, method: members.method, params: members.params })
     }
 
     /// The method of a request or notification; empty for a response.
@@ -111,17 +101,21 @@ impl Envelope {
         Id::parse(slice(text, self.id.clone()?))
     }
 
-    /// The text of `params`; empty where there are none.
-    pub fn params<'t>(&self, text: &'t [u8]) -> &'t str {
-        self.params.clone().map_or("", |span| slice(text, span))
+    /// Where the value at `path` inside `params` lies in the text.
+    pub fn param(&self, text: &[u8], path: &[&str]) -> Option<Span> {
+        param(text, self.params.as_ref(), path)
     }
 }
 
-/// One message of a client: its text, as it came, and its envelope.
+/// One message of a client, by what it is.
 #[derive(Clone, Debug)]
-pub struct Message {
-    text: Bytes,
-    envelope: Envelope,
+pub enum Message {
+    /// It has a method and an id, and wants an answer.
+    Request(Request),
+    /// It has a method and wants none.
+    Notification(Notification),
+    /// It answers a request of the server.
+    Response(Response),
 }
 
 impl Message {
@@ -131,25 +125,96 @@ impl Message {
     /// # Errors
     /// [`Malformed`], where the text is not exactly one such message.
     pub fn parse(text: Bytes) -> Result<Self, Malformed> {
+        const BAD_ID: Malformed =
+            Malformed::Invalid(None, "\"id\" must be a string or an integer, not longer than 8 KiB");
         let envelope = Envelope::peek(&text)?;
-        if envelope.kind != Kind::Notification && envelope.id(&text).is_none() {
-            return Err(Malformed::Invalid(
-                None,
-                "\"id\" must be a string or an integer, not longer than 8 KiB",
-            ));
-        }
+        let id = envelope.id(&text);
         // A child that looks at the method alone would take either for the handshake, which it must see once.
         match (envelope.kind, &*envelope.method(&text)) {
             (Kind::Notification, "initialize") => {
                 return Err(Malformed::Invalid(None, "\"initialize\" needs an id"));
             }
-            (Kind::Request, "notifications/initialized") => {
-                let id = envelope.id(&text);
+            (Kind::Request, "notifications/initialized") if id.is_some() => {
                 return Err(Malformed::Invalid(id, "\"notifications/initialized\" must have no id"));
             }
             _ => {}
         }
-        Ok(Self { text, envelope })
+        let Envelope { kind, id: id_span, method, params } = envelope;
+        Ok(match (kind, id, id_span, method) {
+            (Kind::Request, Some(id), Some(id_span), Some(method)) => {
+                Self::Request(Request { text, id, id_span, method, params })
+            }
+            (Kind::Notification, _, _, Some(method)) => {
+                Self::Notification(Notification { text, method, params })
+            }
+            (Kind::Success | Kind::Failure, Some(id), ..) => Self::Response(Response { text, id }),
+            _ => return Err(BAD_ID),
+        })
+    }
+
+    /// Its text, as it came.
+    pub fn text(&self) -> &[u8] {
+        match self {
+            Self::Request(request) => &request.text,
+            Self::Notification(notification) => &notification.text,
+            Self::Response(response) => &response.text,
+        }
+    }
+
+    /// The request that it is.
+    pub fn request(&self) -> Option<&Request> {
+        if let Self::Request(request) = self { Some(request) } else { None }
+    }
+
+    /// Its method; empty for a response.
+    pub fn method(&self) -> Cow<'_, str> {
+        match self {
+            Self::Request(request) => request.method(),
+            Self::Notification(notification) => notification.method(),
+            Self::Response(_) => Cow::Borrowed(""),
+        }
+    }
+
+    /// Where the value at `path` inside its `params` lies in the text.
+    pub fn param(&self, path: &[&str]) -> Option<Span> {
+        match self {
+            Self::Request(request) => request.param(path),
+            Self::Notification(notification) => notification.param(path),
+            Self::Response(_) => None,
+        }
+    }
+
+    /// The id by which its client knows it: that of a request or of what a response answers; `None` for a notification.
+    pub fn id(&self) -> Option<&Id> {
+        match self {
+            Self::Request(request) => Some(&request.id),
+            Self::Notification(_) => None,
+            Self::Response(response) => Some(&response.id),
+        }
+    }
+}
+
+/// A request of a client: its text as it came, and where its parts lie.
+#[derive(Clone, Debug)]
+pub struct Request {
+    text: Bytes,
+    id: Id,
+    id_span: Span,
+    method: Span,
+    params: Option<Span>,
+}
+
+impl Request {
+    /// A request of the bridge's own. `params` is the text of a JSON object.
+    pub(super) fn own(method: &str, params: &str) -> Self {
+        let (head, middle, behind) = (r#"{"jsonrpc":"2.0","id":"#, r#","method":"#, r#","params":"#);
+        let id = Id::from(0);
+        let method = format!("\"{method}\"");
+        let text = [head, id.as_json(), middle, &method, behind, params, "}"].concat();
+        let id_span = head.len()..head.len() + id.as_json().len();
+        let method = id_span.end + middle.len()..id_span.end + middle.len() + method.len();
+        let params = method.end + behind.len()..text.len() - 1;
+        Self { text: text.into(), id, id_span, method, params: Some(params) }
     }
 
     /// Its text.
@@ -157,35 +222,86 @@ impl Message {
         &self.text
     }
 
-    /// The same in a buffer of its own: one that is kept for long must not keep the body alive in which it came.
-    pub fn detached(&self) -> Self {
-        Self { text: Bytes::copy_from_slice(&self.text), envelope: self.envelope.clone() }
+    /// Its id.
+    pub fn id(&self) -> &Id {
+        &self.id
     }
 
-    /// Its parts.
-    pub fn envelope(&self) -> &Envelope {
-        &self.envelope
+    /// Where its id lies in the text.
+    pub fn id_span(&self) -> Span {
+        self.id_span.clone()
     }
 
-    /// What kind of message it is.
-    pub fn kind(&self) -> Kind {
-        self.envelope.kind
-    }
-
-    /// Its method; empty for a response.
+    /// Its method.
     pub fn method(&self) -> Cow<'_, str> {
-        self.envelope.method(&self.text)
-    }
-
-    /// Its id; `None` for a notification.
-    pub fn id(&self) -> Option<Id> {
-        self.envelope.id(&self.text)
+        unquote(slice(&self.text, self.method.clone()))
     }
 
     /// The text of its `params`; empty where there are none.
     pub fn params(&self) -> &str {
-        self.envelope.params(&self.text)
+        self.params.clone().map_or("", |span| slice(&self.text, span))
     }
+
+    /// Where the value at `path` inside its `params` lies in the text.
+    pub fn param(&self, path: &[&str]) -> Option<Span> {
+        param(&self.text, self.params.as_ref(), path)
+    }
+
+    /// The same in a buffer of its own: one that is kept for long must not keep the body alive in which it came.
+    pub fn detached(&self) -> Self {
+        Self { text: Bytes::copy_from_slice(&self.text), ..self.clone() }
+    }
+}
+
+/// A notification of a client: its text as it came, and where its parts lie.
+#[derive(Clone, Debug)]
+pub struct Notification {
+    text: Bytes,
+    method: Span,
+    params: Option<Span>,
+}
+
+impl Notification {
+    /// Its text.
+    pub fn text(&self) -> &[u8] {
+        &self.text
+    }
+
+    /// Its method.
+    pub fn method(&self) -> Cow<'_, str> {
+        unquote(slice(&self.text, self.method.clone()))
+    }
+
+    /// Where the value at `path` inside its `params` lies in the text.
+    pub fn param(&self, path: &[&str]) -> Option<Span> {
+        param(&self.text, self.params.as_ref(), path)
+    }
+}
+
+/// A client's answer to a request of the server: its text as it came, and the id.
+#[derive(Clone, Debug)]
+pub struct Response {
+    text: Bytes,
+    id: Id,
+}
+
+impl Response {
+    /// Its text.
+    pub fn text(&self) -> &[u8] {
+        &self.text
+    }
+
+    /// The id of the request that it answers.
+    pub fn id(&self) -> &Id {
+        &self.id
+    }
+}
+
+/// Where the value at `path` inside the object at `params` lies in the text.
+fn param(text: &[u8], params: Option<&Span>, path: &[&str]) -> Option<Span> {
+    let params = params?;
+    let span = value_at(slice(text, params.clone()), path)?;
+    Some(params.start + span.start..params.start + span.end)
 }
 
 /// What the beginning of a message that was cut off tells.
@@ -214,10 +330,11 @@ pub fn peek_head(head: &[u8]) -> Head<'_> {
         return Head::NoMessage;
     }
     let mut members = Members::default();
-    let _ = read_object(text, &mut members); // it cannot be complete
+    let _ = members.read(text); // it cannot be complete
+    let id = members.id.and_then(|span| Some((span.end, text.get(span)?)));
     // A number that touches the cut may go on behind it.
-    let whole = |raw: &&RawValue| !text.ends_with(raw.get()) || raw.get().ends_with('"');
-    match (members.method, members.id.filter(whole).map(RawValue::get)) {
+    let id = id.filter(|(end, token)| *end < text.len() || token.ends_with('"')).map(|(_, token)| token);
+    match (members.method, id) {
         (Some(_), id) => Head::Call(id),
         // An id is followed by a method, a result or an error, and the last two are what grows so long.
         (None, Some(id)) => Head::Answer(id),
@@ -225,31 +342,34 @@ pub fn peek_head(head: &[u8]) -> Head<'_> {
     }
 }
 
+/// Where the members lie that JSON-RPC knows.
 #[derive(Default)]
-struct Members<'de> {
-    jsonrpc: Option<&'de RawValue>,
-    id: Option<&'de RawValue>,
-    method: Option<&'de RawValue>,
-    params: Option<&'de RawValue>,
-    result: Option<&'de RawValue>,
-    error: Option<&'de RawValue>,
+struct Members {
+    jsonrpc: Option<Span>,
+    id: Option<Span>,
+    method: Option<Span>,
+    params: Option<Span>,
+    result: Option<Span>,
+    error: Option<Span>,
+    /// One of them occurs twice: this is where the last one lies.
     twice: bool,
 }
 
-impl<'de> Take<'de> for Members<'de> {
-    fn member(&mut self, name: &str, value: &'de RawValue) -> bool {
-        let slot = match name {
-            "jsonrpc" => &mut self.jsonrpc,
-            "id" => &mut self.id,
-            "method" => &mut self.method,
-            "params" => &mut self.params,
-            "result" => &mut self.result,
-            "error" => &mut self.error,
-            _ => return true, // a later revision may know it
-        };
-        // Two readers that disagree on which one counts let a message past the one that inspects it.
-        self.twice |= slot.replace(value).is_some();
-        !self.twice
+impl Members {
+    /// `None` where the text is not exactly one JSON object; what came before the fault is noted.
+    fn read(&mut self, text: &str) -> Option<()> {
+        members(text, |name, value| {
+            let slot = match &*unquote(name) {
+                "jsonrpc" => &mut self.jsonrpc,
+                "id" => &mut self.id,
+                "method" => &mut self.method,
+                "params" => &mut self.params,
+                "result" => &mut self.result,
+                "error" => &mut self.error,
+                _ => return, // a later revision may know it
+            };
+            self.twice |= slot.replace(value).is_some();
+        })
     }
 }
 

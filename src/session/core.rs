@@ -1,7 +1,6 @@
-//! A session without its pipes: every step is synchronous. It turns what comes from either side into what the machine
-//! is asked, and gives what the machine says to the streams.
+//! A session without its pipes: every step is synchronous. It gives what comes from either side to the
+//! session's front, and what the front puts out to the streams.
 
-use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -11,125 +10,99 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::log_limit::LogLimit;
-use super::stream::{Delivery, Event, Feed, Offered, Payload};
+use super::stream::{Delivery, Feed, Payload};
+use super::streams::Streams;
 use super::{Command, Config, End, Fault, MAX_STDIN_QUEUE, Posted, Shared, Stats};
-use crate::proto::ids::{ClientId, EventId, StreamId};
+use crate::proto::front::{Front, Origin, Refusal, Takes, keyed, single};
+use crate::proto::ids::{ClientId, StreamId};
 use crate::proto::json::{elements, is_array};
 use crate::proto::line::{Frame, LineDecoder};
-use crate::proto::machine::{Dropped, Expired, Fate, Machine, Refusal, Told, TooLong};
-use crate::proto::message::{Kind, Message};
-use crate::proto::replay::ReplayBuffer;
+use crate::proto::message::{Message, Request};
+use crate::proto::output::{Handshake, Note, Out, Output, Unanswered};
 
 /// A buffer for stdin that grew beyond this many bytes is given back once it is empty.
 const KEEP: usize = 64 * 1024;
 
-/// How long a reader that has too much waiting may take nothing before it is cut off.
-const STUCK: Duration = Duration::from_secs(1);
-
-/// How long it may have too much waiting at all: its child is not read meanwhile.
-const TOO_SLOW: Duration = Duration::from_secs(30);
-
 /// How long a child must live for its loss to count as the first.
 const STABLE: Duration = Duration::from_secs(30);
 
-/// After how many children that did not get through the handshake the session is given up.
-const MAX_UNGREETED: u32 = 5;
+/// After how many failed handshakes in a row the session ends.
+const MAX_FAILED_HANDSHAKES: u32 = 5;
 
 /// How much of a noisy line is logged, in characters.
 const NOISE_WIDTH: usize = 256;
-
-/// One stream of the session: the answer to a POST, or what a GET listens to.
-#[derive(Debug)]
-struct Stream {
-    feed: Option<Feed>,
-    /// The place of its newest event.
-    place: u64,
-    /// How many of its requests have no answer.
-    unanswered: usize,
-}
 
 /// The session without its pipes: every step is synchronous.
 pub(super) struct Core<'s> {
     config: Config,
     shared: &'s Shared,
-    machine: Machine,
-    log: ReplayBuffer<Event>,
-    streams: HashMap<StreamId, Stream>,
-    last_stream: StreamId,
-    /// The place of the newest event of the listening stream that some reader took.
-    heard: u64,
-    /// What is on its way to the child.
-    pub(super) stdin: BytesMut,
+    front: Box<dyn Front>,
+    streams: Streams,
+    /// What the front has put out, the bytes for the child's stdin among it.
+    pub(super) out: Out,
     began: Instant,
     active: Instant,
-    /// Whether the session was idle when it was last asked.
+    /// Whether the session was idle at the end of the last turn.
     idle: bool,
-    /// Streams whose readers have too much waiting.
-    full: HashMap<StreamId, Full>,
     /// Why the session must end, once that is clear.
     ending: Option<End>,
     losses: Losses,
-    /// Waits to hear that the present child, which is not the first, has answered.
-    greeted: Option<Arc<Notify>>,
-    /// Clients of a shared session whose `initialize` waits for the answer to the bridge's own.
-    strangers: Vec<(StreamId, ClientId)>,
+    /// Notified when the present child, which is not the first, has answered `initialize`.
+    answered: Option<Arc<Notify>>,
     /// Whether the first child has answered `initialize` with a result.
     opened: bool,
     noise: LogLimit,
     invalid: LogLimit,
     dropped: LogLimit,
     not_ready: LogLimit,
-    evicted: LogLimit,
 }
 
 /// The children that the session has lost.
 #[derive(Debug)]
 struct Losses {
-    /// When the present child came.
-    came: Instant,
-    /// How many have been lost one soon after the other.
-    soon: u32,
-    /// How many of them have not even answered the handshake.
-    ungreeted: u32,
-}
-
-/// A reader that has too much waiting.
-#[derive(Debug)]
-struct Full {
+    /// When the present child was started.
     since: Instant,
-    /// When it was last seen to take something.
-    checked: Instant,
+    /// How many in a row have been lost within [`STABLE`] of their start.
+    in_a_row: u32,
+    /// How many of them have not answered `initialize` with a result.
+    failed_handshakes: u32,
 }
 
 impl<'s> Core<'s> {
-    pub(super) fn new(config: Config, shared: &'s Shared) -> Self {
+    /// Begins the session: `first` is where the answer to `initialize` goes; `None`: it is the bridge's own.
+    pub(super) fn open(
+        config: Config,
+        shared: &'s Shared,
+        initialize: &Request,
+        first: Option<(Feed, Takes)>,
+    ) -> Self {
         let began = Instant::now();
-        let mut log = ReplayBuffer::new(config.replay_buffer);
-        log.skip(EventId { stream: StreamId::LISTENING, place: 0 });
-        let listening = Stream { feed: None, place: 0, unanswered: 0 };
+        let mut streams = Streams::new(shared.id.clone(), &config);
+        let (limits, mut out, now) = (config.limits.clone(), Out::default(), Duration::ZERO);
+        let front: Box<dyn Front> = match first {
+            Some((feed, takes)) => {
+                let from = Origin { stream: streams.add(feed, 1, takes, began), takes, arrived: now };
+                Box::new(single::Single::open(limits, initialize, from, now, &mut out))
+            }
+            None => Box::new(keyed::Keyed::open(limits, initialize, now, &mut out)),
+        };
         Self {
-            machine: Machine::new(config.limits.clone()),
+            front,
+            streams,
             config,
             shared,
-            log,
-            streams: HashMap::from([(StreamId::LISTENING, listening)]),
-            last_stream: StreamId::LISTENING,
-            heard: 0,
-            stdin: BytesMut::new(),
+            out,
             began,
             active: began,
             idle: false,
-            full: HashMap::new(),
             ending: None,
-            losses: Losses { came: began, soon: 0, ungreeted: 0 },
-            greeted: None,
-            strangers: Vec::new(),
+            losses: Losses { since: began, in_a_row: 0, failed_handshakes: 0 },
+            answered: None,
             opened: false,
             noise: LogLimit::new(),
             invalid: LogLimit::new(),
             dropped: LogLimit::new(),
             not_ready: LogLimit::new(),
-            evicted: LogLimit::new(),
         }
     }
 
@@ -138,10 +111,7 @@ impl<'s> Core<'s> {
     }
 
     /// Why the session must end by itself.
-    pub(super) fn over(&self) -> Option<End> {
-        if self.machine.refused() {
-            return Some(End::Refused);
-        }
+    pub(super) fn end_reason(&self) -> Option<End> {
         if self.ending.is_some() {
             return self.ending;
         }
@@ -164,85 +134,62 @@ impl<'s> Core<'s> {
         let stats = Stats {
             idle_since: idle.then_some(self.active),
             in_flight: self.in_flight(),
-            stdin_queue: self.stdin.len(),
+            stdin_queue: self.out.stdin.len(),
         };
         *self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner) = stats;
     }
 
     fn is_idle(&self) -> bool {
-        self.in_flight() == 0 && !is_live(&self.streams, StreamId::LISTENING)
+        self.in_flight() == 0 && !self.streams.is_live(StreamId::LISTENING)
     }
 
     fn idle_deadline(&self) -> Option<Instant> {
         self.is_idle().then(|| self.active + self.config.idle_timeout)
     }
 
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        let protocol = self.machine.next_deadline().map(|deadline| self.began + deadline);
+    pub(super) fn deadline(&mut self) -> Option<Instant> {
+        let protocol = self.front.next_deadline().map(|deadline| self.began + deadline);
         let lifetime = self.config.max_lifetime.map(|limit| self.began + limit);
-        let full = self.full.values().map(|full| full.checked + STUCK).min();
-        protocol.into_iter().chain(lifetime).chain(full).chain(self.idle_deadline()).min()
+        [protocol, lifetime, self.streams.next_deadline(), self.idle_deadline()].into_iter().flatten().min()
     }
 
     /// How many requests have no answer.
     pub(super) fn in_flight(&self) -> usize {
-        self.machine.in_flight() + self.strangers.len()
+        self.front.in_flight()
     }
 
     /// Whether there is room for a further message.
     pub(super) fn accepting(&self) -> bool {
-        self.machine.accepting() && self.stdin.len() < MAX_STDIN_QUEUE
+        self.front.accepting() && self.out.stdin.len() < MAX_STDIN_QUEUE
     }
 
     pub(super) fn written(&mut self, count: usize) {
-        self.stdin.advance(count);
-        if self.stdin.is_empty() && self.stdin.capacity() > KEEP {
-            self.stdin = BytesMut::new(); // an idle session keeps no big buffer
+        let stdin = &mut self.out.stdin;
+        stdin.advance(count);
+        if stdin.is_empty() && stdin.capacity() > KEEP {
+            *stdin = BytesMut::new(); // an idle session keeps no big buffer
         }
-    }
-
-    pub(super) fn open(&mut self, initialize: &Message, first: Option<(Feed, bool)>) {
-        let now = self.began.elapsed();
-        match first {
-            Some((feed, streams)) => {
-                let stream = self.add_stream(feed, 1);
-                self.machine.open(initialize, stream, streams, now, &mut self.stdin);
-            }
-            None => self.machine.open_shared(initialize, now, &mut self.stdin),
-        }
-    }
-
-    fn add_stream(&mut self, feed: Feed, unanswered: usize) -> StreamId {
-        self.last_stream.0 += 1;
-        let stream = self.last_stream;
-        let start = EventId { stream, place: 0 };
-        feed.begin(start);
-        if self.config.prime {
-            self.log.skip(start);
-        }
-        self.streams.insert(stream, Stream { feed: Some(feed), place: 0, unanswered });
-        stream
     }
 
     pub(super) fn command(&mut self, command: Command) {
         self.active = Instant::now();
         match command {
-            Command::Post { posted, permit, streams, feed } => {
-                self.post(posted, streams, feed);
+            Command::Post { posted, permit, takes, feed } => {
+                self.post(posted, takes, feed);
                 drop(permit); // the message is in a bounded queue now
             }
-            Command::Listen { after, feed } => self.listen(after, feed),
+            Command::Listen { after, feed } => self.streams.listen(after, feed),
         }
     }
 
-    fn post(&mut self, posted: Posted, streams: bool, feed: Feed) {
+    fn post(&mut self, posted: Posted, takes: Takes, feed: Feed) {
         let alone = matches!(posted, Posted::One(_));
         let messages = posted.into_messages();
-        let requests = messages.iter().filter(|message| message.kind() == Kind::Request).count();
+        let requests = messages.iter().filter(|message| message.request().is_some()).count();
         if requests == 0 {
             let mut first = Delivery::Accepted;
             for message in messages {
-                if let Err(refusal) = self.pass_on(message, StreamId::LISTENING, false)
+                if let Err(refusal) = self.pass_on(message, StreamId::LISTENING, Takes::AnswerOnly)
                     && alone
                 {
                     first = Delivery::Refused(refusal);
@@ -251,187 +198,54 @@ impl<'s> Core<'s> {
             feed.push(first);
             return;
         }
-        let stream = self.add_stream(feed, requests);
+        let stream = self.streams.add(feed, requests, takes, Instant::now());
         for message in messages {
-            let id = message.id().map(ClientId);
-            let request = message.kind() == Kind::Request;
-            let Err(refusal) = self.pass_on(message, stream, streams) else { continue };
+            let id = message.request().map(|request| ClientId(request.id().clone()));
+            let Err(refusal) = self.pass_on(message, stream, takes) else { continue };
             if alone {
-                if let Some(Stream { feed: Some(feed), .. }) = self.streams.remove(&stream) {
-                    self.log.end(stream, true);
-                    feed.push(Delivery::Refused(refusal));
-                }
-            } else if let (true, Some(id)) = (request, id) {
+                self.streams.refuse(stream, refusal);
+            } else if let Some(id) = id {
                 self.deliver(stream, Payload::Fault { id, fault: Fault::Refused(refusal) });
             }
         }
     }
 
-    fn pass_on(&mut self, message: Message, stream: StreamId, streams: bool) -> Result<(), Refusal> {
-        if self.machine.is_shared()
-            && message.kind() == Kind::Request
-            && message.method() == "initialize"
-            && let Some(id) = message.id()
-        {
-            let id = ClientId(id);
-            if self.strangers.len() >= self.config.limits.max_in_flight {
-                let fault = Fault::Overload(self.config.limits.max_in_flight);
-                self.deliver(stream, Payload::Fault { id, fault });
-            } else {
-                self.strangers.push((stream, id));
-                self.greet_strangers();
-            }
-            return Ok(());
-        }
+    fn pass_on(&mut self, message: Message, stream: StreamId, takes: Takes) -> Result<(), Refusal> {
         let now = self.began.elapsed();
-        match self.machine.client(message, stream, streams, now, &mut self.stdin)? {
-            Fate::Taken => {}
-            Fate::Swallowed(why) => debug!(event = "client.swallowed", sid = self.sid(), why),
-            Fate::Overload(id) => {
-                let fault = Fault::Overload(self.config.limits.max_in_flight);
-                self.deliver(stream, Payload::Fault { id, fault });
-            }
-            Fate::Withdrawn(stream, id) => {
-                self.deliver(stream, Payload::Fault { id, fault: Fault::Cancelled })
-            }
-        }
+        let from = Origin { stream, takes, arrived: now };
+        self.front.client(message, from, now, &mut self.out)?;
+        self.give_out();
         Ok(())
-    }
-
-    /// Clients that open a session which the bridge has opened for them get the child's answer to the bridge.
-    fn greet_strangers(&mut self) {
-        while let Some((stream, id)) = self.strangers.pop() {
-            let Some(message) = self.machine.greeting(&id) else {
-                self.strangers.push((stream, id));
-                return;
-            };
-            self.deliver(stream, Payload::Answer { message, success: true });
-        }
-    }
-
-    fn listen(&mut self, after: Option<EventId>, feed: Feed) {
-        if !feed.is_live() {
-            return; // it has left while it waited
-        }
-        let (stream, missed) = match after {
-            None => {
-                self.settle_heard();
-                let heard = EventId { stream: StreamId::LISTENING, place: self.heard };
-                feed.begin(heard);
-                (StreamId::LISTENING, self.log.rest(heard))
-            }
-            Some(after) => match self.log.replay(after) {
-                Ok(missed) => {
-                    if after.stream == StreamId::LISTENING {
-                        self.heard = after.place; // the client says so itself
-                    }
-                    feed.begin(after);
-                    (after.stream, missed)
-                }
-                Err(why) => {
-                    debug!(event = "stream.no_replay", sid = self.sid(), id = %after, ?why);
-                    feed.push(Delivery::NoReplay);
-                    return;
-                }
-            },
-        };
-        feed.push(Delivery::Accepted);
-        for (_, event) in missed {
-            feed.push(Delivery::Event(event));
-        }
-        // A stream whose last answer is given ends behind it.
-        let Some(stream) = self.streams.get_mut(&stream) else { return };
-        if let Some(older) = stream.feed.replace(feed) {
-            older.supersede();
-        }
-    }
-
-    /// Remembers how far the listening stream has been heard, before its reader is replaced or forgotten.
-    fn settle_heard(&mut self) {
-        if let Some(Stream { feed: Some(feed), .. }) = self.streams.get(&StreamId::LISTENING) {
-            self.heard = self.heard.max(feed.taken());
-        }
     }
 
     /// Whether some reader has so much waiting that the child is not to be read.
     pub(super) fn is_full(&self) -> bool {
-        !self.full.is_empty()
+        self.streams.is_full()
     }
 
-    /// Looks after readers that have too much waiting. One that goes on taking slows its child down; one that takes
-    /// nothing, or too little, must not hold up the other streams of the session.
-    fn relieve(&mut self) {
-        let (now, sid) = (Instant::now(), self.shared.id.short());
-        let (streams, heard) = (&mut self.streams, &mut self.heard);
-        self.full.retain(|id, full| {
-            let Some(stream) = streams.get_mut(id) else { return false };
-            let Some(feed) = stream.feed.as_ref().filter(|feed| feed.is_full()) else { return false };
-            if now < full.checked + STUCK {
-                return true;
-            }
-            full.checked = now;
-            if feed.has_progress() && now < full.since + TOO_SLOW {
-                return true;
-            }
-            warn!(
-                event = "stream.cut",
-                sid,
-                stream = id.0,
-                "the client does not read what it asked for; it can resume"
-            );
-            if *id == StreamId::LISTENING {
-                *heard = feed.taken().max(*heard);
-            }
-            feed.cut();
-            stream.feed = None;
-            false
-        });
-    }
-
-    /// Forgets readers that have left, and sees who has caught up.
+    /// Looks at the readers: some are gone, or have caught up.
     pub(super) fn sweep(&mut self) {
-        self.relieve();
-        self.settle_heard();
         let now = self.began.elapsed();
-        for (id, stream) in &mut self.streams {
-            if let Some(feed) = stream.feed.take_if(|feed| !feed.is_live())
-                && feed.taken() < stream.place
-            {
-                self.machine.unheard(*id, now);
-            }
+        for (stream, took_all) in self.streams.sweep(Instant::now()) {
+            self.front.reader_left(stream, took_all, now, &mut self.out);
         }
-        // Nobody can come back for a greeting.
-        let streams = &mut self.streams;
-        self.strangers.retain(|(id, _)| {
-            let waits = is_live(streams, *id);
-            if !waits {
-                streams.remove(id);
-            }
-            waits
-        });
+        self.give_out();
     }
 
     pub(super) fn frame(&mut self, frame: Frame<'_>) {
         match frame {
             Frame::Line(line) => self.line(line.bytes()),
             Frame::TooLong { head, length } => {
-                let max = self.config.max_message;
-                let whose = self.machine.too_long(head, &mut self.stdin);
                 warn!(
                     event = "child.message_too_long",
                     sid = self.sid(),
                     length,
-                    max,
-                    in_flight = self.machine.in_flight(),
+                    max = self.config.max_message,
+                    in_flight = self.in_flight(),
                     "raise --max-message if the server is right to send this much"
                 );
-                match whose {
-                    TooLong::Call(stream, id) => {
-                        self.deliver(stream, Payload::Fault { id, fault: Fault::TooLong(max) });
-                    }
-                    TooLong::Nobody => {}
-                    TooLong::Unclear => self.ending = Some(End::TooLong(max)),
-                }
+                self.front.child_too_long(head, &mut self.out);
+                self.give_out();
             }
         }
     }
@@ -468,51 +282,91 @@ impl<'s> Core<'s> {
     }
 
     fn message(&mut self, text: &str) {
-        let now = self.began.elapsed();
         let streams = &self.streams;
-        let told = self.machine.child(text, now, &|stream| is_live(streams, stream), &mut self.stdin);
-        if !self.opened && self.machine.is_open() {
-            self.opened = true;
-            if let Some(version) = self.machine.negotiated() {
-                let _ = self.shared.negotiated.set(version.into());
-            }
-            self.shared.opened.send_replace(Some(Ok(())));
-            self.greet_strangers();
+        let has_reader = |stream| streams.is_live(stream);
+        if self.front.child(text, self.began.elapsed(), &has_reader, &mut self.out).is_err() {
+            return self.noisy(text);
         }
-        match told {
-            Told::Answer { stream, message, success } => {
-                self.deliver(stream, Payload::Answer { message, success });
-            }
-            Told::Event { stream, message } => self.deliver(stream, Payload::Message(message)),
-            Told::Restored { method, success: true } => {
-                if method == "initialize" {
-                    self.losses.ungreeted = 0;
-                    self.say_greeted();
+        self.give_out();
+    }
+
+    /// Gives what the front has put out to streams, session and log.
+    fn give_out(&mut self) {
+        while let Some(output) = self.out.take() {
+            match output {
+                Output::Message { stream, message } => self.deliver(stream, Payload::Message(message)),
+                Output::Answer { stream, message, success } => {
+                    self.deliver(stream, Payload::Answer { message, success });
                 }
-                debug!(event = "child.restored", sid = self.sid(), method);
+                Output::Unanswered { stream, id, why } => {
+                    let fault = self.fault(why);
+                    self.deliver(stream, Payload::Fault { id, fault });
+                }
+                Output::Handshake(how) => self.handshake_ended(how),
+                Output::AnswerToUnknown => self.ending = Some(End::TooLong(self.config.max_message)),
+                Output::Note(note) => self.log(note),
             }
-            Told::Restored { method, success: false } => {
+        }
+    }
+
+    fn fault(&self, why: Unanswered) -> Fault {
+        match why {
+            Unanswered::Timeout => {
+                let after = self.config.limits.request_timeout;
+                warn!(event = "request.timeout", sid = self.sid(), ?after, "see --request-timeout");
+                Fault::Timeout(after)
+            }
+            Unanswered::Cancelled => Fault::Cancelled,
+            Unanswered::TooLong => Fault::TooLong(self.config.max_message),
+            Unanswered::Overload => Fault::Overload(self.config.limits.max_in_flight),
+        }
+    }
+
+    fn handshake_ended(&mut self, how: Handshake) {
+        match how {
+            Handshake::Done(version) => {
+                if !self.opened {
+                    self.opened = true;
+                    if let Some(version) = version {
+                        let _ = self.shared.negotiated.set(version);
+                    }
+                    self.shared.opened.send_replace(Some(Ok(())));
+                }
+                self.losses.failed_handshakes = 0;
+                self.tell_answered();
+            }
+            Handshake::Refused => self.ending = Some(End::Refused),
+            Handshake::TimedOut => self.ending = Some(End::InitTimeout(self.config.limits.init_timeout)),
+        }
+    }
+
+    fn log(&mut self, note: Note) {
+        let sid = self.shared.id.short();
+        match note {
+            Note::Swallowed(why) => debug!(event = "client.swallowed", sid, why),
+            Note::Replied(to) => debug!(event = "child.replied", sid, to),
+            Note::Restored { method, success: true } => debug!(event = "child.restored", sid, method),
+            Note::Restored { method, success: false } => {
                 warn!(
                     event = "child.not_restored",
-                    sid = self.sid(),
-                    method,
-                    "the new child refuses what the old one took"
+                    sid, method, "the new child refuses what the old one took"
                 );
             }
-            Told::Replied(to) => debug!(event = "child.replied", sid = self.sid(), to),
-            Told::NotReady => {
+            Note::NotReady => {
                 if let Some(count) = self.not_ready.take() {
-                    info!(event = "child.not_ready", sid = self.sid(), count, "it is asked again");
+                    info!(event = "child.not_ready", sid, count, "it is asked again");
                 }
             }
-            Told::Dropped(Dropped::Noise) => self.noisy(text),
-            Told::Dropped(why) => {
+            Note::Dropped(why) => {
                 if let Some(count) = self.dropped.take() {
-                    info!(event = "child.dropped", sid = self.sid(), why = why.as_str(), count);
+                    info!(event = "child.dropped", sid, why = why.as_str(), count);
                 }
             }
+            Note::Unheard => warn!(
+                event = "child.request_unheard",
+                sid, "the server asked its client something, and no client listened"
+            ),
         }
-        while self.machine.release(&mut self.stdin) {}
     }
 
     /// stdout carries messages only, but many servers print a banner or a log line there.
@@ -527,129 +381,58 @@ impl<'s> Core<'s> {
         warn!(event = "child.stdout_noise", sid = self.sid(), count, line = ?line, hint);
     }
 
-    /// Gives an event to its stream.
-    fn deliver(&mut self, id: StreamId, payload: Payload) {
-        let sid = self.shared.id.short();
-        let Some(stream) = self.streams.get_mut(&id) else {
-            debug!(event = "response.undeliverable", sid, stream = id.0);
-            return;
-        };
-        stream.place += 1;
-        let answer = payload.is_answer();
-        let last = answer && stream.unanswered <= 1;
-        let event = Event { id: EventId { stream: id, place: stream.place }, payload, last };
-        // Nobody can ask for the first event of a POST again: only an id that was seen can be resumed behind.
-        let keep = id == StreamId::LISTENING || stream.place > 1 || self.config.prime;
-        if keep {
-            let lost = self.log.push(event.id, event.clone(), event.payload.size(), answer);
-            if lost > 0
-                && let Some(count) = self.evicted.take()
-            {
-                info!(event = "stream.evicted", sid, lost, count, "see --replay-buffer");
-            }
-        } else if !last {
-            self.log.skip(event.id);
-        }
-        let offered = stream.feed.as_ref().map_or(Offered::Gone, |feed| feed.offer(event));
-        match offered {
-            Offered::Queued => {}
-            Offered::Full => {
-                let now = Instant::now();
-                if let Some(feed) = stream.feed.as_ref().filter(|_| !self.full.contains_key(&id)) {
-                    feed.has_progress(); // what it took before does not count
-                    self.full.insert(id, Full { since: now, checked: now });
-                }
-            }
-            Offered::Gone if !keep => debug!(event = "response.undeliverable", sid, stream = id.0),
-            Offered::Gone => {}
-        }
-        if answer {
-            stream.unanswered = stream.unanswered.saturating_sub(1);
-        }
-        if last {
-            self.log.end(id, offered != Offered::Gone);
-            self.streams.remove(&id);
-            self.full.remove(&id);
-        }
+    fn deliver(&mut self, stream: StreamId, payload: Payload) {
+        self.streams.deliver(stream, payload, Instant::now());
     }
 
     pub(super) fn expire(&mut self) {
-        if self.is_full() {
-            self.relieve();
-        }
-        let now = self.began.elapsed();
-        loop {
-            let streams = &self.streams;
-            let expired = self.machine.expire(now, &|stream| is_live(streams, stream), &mut self.stdin);
-            match expired {
-                None => break,
-                Some(Expired::Initialize) => {
-                    self.ending = Some(End::InitTimeout(self.config.limits.init_timeout));
-                    return;
-                }
-                Some(Expired::Request(stream, id)) => {
-                    let after = self.config.limits.request_timeout;
-                    warn!(event = "request.timeout", sid = self.sid(), ?after, "see --request-timeout");
-                    self.deliver(stream, Payload::Fault { id, fault: Fault::Timeout(after) });
-                }
-                Some(Expired::Cancelled(stream, id)) => {
-                    self.deliver(stream, Payload::Fault { id, fault: Fault::Cancelled });
-                }
-                Some(Expired::Unheard) => warn!(
-                    event = "child.request_unheard",
-                    sid = self.sid(),
-                    "the server asked its client something, and no client listened"
-                ),
-            }
-        }
-        while self.machine.release(&mut self.stdin) {} // the delay may be over
+        self.streams.expire(Instant::now());
+        let streams = &self.streams;
+        let has_reader = |stream| streams.is_live(stream);
+        self.front.expire(self.began.elapsed(), &has_reader, &mut self.out);
+        self.give_out();
     }
 
-    /// The child is lost, and if the session can go on with another its calls are told so: returns how many have been
-    /// lost one soon after the other. `None`: the session ends.
-    pub(super) fn lose(&mut self, why: End) -> Option<u32> {
-        let can = self.config.limits.respawn && why.is_loss() && self.machine.can_restart();
-        if !can || self.losses.ungreeted == MAX_UNGREETED {
+    /// The child is lost. If the session goes on with another, fails the calls that the child had and returns how many
+    /// children have been lost in a row; `None`: the session ends.
+    pub(super) fn child_lost(&mut self, why: End) -> Option<u32> {
+        let can = self.config.limits.respawn && why.is_loss() && self.front.can_restart();
+        if !can || self.losses.failed_handshakes == MAX_FAILED_HANDSHAKES {
             return None;
         }
-        if self.losses.came.elapsed() >= STABLE {
-            self.losses.soon = 0;
+        if self.losses.since.elapsed() >= STABLE {
+            self.losses.in_a_row = 0;
         }
-        self.losses.soon += 1;
-        self.losses.ungreeted += 1;
-        self.say_greeted();
+        self.losses.in_a_row += 1;
+        self.losses.failed_handshakes += 1;
+        self.tell_answered();
         self.ending = None;
-        self.stdin = BytesMut::new();
-        for (stream, id) in self.machine.lose() {
+        self.out.stdin = BytesMut::new();
+        for (stream, id) in self.front.child_lost() {
             self.deliver(stream, Payload::Fault { id, fault: Fault::Lost(why) });
         }
-        Some(self.losses.soon)
+        Some(self.losses.in_a_row)
     }
 
-    /// The present child is no longer starting.
-    fn say_greeted(&mut self) {
-        if let Some(greeted) = self.greeted.take() {
-            greeted.notify_one();
+    /// Notes that the present child is no longer starting.
+    fn tell_answered(&mut self) {
+        if let Some(answered) = self.answered.take() {
+            answered.notify_one();
         }
     }
 
-    /// A new child is there.
-    pub(super) fn greet(&mut self, greeted: Arc<Notify>) {
-        self.losses.came = Instant::now();
-        self.greeted = Some(greeted);
-        self.machine.greet(self.began.elapsed(), &mut self.stdin);
+    /// Begins the handshake with a new child.
+    pub(super) fn handshake(&mut self, answered: Arc<Notify>) {
+        self.losses.since = Instant::now();
+        self.answered = Some(answered);
+        self.front.restart(self.began.elapsed(), &mut self.out);
     }
 
     /// Ends everything that is in flight, and every stream.
     pub(super) fn fail(&mut self, why: End) {
-        let strangers = std::mem::take(&mut self.strangers);
-        for (stream, id) in self.machine.abandon().into_iter().chain(strangers) {
+        for (stream, id) in self.front.abandon() {
             self.deliver(stream, Payload::Fault { id, fault: Fault::Ended(why) });
         }
-        self.streams.clear();
+        self.streams.end();
     }
-}
-
-fn is_live(streams: &HashMap<StreamId, Stream>, stream: StreamId) -> bool {
-    streams.get(&stream).and_then(|stream| stream.feed.as_ref()).is_some_and(Feed::is_live)
 }

@@ -3,7 +3,7 @@
 //!
 //! Not a channel of the runtime, because three questions must have exact answers: how many bytes wait (a reader that
 //! stops is cut off, never waited for), which event was taken last (what a successor has to be given again), and
-//! whether the reader left before the end (an answer that nobody hears is logged).
+//! whether the reader was dropped before the end (an answer without a reader is logged).
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -14,11 +14,11 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::{End, Fault};
+use crate::proto::front::Refusal;
 use crate::proto::ids::{ClientId, EventId};
-use crate::proto::machine::Refusal;
 
 /// How many bytes may wait for a reader before the session stops reading its child. A reader that goes on taking slows
-/// the child down; one that does not is cut off, see [`Feed::cut`], and can resume from the session's log.
+/// the child down; one that does not is cut off, see [`Feed::cut`], and can resume from the session's replay buffer.
 pub(super) const MAX_UNSENT: usize = 1024 * 1024;
 
 /// One thing the session has to say.
@@ -28,12 +28,15 @@ pub enum Delivery {
     Accepted,
     /// What was posted is not for the child.
     Refused(Refusal),
-    /// The stream cannot be resumed there: the event is unknown, or what followed it has left the log.
+    /// The stream cannot be resumed there: the event is unknown, or what followed it is no longer kept.
     NoReplay,
     /// The session ended before it took what was posted: the child has not seen it.
     Gone(End),
     /// An event of the stream.
     Event(Event),
+    /// The answer has not come within [`Config::sse_after`](super::Config::sse_after): the client is to get a stream of
+    /// events. Said once at most, and not behind an event that is no answer.
+    Pending,
     /// The reader took too little for too long: it has been cut off.
     Lagged,
 }
@@ -92,7 +95,7 @@ pub enum Offered {
     Queued,
     /// It is queued, and more than `MAX_UNSENT` bytes wait now.
     Full,
-    /// The reader has left.
+    /// The reader is gone.
     Gone,
 }
 
@@ -107,8 +110,8 @@ struct Queue {
     waker: Option<Waker>,
     /// No more will be queued.
     closed: bool,
-    /// The reader is no more.
-    left: bool,
+    /// The reader is dropped.
+    reader_gone: bool,
     /// Where the reader stands: the event before the first it gets, then the last it took.
     position: Option<EventId>,
 }
@@ -116,8 +119,8 @@ struct Queue {
 #[derive(Debug)]
 struct Shared {
     queue: Mutex<Queue>,
-    /// Told when a reader leaves before the end, or has caught up.
-    left: Arc<Notify>,
+    /// Told when a reader is dropped before the end, or has caught up.
+    attention: Arc<Notify>,
 }
 
 impl Shared {
@@ -134,24 +137,22 @@ pub struct Feed(Arc<Shared>);
 #[derive(Debug)]
 pub struct Reader(Arc<Shared>);
 
-/// A new queue. `left` is told when the reader goes before the end.
-pub fn queue(left: Arc<Notify>) -> (Feed, Reader) {
-    let shared = Arc::new(Shared { queue: Mutex::default(), left });
+/// A new queue. `attention` is told when the reader is dropped before the end, or has caught up.
+pub fn queue(attention: Arc<Notify>) -> (Feed, Reader) {
+    let shared = Arc::new(Shared { queue: Mutex::default(), attention });
     (Feed(Arc::clone(&shared)), Reader(shared))
 }
 
 impl Feed {
     /// Says at which event the stream begins or continues.
     pub fn begin(&self, position: EventId) {
-        let mut queue = self.0.lock();
-        queue.position = Some(position);
-        queue.wake(); // who waits to be attached is
+        self.0.lock().position = Some(position);
     }
 
-    /// Queues an event, unless the reader left.
+    /// Queues an event, unless the reader is gone.
     pub fn offer(&self, event: Event) -> Offered {
         let mut queue = self.0.lock();
-        if queue.left || queue.closed {
+        if queue.reader_gone || queue.closed {
             return Offered::Gone;
         }
         let size = event.payload.size();
@@ -163,10 +164,10 @@ impl Feed {
         Offered::Queued
     }
 
-    /// Whether too much waits for the reader. It is told through the session's `left` when that is over.
+    /// Whether too much waits for the reader. It is told through the session's `attention` when that is over.
     pub fn is_full(&self) -> bool {
         let queue = self.0.lock();
-        queue.full && !queue.left && !queue.closed
+        queue.full && !queue.reader_gone && !queue.closed
     }
 
     /// Whether the reader took something since this was last asked.
@@ -182,23 +183,23 @@ impl Feed {
         queue.close();
     }
 
-    /// Queues what must be said, however much is waiting: the first word, or events from the log, which is bounded.
+    /// Queues what must be said, however much is waiting: the first word, or events from the replay buffer, which is bounded.
     pub fn push(&self, delivery: Delivery) {
         let size = if let Delivery::Event(event) = &delivery { event.payload.size() } else { 0 };
         self.0.lock().push(delivery, size);
     }
 
-    /// Ends the stream at once; what waits is taken back, because another reader will be given it.
+    /// Ends the stream at once; what waits is taken back, because another reader will get it.
     pub fn supersede(&self) {
         let mut queue = self.0.lock();
         queue.waiting.clear();
         queue.close();
     }
 
-    /// Whether somebody still reads.
+    /// Whether the reader is there and has not been cut off.
     pub fn is_live(&self) -> bool {
         let queue = self.0.lock();
-        !queue.left && !queue.closed
+        !queue.reader_gone && !queue.closed
     }
 
     /// The place of the last event that the reader took.
@@ -244,7 +245,7 @@ impl Reader {
                     queue.progress = true;
                     if queue.full && queue.unsent <= MAX_UNSENT / 2 {
                         queue.full = false;
-                        self.0.left.notify_one();
+                        self.0.attention.notify_one();
                     }
                 }
                 Poll::Ready(Some(delivery))
@@ -262,16 +263,6 @@ impl Reader {
         poll_fn(|context| self.poll_next(context)).await
     }
 
-    /// Like [`next`](Self::next), but once the session has attached the stream and nothing is there yet: `None`.
-    pub async fn next_or_attached(&self) -> Option<Option<Delivery>> {
-        poll_fn(|context| match self.poll_next(context) {
-            Poll::Ready(delivery) => Poll::Ready(Some(delivery)),
-            Poll::Pending if self.position().is_some() => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
-        })
-        .await
-    }
-
     /// Where the reader stands: before the first event, the one before it. `None` while the session has not
     /// attached the stream.
     pub fn position(&self) -> Option<EventId> {
@@ -282,10 +273,10 @@ impl Reader {
 impl Drop for Reader {
     fn drop(&mut self) {
         let mut queue = self.0.lock();
-        queue.left = true;
+        queue.reader_gone = true;
         queue.waiting.clear();
         if !queue.closed {
-            self.0.left.notify_one();
+            self.0.attention.notify_one();
         }
     }
 }
@@ -360,16 +351,16 @@ mod tests {
 
     #[tokio::test]
     async fn leaving_early_is_told_and_leaving_at_the_end_is_not() {
-        let left = Arc::new(Notify::new());
-        let (feed, reader) = queue(Arc::clone(&left));
+        let attention = Arc::new(Notify::new());
+        let (feed, reader) = queue(Arc::clone(&attention));
         drop(reader);
-        left.notified().await;
+        attention.notified().await;
         assert_eq!(feed.offer(event(1, 1)), Offered::Gone);
 
-        let (feed, reader) = queue(Arc::clone(&left));
+        let (feed, reader) = queue(Arc::clone(&attention));
         drop(feed);
         drop(reader);
-        let told = tokio::time::timeout(std::time::Duration::from_millis(10), left.notified()).await;
+        let told = tokio::time::timeout(std::time::Duration::from_millis(10), attention.notified()).await;
         assert!(told.is_err(), "a finished exchange wakes nobody");
     }
 }

@@ -11,23 +11,25 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Notify, mpsc};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 
+use super::alarm::Alarm;
 use super::core::Core;
 use super::stream::{Delivery, Feed};
 use super::{Command, Config, End, ExitStatus, Shared, Stop};
+use crate::proto::front::Takes;
 use crate::proto::line::LineDecoder;
-use crate::proto::message::Message;
+use crate::proto::message::Request;
 
-/// How long the child's last words are read after it exited, or its exit waited for after its last word. A
+/// How long stdout is read after the child exited, and how long its exit is waited for after stdout ended. A
 /// grandchild can hold the pipe open for ever.
-const LAST_WORDS: Duration = Duration::from_millis(250);
+const DRAIN_STDOUT: Duration = Duration::from_millis(250);
 
 /// How long calls in flight may still be answered by a child that has closed its stdin.
 const CLOSED_STDIN_GRACE: Duration = Duration::from_secs(5);
 
-/// How long what is queued for stdin is written after the session ended.
-const FLUSH: Duration = Duration::from_millis(500);
+/// How long the queue for stdin is written after the session ended.
+const FINAL_FLUSH: Duration = Duration::from_millis(500);
 
 /// The loop of a session, not yet running.
 #[derive(Debug)]
@@ -35,35 +37,35 @@ pub struct Worker {
     pub(super) config: Config,
     pub(super) shared: Arc<Shared>,
     pub(super) mailbox: mpsc::Receiver<Command>,
-    pub(super) initialize: Message,
-    /// Where the answer to `initialize` goes, and whether its client takes an event stream; `None`: it is the bridge's own.
-    pub(super) first: Option<(Feed, bool)>,
+    pub(super) initialize: Request,
+    /// Where the answer to `initialize` goes, and what that may carry; `None`: it is the bridge's own.
+    pub(super) first: Option<(Feed, Takes)>,
 }
 
 /// A child as its session sees it.
 pub struct Pipes<W, R> {
-    /// Its stdin. Dropping it is the child's sign to leave.
+    /// Its stdin. Dropping it tells the child to exit.
     pub stdin: W,
     /// Its stdout.
     pub stdout: R,
-    /// Its end.
+    /// Its exit.
     pub exit: Pin<Box<dyn Future<Output = ExitStatus> + Send>>,
-    /// Told when it has answered `initialize`, where it comes in the place of another, or is lost before.
-    pub greeted: Arc<Notify>,
+    /// Notified when a child that replaces another has answered `initialize`, or is lost before.
+    pub answered: Arc<Notify>,
 }
 
 /// A child that a session has lost.
 #[derive(Debug)]
-pub struct Lost<R> {
-    /// How.
+pub struct LostChild<R> {
+    /// Why it is lost.
     pub why: End,
-    /// Its stdout, which must be read on while it leaves.
+    /// Its stdout, which must be read on until the child exits.
     pub stdout: Option<R>,
-    /// The how manieth it is of those that were lost one soon after the other.
+    /// How many children in a row have been lost within 30 s of their start, this one included.
     pub count: u32,
 }
 
-/// What is left of a session: why it ended, and its child's stdout, which must be read on while the child leaves.
+/// How a session ended, and its child's stdout, which must be read on until the child exits.
 #[derive(Debug)]
 pub struct Ended<R> {
     /// Why.
@@ -72,9 +74,9 @@ pub struct Ended<R> {
     pub stdout: Option<R>,
 }
 
-/// What is known of a child that is about to be gone.
+/// What is known of a child that has exited, or has closed a pipe and is about to exit.
 #[derive(Debug)]
-struct Dying {
+struct Exiting {
     exit: Option<ExitStatus>,
     stdout_ended: bool,
     stdin_closed: bool,
@@ -83,7 +85,7 @@ struct Dying {
     until: Instant,
 }
 
-impl Dying {
+impl Exiting {
     fn begin(grace: Duration) -> Self {
         Self {
             exit: None,
@@ -103,11 +105,11 @@ impl Dying {
     }
 
     /// How it ended, once that is clear.
-    fn over(&mut self, in_flight: usize) -> Option<End> {
+    fn end_reason(&mut self, in_flight: usize) -> Option<End> {
         if self.stdin_closed && in_flight == 0 && !self.served {
             // Most likely it is about to exit, and its exit says more than the closed pipe.
             self.served = true;
-            self.until = self.until.min(Instant::now() + LAST_WORDS);
+            self.until = self.until.min(Instant::now() + DRAIN_STDOUT);
         }
         let complete = self.exit.is_some() && self.stdout_ended;
         (complete || self.until <= Instant::now()).then(|| self.end())
@@ -121,22 +123,18 @@ impl Worker {
     where
         W: AsyncWrite + Unpin,
         R: AsyncRead + Unpin,
-        F: FnMut(Lost<R>) -> N,
+        F: FnMut(LostChild<R>) -> N,
         N: Future<Output = Option<Pipes<W, R>>>,
     {
         let (max_message, init_timeout) = (self.config.max_message, self.config.limits.init_timeout);
-        let mut core = Core::new(self.config, &self.shared);
-        core.open(&self.initialize, self.first);
+        let mut core = Core::open(self.config, &self.shared, &self.initialize, self.first);
         let mut decoder = LineDecoder::new(max_message);
         let mut stop = self.shared.stop.subscribe();
-        let left = Arc::clone(&self.shared.left);
+        let attention = Arc::clone(&self.shared.attention);
         let mut child = Some(first);
-        let mut coming: Option<(End, Pin<Box<N>>)> = None;
-        let mut dying: Option<Dying> = None;
-        let mut armed = Instant::now() + init_timeout;
-        tokio::pin! {
-            let timer = sleep_until(armed);
-        }
+        let mut respawning: Option<(End, Pin<Box<N>>)> = None;
+        let mut exiting: Option<Exiting> = None;
+        let mut alarm = Alarm::new(Instant::now() + init_timeout);
 
         let why = loop {
             let stopping = *stop.borrow_and_update();
@@ -145,37 +143,36 @@ impl Worker {
                 Stop::WhenIdle if core.in_flight() == 0 => break End::Shutdown,
                 Stop::WhenIdle | Stop::No => {}
             }
-            let over = core.over().or_else(|| dying.as_mut().and_then(|dying| dying.over(core.in_flight())));
-            if let Some(why) = over {
-                let lost = if stopping == Stop::No { core.lose(why) } else { None };
+            let end_reason = core
+                .end_reason()
+                .or_else(|| exiting.as_mut().and_then(|exiting| exiting.end_reason(core.in_flight())));
+            if let Some(why) = end_reason {
+                let lost = if stopping == Stop::No { core.child_lost(why) } else { None };
                 let Some(count) = lost else { break why };
                 decoder = LineDecoder::new(max_message);
-                dying = None;
+                exiting = None;
                 let stdout = child.take().map(|child| child.stdout);
-                coming = Some((why, Box::pin(next(Lost { why, stdout, count }))));
+                respawning = Some((why, Box::pin(next(LostChild { why, stdout, count }))));
                 continue;
             }
-            // The timer is moved only forward in urgency: nearly every deadline is later than the one it is set to.
-            let deadline = dying.as_ref().map(|dying| dying.until).into_iter().chain(core.deadline()).min();
-            if let Some(deadline) = deadline
-                && (deadline < armed || timer.is_elapsed())
-            {
-                armed = deadline;
-                timer.as_mut().reset(armed);
+            let deadline =
+                exiting.as_ref().map(|exiting| exiting.until).into_iter().chain(core.deadline()).min();
+            if let Some(deadline) = deadline {
+                alarm.arm(deadline);
             }
             let (stdin, stdout, exit) = match &mut child {
                 Some(Pipes { stdin, stdout, exit, .. }) => (Some(stdin), Some(stdout), Some(exit)),
                 None => (None, None, None),
             };
             tokio::select! {
-                status = present(exit), if dying.as_ref().is_none_or(|dying| dying.exit.is_none()) => {
-                    let dying = dying.get_or_insert_with(|| Dying::begin(LAST_WORDS));
-                    dying.exit = Some(status);
-                    dying.until = dying.until.min(Instant::now() + LAST_WORDS);
+                status = present(exit), if exiting.as_ref().is_none_or(|exiting| exiting.exit.is_none()) => {
+                    let exiting = exiting.get_or_insert_with(|| Exiting::begin(DRAIN_STDOUT));
+                    exiting.exit = Some(status);
+                    exiting.until = exiting.until.min(Instant::now() + DRAIN_STDOUT);
                 }
                 read = present(stdout.map(|stdout| stdout.read_buf(decoder.buffer()))),
-                    if dying.as_ref().map_or(!core.is_full(), |dying| {
-                        !dying.stdout_ended && (dying.exit.is_some() || !core.is_full())
+                    if exiting.as_ref().map_or(!core.is_full(), |exiting| {
+                        !exiting.stdout_ended && (exiting.exit.is_some() || !core.is_full())
                     }) =>
                 {
                     while let Some(frame) = decoder.next() {
@@ -183,41 +180,41 @@ impl Worker {
                     }
                     if matches!(read, Ok(0) | Err(_)) {
                         core.last_line(&mut decoder);
-                        let dying = dying.get_or_insert_with(|| Dying::begin(LAST_WORDS));
-                        dying.stdout_ended = true;
-                        dying.until = dying.until.min(Instant::now() + LAST_WORDS);
+                        let exiting = exiting.get_or_insert_with(|| Exiting::begin(DRAIN_STDOUT));
+                        exiting.stdout_ended = true;
+                        exiting.until = exiting.until.min(Instant::now() + DRAIN_STDOUT);
                     }
                 }
-                written = present(stdin.map(|stdin| stdin.write(&core.stdin))),
-                    if !core.stdin.is_empty() && dying.as_ref().is_none_or(|dying| !dying.stdin_closed) =>
+                written = present(stdin.map(|stdin| stdin.write(&core.out.stdin))),
+                    if !core.out.stdin.is_empty() && exiting.as_ref().is_none_or(|exiting| !exiting.stdin_closed) =>
                 {
                     match written {
                         Ok(count) if count > 0 => core.written(count),
                         _ => {
-                            let dying = dying.get_or_insert_with(|| Dying::begin(CLOSED_STDIN_GRACE));
-                            dying.stdin_closed = true;
+                            let exiting = exiting.get_or_insert_with(|| Exiting::begin(CLOSED_STDIN_GRACE));
+                            exiting.stdin_closed = true;
                         }
                     }
                 }
-                another = present(coming.as_mut().map(|(_, coming)| coming)) => {
-                    let lost = coming.take().map(|(why, _)| why);
-                    child = another;
+                replacement = present(respawning.as_mut().map(|(_, respawning)| respawning)) => {
+                    let lost = respawning.take().map(|(why, _)| why);
+                    child = replacement;
                     match (&child, lost) {
                         (None, Some(why)) => break why,
                         (None, None) => {}
-                        (Some(child), _) => core.greet(Arc::clone(&child.greeted)),
+                        (Some(child), _) => core.handshake(Arc::clone(&child.answered)),
                     }
                 }
-                Some(command) = self.mailbox.recv(), if core.accepting() && dying.is_none() => {
+                Some(command) = self.mailbox.recv(), if core.accepting() && exiting.is_none() => {
                     core.command(command);
                     // Many lines per write(2): whatever else has come goes along.
                     while core.accepting() && let Ok(command) = self.mailbox.try_recv() {
                         core.command(command);
                     }
                 }
-                () = left.notified() => core.sweep(),
+                () = attention.notified() => core.sweep(),
                 _ = stop.changed() => {}
-                () = &mut timer, if deadline.is_some() => {}
+                () = alarm.wait(), if deadline.is_some() => {}
             }
             core.expire();
             core.settle_idle();
@@ -232,8 +229,8 @@ impl Worker {
             feed.push(Delivery::Gone(why));
         }
         core.fail(why);
-        if let (Some(child), None, false) = (&mut child, &dying, core.stdin.is_empty()) {
-            let _ = timeout(FLUSH, child.stdin.write_all(&core.stdin)).await;
+        if let (Some(child), None, false) = (&mut child, &exiting, core.out.stdin.is_empty()) {
+            let _ = timeout(FINAL_FLUSH, child.stdin.write_all(&core.out.stdin)).await;
         }
         Ended { why, stdout: child.map(|child| child.stdout) }
     }

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use super::spawning::{SHARE, Start, jittered};
 use super::{Sessions, describe};
 use crate::child::{Child, Farewell, Process};
-use crate::session::worker::{Ended, Lost, Pipes, Worker};
+use crate::session::worker::{Ended, LostChild, Pipes, Worker};
 use crate::session::{End, ExitStatus, Session};
 
 /// After how many starts in a row that the system refused the session is given up.
@@ -64,9 +64,9 @@ impl Keeper {
     }
 
     /// The session has lost its child: sees it out and starts another, after a pause if it was not the first.
-    async fn another(self: Arc<Self>, lost: Lost<Receiver>) -> Option<Pipes<Sender, Receiver>> {
+    async fn another(self: Arc<Self>, lost: LostChild<Receiver>) -> Option<Pipes<Sender, Receiver>> {
         let sid = self.session.id().short();
-        let Lost { why, stdout, count } = lost;
+        let LostChild { why, stdout, count } = lost;
         // A task of its own: it must be done even if the session ends meanwhile.
         let keeper = Arc::clone(&self);
         let left = tokio::spawn(async move { keeper.see_out(stdout).await }).await;
@@ -94,7 +94,7 @@ impl Keeper {
                     info!(event = "child.respawned", sid, pid = child.process.pid());
                     self.hold(child.process.clone());
                     let pipes = pipes(child);
-                    tokio::spawn(give_back(start, Arc::clone(&pipes.greeted)));
+                    tokio::spawn(give_back(start, Arc::clone(&pipes.answered)));
                     return Some(pipes);
                 }
                 Err(error) => {
@@ -119,8 +119,8 @@ impl Keeper {
 }
 
 /// A child that comes in the place of another is starting until it has answered, or is lost, or had its time.
-async fn give_back(start: Start, greeted: Arc<Notify>) {
-    let _ = tokio::time::timeout(SHARE, greeted.notified()).await;
+async fn give_back(start: Start, answered: Arc<Notify>) {
+    let _ = tokio::time::timeout(SHARE, answered.notified()).await;
     drop(start);
 }
 
@@ -139,7 +139,7 @@ fn pipes(child: Child<()>) -> Pipes<Sender, Receiver> {
     let Child { process, stdin, stdout, stderr: () } = child;
     let mut exit = process.exit;
     let exit = Box::pin(async move { describe(exit.wait().await) });
-    Pipes { stdin, stdout, exit, greeted: Arc::default() }
+    Pipes { stdin, stdout, exit, answered: Arc::default() }
 }
 
 impl Sessions {

@@ -13,11 +13,13 @@ use tokio::io::{AsyncBufReadExt, BufReader, DuplexStream, Lines, duplex};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, yield_now};
-use tokio::time::sleep;
+use tokio::time::{sleep, sleep_until};
 
 use super::*;
+use crate::proto::front::{LISTENER_GRACE, Takes};
 use crate::proto::ids::{EventId, SessionId};
-use crate::proto::machine::{CANCEL_GRACE, LISTENER_GRACE, Limits, Readiness};
+use crate::proto::link::{CANCEL_GRACE, Limits, Readiness};
+use crate::proto::message::Message;
 use crate::session::stream::{MAX_UNSENT, Payload, Reader};
 use crate::session::{MAILBOX, MAX_STDIN_QUEUE, Posted, Session};
 
@@ -33,6 +35,7 @@ const CONFIG: Config = Config {
         ready: Readiness::AT_ONCE,
     },
     idle_timeout: secs(1000),
+    sse_after: Duration::MAX,
     max_lifetime: None,
     max_body: 1024 * 1024,
     max_message: 100_000,
@@ -180,9 +183,9 @@ fn unspawned(
     pipe: usize,
 ) -> (Session, Reader, Child, impl Future<Output = Ended<DuplexStream>> + use<>) {
     let (first, child) = pipes(pipe);
-    let initialize = message(&request("\"init\"", "initialize"));
+    let initialize = opening(&request("\"init\"", "initialize"));
     let id = SessionId::from_random(None, [7; 24]);
-    let (session, worker, opening) = Session::new(config, id, initialize, true);
+    let (session, worker, opening) = Session::new(config, id, initialize, Takes::Events);
     (session, opening, child, worker.run(first, |_| pending()))
 }
 
@@ -199,11 +202,11 @@ fn pipes(size: usize) -> (Pipes<DuplexStream, DuplexStream>, Child) {
     };
     let stdin_lines = BufReader::new(childs_stdin).lines();
     let child = Child { stdin: Some(stdin_lines), stdout: Some(childs_stdout), exit: Some(exit) };
-    (Pipes { stdin, stdout, exit: Box::pin(exited), greeted: Arc::default() }, child)
+    (Pipes { stdin, stdout, exit: Box::pin(exited), answered: Arc::default() }, child)
 }
 
 async fn post(session: &Session, text: &str, streams: bool) -> Result<Reader, End> {
-    bounded(session.post(Posted::One(message(text)), None, streams)).await
+    bounded(session.post(Posted::One(message(text)), None, takes(streams))).await
 }
 
 /// Nothing here takes a day: it waits for something that never comes.
@@ -231,6 +234,7 @@ fn words(delivery: Option<Delivery>) -> String {
         Some(Delivery::Refused(why)) => format!("refused {why:?}"),
         Some(Delivery::NoReplay) => "no replay".into(),
         Some(Delivery::Lagged) => "lagged".into(),
+        Some(Delivery::Pending) => "pending".into(),
         Some(Delivery::Gone(why)) => format!("gone {}", why.cause()),
         Some(Delivery::Event(event)) => match event.payload {
             Payload::Message(text) | Payload::Answer { message: text, .. } => {
@@ -269,6 +273,14 @@ async fn rest(reader: &Reader) -> Vec<String> {
             return found;
         }
     }
+}
+
+fn takes(events: bool) -> Takes {
+    if events { Takes::Events } else { Takes::AnswerOnly }
+}
+
+fn opening(text: &str) -> crate::proto::message::Request {
+    message(text).request().cloned().expect("a request")
 }
 
 fn message(text: &str) -> Message {
@@ -355,7 +367,7 @@ async fn calls_that_are_answered_out_of_order_get_their_own_answers() {
 async fn a_batch_of_a_client_gets_all_its_answers_on_one_stream() {
     let mut harness = Harness::open().await;
     let batch = vec![message(&request("1", "a")), message(&note("n")), message(&request("2", "b"))];
-    let reader = harness.session.post(Posted::Batch(batch), None, true).await.unwrap();
+    let reader = harness.session.post(Posted::Batch(batch), None, Takes::Events).await.unwrap();
     for line in [request("2", "a"), note("n"), request("3", "b")] {
         harness.child.expect(&line).await;
     }
@@ -460,6 +472,110 @@ async fn a_second_call_with_an_id_in_flight_is_refused_and_the_first_goes_on() {
     let refused = rest(&harness.post(&request("7", "x")).await).await;
     assert!(refused[0].starts_with("refused DuplicateId"), "{refused:?}");
     harness.child.send(&result("2")).await;
+    assert_eq!(rest(&reader).await, answered(2, "7"));
+}
+
+// Answers that take longer.
+
+const SSE_AFTER: Duration = Duration::from_millis(250);
+
+/// A session whose readers are told after [`SSE_AFTER`] that an answer takes longer.
+async fn impatient(sse_after: Duration) -> Harness {
+    let mut harness = Harness::new(Config { sse_after, ..CONFIG }, NARROW);
+    harness.child.expect(&request("1", "initialize")).await;
+    harness.child.send(&result("1")).await;
+    rest(&harness.opening).await;
+    harness.accepted(&note("notifications/initialized")).await;
+    harness.child.expect(&note("notifications/initialized")).await;
+    harness
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_reader_of_an_answer_that_takes_longer_is_told_once_and_in_time() {
+    let mut harness = impatient(SSE_AFTER).await;
+    let asked = Instant::now();
+    let reader = harness.call("7", "2").await;
+    assert_eq!(next(&reader).await, "pending");
+    assert_passed(asked, SSE_AFTER);
+    sleep(10 * SSE_AFTER).await;
+    harness.child.send(&result("2")).await;
+    assert_eq!(rest(&reader).await, answered(2, "7"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_in_time_is_all_that_its_reader_gets() {
+    let mut harness = impatient(SSE_AFTER).await;
+    for number in 2..100 {
+        let id = &number.to_string();
+        let reader = harness.call(id, id).await;
+        sleep(Duration::from_millis(number % 200)).await;
+        harness.child.send(&result(id)).await;
+        assert_eq!(rest(&reader).await, answered(number, id));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_call_is_told_by_its_own_time() {
+    let mut harness = impatient(SSE_AFTER).await;
+    let mut calls = Vec::new();
+    for number in 2..10 {
+        let id = &number.to_string();
+        calls.push((Instant::now(), harness.call(id, id).await));
+        sleep(SSE_AFTER / 10).await;
+    }
+    harness.child.send(&result("4")).await;
+    for (index, (asked, reader)) in calls.iter().enumerate() {
+        if index == 2 {
+            assert_eq!(rest(reader).await, answered(4, "4"));
+            continue;
+        }
+        assert_eq!(next(reader).await, "pending");
+        assert_passed(*asked, SSE_AFTER);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_is_no_answer_says_itself_that_the_answer_takes_longer() {
+    let mut harness = impatient(SSE_AFTER).await;
+    let reader = harness.call("7", "2").await;
+    harness.child.send(&progress("7", 1)).await;
+    sleep(2 * SSE_AFTER).await;
+    harness.child.send(&result("2")).await;
+    let want = [format!("2-1 {}", progress("7", 1)), format!("2-2 {}", result("7")), "end".into()];
+    assert_eq!(rest(&reader).await, want);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_answer_of_a_batch_in_time_leaves_the_reader_waiting_for_the_others() {
+    let mut harness = impatient(SSE_AFTER).await;
+    let batch = vec![message(&request("1", "a")), message(&request("2", "b"))];
+    let reader = harness.session.post(Posted::Batch(batch), None, Takes::Events).await.unwrap();
+    for line in [request("2", "a"), request("3", "b")] {
+        harness.child.expect(&line).await;
+    }
+    harness.child.send(&result("3")).await;
+    assert_eq!(next(&reader).await, format!("2-1 {}", result("2")));
+    assert_eq!(next(&reader).await, "pending");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_takes_no_stream_is_not_told_that_its_answer_takes_longer() {
+    let mut harness = impatient(SSE_AFTER).await;
+    let reader = post(&harness.session, &call("7", "7"), false).await.unwrap();
+    harness.child.expect(&call("2", "7")).await;
+    sleep(10 * SSE_AFTER).await;
+    harness.child.send(&result("2")).await;
+    assert_eq!(rest(&reader).await, answered(2, "7"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_streams_begin_at_once_no_answer_comes_before_that() {
+    let mut harness = impatient(Duration::ZERO).await;
+    let reader = harness.call("7", "2").await;
+    let refused = rest(&harness.post(&request("7", "x")).await).await;
+    assert!(refused[0].starts_with("refused DuplicateId"), "what is refused has no stream: {refused:?}");
+    harness.child.send(&result("2")).await;
+    assert_eq!(next(&reader).await, "pending");
     assert_eq!(rest(&reader).await, answered(2, "7"));
 }
 
@@ -1367,11 +1483,11 @@ async fn a_grandchild_that_holds_stdout_open_delays_the_end_only_for_last_words(
     let (heard, unheard) = (harness.call("7", "2").await, harness.call("8", "3").await);
     harness.child.exit();
     let died = Instant::now();
-    sleep(LAST_WORDS / 2).await;
+    sleep(DRAIN_STDOUT / 2).await;
     harness.child.send(&result("2")).await;
     assert_eq!(rest(&heard).await, answered(2, "7"));
     assert_eq!(rest(&unheard).await, failed(3, "8", "Ended(Exited(Code(3)))"));
-    assert_passed(died, LAST_WORDS);
+    assert_passed(died, DRAIN_STDOUT);
 }
 
 #[tokio::test(start_paused = true)]
@@ -1387,7 +1503,7 @@ async fn a_grandchild_that_never_stops_writing_does_not_delay_the_end() {
     harness.child.exit();
     let died = Instant::now();
     assert_eq!(rest(&reader).await, failed(2, "7", "Ended(Exited(Code(3)))"));
-    assert_passed(died, LAST_WORDS);
+    assert_passed(died, DRAIN_STDOUT);
     drop(bounded(harness.worker).await);
     bounded(writing).await.unwrap();
 }
@@ -1399,7 +1515,7 @@ async fn a_child_that_closes_its_stdout_and_lives_on_ends_the_session() {
     harness.child.close_stdout();
     let closed = Instant::now();
     assert_eq!(rest(&reader).await, failed(2, "7", "Ended(StdoutClosed)"));
-    assert_passed(closed, LAST_WORDS);
+    assert_passed(closed, DRAIN_STDOUT);
     assert_eq!(harness.ended().await, End::StdoutClosed);
 }
 
@@ -1407,7 +1523,7 @@ async fn a_child_that_closes_its_stdout_and_lives_on_ends_the_session() {
 async fn a_child_that_exits_soon_after_it_closed_its_stdout_has_exited() {
     let mut harness = Harness::open().await;
     harness.child.close_stdout();
-    sleep(LAST_WORDS * 4 / 5).await;
+    sleep(DRAIN_STDOUT * 4 / 5).await;
     harness.child.exit();
     assert_eq!(harness.ended().await, End::Exited(DIED));
 }
@@ -1428,7 +1544,7 @@ async fn a_child_that_closed_its_stdin_may_still_answer_what_it_has() {
     assert_eq!(rest(&reader).await, answered(2, "7"));
     let served = Instant::now();
     assert_eq!(harness.ended().await, End::StdinClosed);
-    assert_passed(served, LAST_WORDS); // nothing is left to wait for but its exit
+    assert_passed(served, DRAIN_STDOUT); // nothing is left to wait for but its exit
     match bounded(late).await.unwrap() {
         Ok((_, reader)) => assert_eq!(rest(&reader).await, ["gone child_stdin_closed", "end"]),
         Err(why) => assert_eq!(why, End::StdinClosed),
@@ -1456,7 +1572,7 @@ async fn a_child_that_exits_after_it_closed_its_stdin_is_not_waited_for_as_if_it
     harness.child.exit(); // and somebody holds stdout open
     let died = Instant::now();
     assert_eq!(rest(&reader).await, failed(2, "7", "Ended(Exited(Code(3)))"));
-    assert_passed(died, LAST_WORDS);
+    assert_passed(died, DRAIN_STDOUT);
 }
 
 // A child that does not read.
@@ -1535,7 +1651,7 @@ async fn a_session_with_a_deaf_child_ends_at_once() {
     }
     assert_passed(ended, Duration::ZERO);
     assert_eq!(harness.ended().await, End::Deleted);
-    assert_passed(ended, FLUSH);
+    assert_passed(ended, FINAL_FLUSH);
 }
 
 // How a session ends.
@@ -1763,7 +1879,7 @@ async fn answer_somehow(mut child: Child, mut dice: Dice, session: Session, caus
             line = stdin.next_line() => {
                 let Ok(Some(line)) = line else { return };
                 // The last line may have been cut off.
-                if let Some(id) = Message::parse(line.into()).ok().and_then(|message| message.id())
+                if let Some(id) = Message::parse(line.into()).ok().and_then(|message| message.id().cloned())
                     && dice.below(4) > 0
                 {
                     due.insert((Instant::now() + dice.jitter(), due.len()), id.as_json().to_owned());
@@ -1859,7 +1975,7 @@ async fn a_body_gives_its_room_back_when_the_session_has_taken_it() {
     let mut harness = Harness::open().await;
     let all = bounded(harness.session.body_permit(MAX_STDIN_QUEUE)).await.ok();
     let posted = Posted::One(message(&note("n")));
-    let reader = harness.session.post(posted, all, true).await.unwrap();
+    let reader = harness.session.post(posted, all, Takes::Events).await.unwrap();
     assert_eq!(rest(&reader).await, ["accepted", "end"]);
     harness.child.expect(&note("n")).await;
     assert!(bounded(harness.session.body_permit(MAX_STDIN_QUEUE)).await.is_ok());
@@ -1870,7 +1986,7 @@ async fn a_body_that_is_not_taken_keeps_its_room_until_the_session_ends() {
     let Deaf { harness, waiting, .. } = Deaf::new().await;
     let room = bounded(harness.session.body_permit(MAX_STDIN_QUEUE)).await.ok();
     let posted = Posted::One(message(&note("n")));
-    let mut posting = Box::pin(harness.session.post(posted, room, true));
+    let mut posting = Box::pin(harness.session.post(posted, room, Takes::Events));
     assert!(poll_once(posting.as_mut()).await.is_pending());
     let mut next_body = Box::pin(harness.session.body_permit(1));
     assert!(poll_once(next_body.as_mut()).await.is_pending());

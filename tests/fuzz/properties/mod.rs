@@ -6,19 +6,19 @@
 mod batch;
 mod envelope;
 mod framing;
+mod front;
 mod headers;
 mod json;
 mod last_event_id;
-mod machine;
 mod sse;
 mod sse_writer;
 
 pub use batch::batch;
 pub use envelope::envelope;
 pub use framing::framing;
+pub use front::front;
 pub use headers::headers;
 pub use last_event_id::last_event_id;
-pub use machine::machine;
 pub use sse_writer::sse_writer;
 
 /// Numbers that look random and are always the same for the same input: a finding must be repeatable.

@@ -33,12 +33,12 @@ impl Respawning {
     async fn starting(config: Config) -> Self {
         let (first, mut child) = pipes(NARROW);
         let id = SessionId::from_random(None, [7; 24]);
-        let initialize = message(&request("\"init\"", "initialize"));
-        let (session, worker, opening) = Session::new(config, id, initialize, true);
+        let initialize = opening(&request("\"init\"", "initialize"));
+        let (session, worker, opening) = Session::new(config, id, initialize, Takes::Events);
         let (give, given) = mpsc::unbounded_channel();
         let (tell, lost) = mpsc::unbounded_channel();
         let given = Arc::new(tokio::sync::Mutex::new(given));
-        let next = move |lost: Lost<DuplexStream>| {
+        let next = move |lost: LostChild<DuplexStream>| {
             let given = Arc::clone(&given);
             tell.send((lost.why, lost.count)).expect("the test listens");
             async move { given.lock().await.recv().await.flatten() }
@@ -252,7 +252,8 @@ async fn an_initialize_too_long_to_remember_makes_the_session_end_with_its_child
         "x".repeat(8 * 1024)
     );
     let id = SessionId::from_random(None, [7; 24]);
-    let (session, worker, opening) = Session::new(Config { limits, ..CONFIG }, id, message(&long), true);
+    let (session, worker, opening) =
+        Session::new(Config { limits, ..CONFIG }, id, opening(&long), Takes::Events);
     let worker = tokio::spawn(worker.run(first, |_| pending()));
     child.line().await;
     child.send(&result("1")).await;

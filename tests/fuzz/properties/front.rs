@@ -3,11 +3,14 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+use mcp_bridge::proto::front::single::Single;
+use mcp_bridge::proto::front::{Front, Origin, Refusal, Takes};
 use mcp_bridge::proto::ids::{ClientId, StreamId};
 use mcp_bridge::proto::json::{elements, is_array};
-use mcp_bridge::proto::machine::{Expired, Fate, Limits, Machine, Readiness, Refusal, Told, TooLong};
-use mcp_bridge::proto::message::{Envelope, Kind, Message};
+use mcp_bridge::proto::link::{Limits, Readiness};
+use mcp_bridge::proto::message::{Envelope, Kind, Message, Request};
+use mcp_bridge::proto::output::{Handshake, Note, Out, Output};
 
 use super::flat;
 
@@ -22,7 +25,7 @@ const LIMITS: Limits = Limits {
 const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":"init","method":"initialize","params":{}}"#;
 
 struct Session {
-    machine: Machine,
+    front: Single,
     now: Duration,
     last_stream: StreamId,
     /// Streams that nobody reads.
@@ -34,8 +37,9 @@ struct Session {
     initialized: bool,
     /// Whether the child has been greeted.
     greeted: bool,
-    /// The bytes for the child.
-    out: BytesMut,
+    out: Out,
+    /// Whether the handshake has failed, or an answer is lost: the session is over.
+    over: bool,
 }
 
 /// Whatever either side says and whenever, each request ends exactly once, with its own id and on its own stream; the
@@ -43,27 +47,31 @@ struct Session {
 ///
 /// Each line is a step, and its first byte says which: `>` a client posts and takes a stream, `=` it posts and takes JSON
 /// alone, `<` the child says, `!` the child says what is too long, `+` seconds pass, `@` a stream's reader comes or goes, `~` the child is lost and another comes.
-pub fn machine(data: &[u8]) {
+pub fn front(data: &[u8]) {
     let mut lines = data.split(|byte| *byte == b'\n').peekable();
     let first = lines.next_if(|line| line.starts_with(b">")).map(|line| Bytes::copy_from_slice(&line[1..]));
-    let opens = |message: &Message| message.kind() == Kind::Request && message.method() == "initialize";
-    let initialize = first
-        .and_then(|text| Message::parse(text).ok().filter(opens))
-        .unwrap_or_else(|| Message::parse(Bytes::from_static(INITIALIZE.as_bytes())).expect("a request"));
+    let opens = |text| match Message::parse(text) {
+        Ok(Message::Request(request)) if request.method() == "initialize" => Some(request),
+        _ => None,
+    };
+    let initialize = first.and_then(opens).or_else(|| opens(INITIALIZE.into())).expect("a request");
     let mut session = Session::open(&initialize);
     for line in lines {
-        if !session.step(line) || session.machine.refused() {
+        session.step(line);
+        session.settle();
+        if session.over {
             break;
         }
-        session.settle();
     }
     session.finish();
 }
 
 impl Session {
-    fn open(initialize: &Message) -> Self {
+    fn open(initialize: &Request) -> Self {
+        let mut out = Out::default();
+        let from = Origin { stream: StreamId(1), takes: Takes::Events, arrived: Duration::ZERO };
         let mut session = Self {
-            machine: Machine::new(LIMITS),
+            front: Single::open(LIMITS, initialize, from, Duration::ZERO, &mut out),
             now: Duration::ZERO,
             last_stream: StreamId(1),
             deaf: HashSet::new(),
@@ -71,65 +79,65 @@ impl Session {
             written: HashSet::new(),
             initialized: false,
             greeted: false,
-            out: BytesMut::new(),
+            out,
+            over: false,
         };
-        session.machine.open(initialize, StreamId(1), true, session.now, &mut session.out);
-        session.open.insert((StreamId(1), ClientId(initialize.id().expect("an id"))));
+        session.open.insert((StreamId(1), ClientId(initialize.id().clone())));
         session.settle();
         session
     }
 
-    /// Whether the session goes on.
-    fn step(&mut self, line: &[u8]) -> bool {
-        let Some((sort, rest)) = line.split_first() else { return true };
+    fn step(&mut self, line: &[u8]) {
+        let Some((sort, rest)) = line.split_first() else { return };
         let number = || std::str::from_utf8(rest).ok().and_then(|text| text.trim().parse::<u16>().ok());
         match sort {
-            b'>' => self.client(rest, true),
-            b'=' => self.client(rest, false),
+            b'>' => self.client(rest, Takes::Events),
+            b'=' => self.client(rest, Takes::AnswerOnly),
             b'<' => self.child(rest),
-            b'!' => return self.too_long(rest),
-            b'+' => return self.wait(Duration::from_secs(u64::from(number().unwrap_or(1)))),
+            b'!' => {
+                self.front.child_too_long(rest, &mut self.out);
+                self.take_outputs(None);
+            }
+            b'+' => self.wait(Duration::from_secs(u64::from(number().unwrap_or(1)))),
             b'@' => {
                 let stream = StreamId(u64::from(number().unwrap_or(0)));
                 if !self.deaf.remove(&stream) {
                     self.deaf.insert(stream);
-                    self.machine.unheard(stream, self.now);
+                    self.front.reader_left(stream, false, self.now, &mut self.out);
                 }
             }
             b'~' => self.another(),
             _ => self.child(line),
         }
-        true
     }
 
-    fn client(&mut self, body: &[u8], streams: bool) {
+    fn client(&mut self, body: &[u8], takes: Takes) {
         let texts = match std::str::from_utf8(body) {
             Ok(text) if is_array(body) => elements(text).unwrap_or_default(),
             Ok(text) => vec![text],
             Err(_) => return,
         };
         self.last_stream.0 += 1;
-        if !self.machine.accepting() {
+        if !self.front.accepting() {
             return;
         }
         for text in texts {
             if let Ok(message) = Message::parse(Bytes::copy_from_slice(text.as_bytes())) {
-                self.post(message, streams);
+                self.post(message, takes);
             }
         }
     }
 
-    fn post(&mut self, message: Message, streams: bool) {
-        let request = message.id().map(ClientId).filter(|_| message.kind() == Kind::Request);
+    fn post(&mut self, message: Message, takes: Takes) {
+        let request = message.request().map(|request| ClientId(request.id().clone()));
         let running = request.as_ref().is_some_and(|id| self.open.iter().any(|call| call.1 == *id));
-        match self.machine.client(message, self.last_stream, streams, self.now, &mut self.out) {
-            Ok(Fate::Taken) => {
-                assert!(!running, "two requests with one id");
+        let from = Origin { stream: self.last_stream, takes, arrived: self.now };
+        match self.front.client(message, from, self.now, &mut self.out) {
+            Ok(()) => {
+                assert!(request.is_none() || !running, "two requests with one id");
                 self.open.extend(request.map(|id| (self.last_stream, id)));
+                self.take_outputs(None);
             }
-            Ok(Fate::Swallowed(_)) => assert_eq!(request, None, "a request was swallowed"),
-            Ok(Fate::Overload(id)) => assert_eq!(Some(id), request),
-            Ok(Fate::Withdrawn(stream, id)) => self.ended(stream, id),
             Err(Refusal::DuplicateId(id)) => assert!(running && Some(id) == request),
             Err(Refusal::AlreadyInitialized(id)) => assert_eq!(Some(id), request),
             Err(Refusal::UnknownResponse) => assert_eq!(request, None),
@@ -142,57 +150,56 @@ impl Session {
         for text in texts {
             let deaf = &self.deaf;
             let live = |stream| !deaf.contains(&stream);
-            match self.machine.child(text, self.now, &live, &mut self.out) {
-                Told::Answer { stream, message, success } => {
+            let read = self.front.child(text, self.now, &live, &mut self.out);
+            self.take_outputs(read.is_ok().then_some(text));
+        }
+    }
+
+    /// Looks at all that has come out; `said` is what the child said before.
+    fn take_outputs(&mut self, said: Option<&str>) {
+        while let Some(output) = self.out.take() {
+            match output {
+                Output::Answer { stream, message, success } => {
                     let envelope = Envelope::peek(&message).expect("an answer is a message");
                     assert_eq!(envelope.kind == Kind::Success, success);
                     one_line(&message);
                     self.ended(stream, ClientId(envelope.id(&message).expect("the client's id")));
                 }
-                Told::Event { stream, message } => {
-                    assert!(stream <= self.last_stream, "nobody posted to {stream:?}");
-                    assert_eq!(message, flat(text.as_bytes()), "it is passed on as it is");
+                Output::Message { stream, message } => {
+                    assert!(stream <= self.last_stream, "no POST has {stream:?}");
+                    let said = said.expect("the child said it").as_bytes();
+                    assert_eq!(message, flat(said), "it is passed on as it is");
                 }
-                Told::Replied(_) | Told::Restored { .. } | Told::NotReady | Told::Dropped(_) => {}
+                Output::Unanswered { stream, id, .. } => self.ended(stream, id),
+                Output::Handshake(Handshake::Done(_)) => {}
+                Output::Handshake(_) | Output::AnswerToUnknown => self.over = true,
+                Output::Note(Note::Swallowed(_)) => {
+                    assert_eq!(said, None, "a client's message was swallowed")
+                }
+                Output::Note(_) => {}
             }
         }
     }
 
-    /// What the lost child has seen ends with it; the next one is greeted like the first.
+    /// What the lost child may have seen ends with it; the next one's handshake is like the first.
     fn another(&mut self) {
-        if !self.machine.can_restart() {
+        if !self.front.can_restart() {
             return;
         }
-        self.out.clear();
-        for (stream, id) in self.machine.lose() {
+        self.out.stdin.clear();
+        for (stream, id) in self.front.child_lost() {
             self.ended(stream, id);
         }
         (self.initialized, self.greeted) = (false, false);
-        self.machine.greet(self.now, &mut self.out);
+        self.front.restart(self.now, &mut self.out);
     }
 
-    fn too_long(&mut self, head: &[u8]) -> bool {
-        match self.machine.too_long(head, &mut self.out) {
-            TooLong::Call(stream, id) => self.ended(stream, id),
-            TooLong::Nobody => {}
-            TooLong::Unclear => return false,
-        }
-        true
-    }
-
-    fn wait(&mut self, pause: Duration) -> bool {
+    fn wait(&mut self, pause: Duration) {
         self.now += pause;
         let deaf = self.deaf.clone();
-        let live = |stream| !deaf.contains(&stream);
-        while let Some(expired) = self.machine.expire(self.now, &live, &mut self.out) {
-            match expired {
-                Expired::Initialize => return false,
-                Expired::Request(stream, id) | Expired::Cancelled(stream, id) => self.ended(stream, id),
-                Expired::Unheard => {}
-            }
-        }
-        assert!(self.machine.next_deadline().is_none_or(|next| next > self.now), "a deadline has passed");
-        true
+        self.front.expire(self.now, &|stream| !deaf.contains(&stream), &mut self.out);
+        self.take_outputs(None);
+        assert!(self.front.next_deadline().is_none_or(|next| next > self.now), "a deadline has passed");
     }
 
     fn ended(&mut self, stream: StreamId, id: ClientId) {
@@ -202,9 +209,8 @@ impl Session {
 
     /// Looks at what the child was given.
     fn settle(&mut self) {
-        while self.machine.release(&mut self.out) {}
-        assert_eq!(self.machine.in_flight(), self.open.len(), "in flight is what has not ended");
-        let out = std::mem::take(&mut self.out).freeze();
+        assert_eq!(self.front.in_flight(), self.open.len(), "in flight is what has not ended");
+        let out = self.out.stdin.split().freeze();
         assert!(out.is_empty() || out.ends_with(b"\n"), "the child gets whole lines");
         let lines = out[..].split(|byte| *byte == b'\n');
         for line in lines.filter(|line| !line.is_empty()) {
@@ -224,11 +230,11 @@ impl Session {
     }
 
     fn finish(mut self) {
-        for (stream, id) in self.machine.abandon() {
+        for (stream, id) in self.front.abandon() {
             self.ended(stream, id);
         }
         assert!(self.open.is_empty(), "without an end: {:?}", self.open);
-        assert_eq!(self.machine.in_flight(), 0);
+        assert_eq!(self.front.in_flight(), 0);
     }
 }
 

@@ -1,41 +1,40 @@
-//! What a session remembers, so that a new child can be told what the old one knew of its client.
+//! What made a session what it is, so that a new child can be told what the lost one knew.
 
 use std::collections::BTreeMap;
 
-use crate::proto::json::value_at;
-use crate::proto::message::Message;
+use super::Outgoing;
 
 /// The most subscriptions that are remembered; a new child is not told of more.
 const MAX_SUBSCRIPTIONS: usize = 1000;
 
 /// The longest request that is remembered, in bytes. A session whose `initialize` is longer ends with its child.
-const MAX_MESSAGE: usize = 8 * 1024;
+const MAX_REQUEST: usize = 8 * 1024;
 
-/// The requests that made the session what it is.
+/// The requests that a new child must be sent.
 #[derive(Debug, Default)]
-pub(super) struct Memory {
-    initialize: Option<Message>,
-    level: Option<Message>,
+pub(super) struct Restore {
+    initialize: Option<Outgoing>,
+    level: Option<Outgoing>,
     /// By the token of `params.uri` as the client wrote it.
-    subscriptions: BTreeMap<Box<str>, Message>,
+    subscriptions: BTreeMap<Box<str>, Outgoing>,
 }
 
 /// What a request changes in the child when it succeeds.
 #[derive(Clone, Debug)]
 pub(super) enum Effect {
-    Opened(Message),
-    Level(Message),
-    Subscribed(Message),
-    Unsubscribed(Message),
+    Opened(Outgoing),
+    Level(Outgoing),
+    Subscribed(Outgoing),
+    Unsubscribed(Outgoing),
 }
 
 impl Effect {
     /// What this request changes, if anything.
-    pub(super) fn of(request: &Message) -> Option<Self> {
-        if request.text().len() > MAX_MESSAGE {
+    pub(super) fn of(request: &Outgoing) -> Option<Self> {
+        if request.len() > MAX_REQUEST {
             return None;
         }
-        match &*request.method() {
+        match &*request.request.method() {
             "initialize" => Some(Self::Opened(request.detached())),
             "logging/setLevel" => Some(Self::Level(request.detached())),
             "resources/subscribe" => Some(Self::Subscribed(request.detached())),
@@ -45,9 +44,9 @@ impl Effect {
     }
 }
 
-impl Memory {
+impl Restore {
     /// How the session was opened.
-    pub(super) fn initialize(&self) -> Option<&Message> {
+    pub(super) fn initialize(&self) -> Option<&Outgoing> {
         self.initialize.as_ref()
     }
 
@@ -72,12 +71,12 @@ impl Memory {
     }
 
     /// The requests that a new child must be sent behind the handshake.
-    pub(super) fn requests(&self) -> impl Iterator<Item = &Message> {
+    pub(super) fn requests(&self) -> impl Iterator<Item = &Outgoing> {
         self.level.iter().chain(self.subscriptions.values())
     }
 }
 
-fn uri(request: &Message) -> Option<Box<str>> {
-    let params = request.params();
-    value_at(params, &["uri"]).and_then(|span| params.get(span)).map(Into::into)
+fn uri(request: &Outgoing) -> Option<Box<str>> {
+    let span = request.request.param(&["uri"])?;
+    std::str::from_utf8(request.request.text().get(span)?).ok().map(Into::into)
 }

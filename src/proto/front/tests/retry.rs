@@ -27,15 +27,14 @@ fn not_ready(id: &str) -> String {
 
 /// The child refuses what it has under this id.
 fn refuse(session: &mut Harness, id: &str) {
-    assert_eq!(session.child(&not_ready(id)), Told::NotReady);
+    assert_eq!(session.child(&not_ready(id)), Some(Output::Note(Note::NotReady)));
     assert_eq!(session.stdin(), [""; 0], "not at once");
 }
 
 /// What the child receives when it is `now`.
 fn received(session: &mut Harness, now: Duration) -> Vec<String> {
     assert_eq!(session.at(now), [], "nothing ends");
-    while session.machine.release(&mut session.out) {}
-    session.machine.calls.check();
+    session.front.check();
     session.stdin()
 }
 
@@ -67,7 +66,7 @@ fn a_refusal_is_an_error_or_a_failed_tool_whose_text_matches() {
     for (text, refused) in table {
         let mut session = Harness::open_with(retrying());
         session.call(2, "7");
-        assert_eq!(session.child(&text) == Told::NotReady, refused, "{text}");
+        assert_eq!(session.child(&text) == Some(Output::Note(Note::NotReady)), refused, "{text}");
     }
 }
 
@@ -75,7 +74,7 @@ fn a_refusal_is_an_error_or_a_failed_tool_whose_text_matches() {
 fn without_a_pattern_no_answer_is_a_refusal_and_no_request_is_kept() {
     let mut session = Harness::open();
     let id = session.call(2, "7");
-    assert!(session.machine.calls.get(BridgeId(2)).unwrap().again.is_none());
+    assert_eq!(session.front.kept_for_retry(), 0);
     assert_eq!(session.child(&not_ready(&id)), answer(2, &not_ready("7")));
 }
 
@@ -83,12 +82,12 @@ fn without_a_pattern_no_answer_is_a_refusal_and_no_request_is_kept() {
 fn a_refused_request_is_sent_again_as_it_was_under_a_new_id_and_only_the_last_answer_is_shown() {
     let mut session = Harness::open_with(retrying());
     let text = |id: &str| call_with_token(id, "\"t\"");
-    let id = session.call_with(2, true, &text("\"\\u0061\""));
+    let id = session.call_with(2, Takes::Events, &text("\"\\u0061\""));
     refuse(&mut session, &id);
     assert_eq!(received(&mut session, millis(249)), [""; 0]);
     assert_eq!(received(&mut session, millis(250)), [text("3")]);
     assert_eq!(session.child(&progress("\"t\"")), event(2, &progress("\"t\"")), "progress finds the call");
-    assert_eq!(session.child(&result(&id)), Told::Dropped(Dropped::Late), "the old id is over");
+    assert_eq!(session.child(&result(&id)), dropped(Dropped::Late), "the old id is over");
     assert_eq!(session.child(&result("3")), answer(2, &result("\"\\u0061\"")));
     session.assert_nothing_in_flight();
 }
@@ -98,8 +97,8 @@ fn pauses_grow_and_the_last_attempt_is_at_the_end_of_the_time() {
     let mut session = Harness::open_with(retrying());
     let mut id = session.call(2, "7").parse::<u64>().unwrap();
     let mut times = Vec::new();
-    while session.child(&not_ready(&id.to_string())) == Told::NotReady {
-        let due = session.machine.next_deadline().unwrap();
+    while session.child(&not_ready(&id.to_string())) == Some(Output::Note(Note::NotReady)) {
+        let due = session.front.next_deadline().unwrap();
         id += 1;
         assert_eq!(received(&mut session, due), [request(&id.to_string(), "tools/call")]);
         times.push(due.as_millis());
@@ -112,15 +111,16 @@ fn pauses_grow_and_the_last_attempt_is_at_the_end_of_the_time() {
 fn when_the_time_is_over_a_refusal_is_delivered_and_no_request_is_kept() {
     let mut session = Harness::open_with(retrying());
     let early = session.call(2, "7");
-    assert_eq!(session.machine.next_deadline(), Some(secs(20)));
+    assert_eq!(session.front.next_deadline(), Some(secs(20)));
     session.now = secs(20); // the timer may be late
     assert_eq!(session.child(&not_ready(&early)), answer(2, &not_ready("7")));
     let kept = session.call(2, "8").parse().unwrap();
     assert_eq!(received(&mut session, secs(20)), [""; 0]);
     let later = session.call(2, "9").parse().unwrap();
+    assert_eq!(session.front.kept_for_retry(), 0);
     for id in [kept, later] {
-        assert!(session.machine.calls.get(BridgeId(id)).unwrap().again.is_none());
-        assert!(matches!(session.child(&not_ready(&id.to_string())), Told::Answer { .. }));
+        let id: u64 = id;
+        assert!(matches!(session.child(&not_ready(&id.to_string())), Some(Output::Answer { .. })));
     }
 }
 
@@ -134,15 +134,15 @@ fn the_time_begins_with_initialized_and_not_before() {
     session.client(2, &request("7", "tools/call")).unwrap();
     session.stdin();
     refuse(&mut session, "2");
-    assert_eq!(session.machine.next_deadline(), Some(secs(1000) + millis(250)));
+    assert_eq!(session.front.next_deadline(), Some(secs(1000) + millis(250)));
 }
 
 #[test]
 fn an_initialize_that_is_refused_is_not_sent_again() {
     let mut session = Harness::starting_with(retrying());
     session.stdin();
-    assert!(matches!(session.child(&not_ready("1")), Told::Answer { success: false, .. }));
-    assert!(session.machine.refused());
+    assert!(matches!(session.child(&not_ready("1")), Some(Output::Answer { success: false, .. })));
+    assert!(session.refused());
 }
 
 #[test]
@@ -158,7 +158,7 @@ fn a_cancelled_request_is_not_sent_again() {
     let mut session = Harness::open_with(retrying());
     let id = session.call(2, "7");
     refuse(&mut session, &id);
-    let withdrawn = Fate::Withdrawn(StreamId(2), client_id("7"));
+    let withdrawn = Some(unanswered(2, "7", Unanswered::Cancelled));
     assert_eq!(session.client(3, &cancel("7")), Ok(withdrawn), "while it waits it ends at once");
     session.assert_nothing_in_flight();
     let id = session.call(4, "7");
@@ -191,7 +191,7 @@ fn the_request_timeout_counts_from_the_first_time() {
     assert_eq!(received(&mut session, secs(3)).len(), 2);
     refuse(&mut session, "6");
     assert_eq!(received(&mut session, secs(4)).len(), 1);
-    let timed_out = |stream, id| Expired::Request(StreamId(stream), client_id(id));
+    let timed_out = |stream, id| unanswered(stream, id, Unanswered::Timeout);
     let mut ended = session.at(secs(10));
     ended.sort_by_key(|expired| format!("{expired:?}"));
     assert_eq!(ended, [timed_out(2, "7"), timed_out(3, "8")], "both, though their ids are the newest");
@@ -204,10 +204,10 @@ fn a_session_that_ends_ends_what_waits_too() {
     let mut session = Harness::open_with(retrying());
     let id = session.call(2, "7");
     refuse(&mut session, &id);
-    assert_eq!(session.machine.in_flight(), 1);
-    assert_eq!(session.machine.abandon(), [(StreamId(2), client_id("7"))]);
+    assert_eq!(session.front.in_flight(), 1);
+    assert_eq!(session.front.abandon(), [(StreamId(2), client_id("7"))]);
     session.assert_nothing_in_flight();
-    assert_eq!(session.machine.next_deadline(), Some(secs(20)), "of the whole session only");
+    assert_eq!(session.front.next_deadline(), Some(secs(20)), "of the whole session only");
 }
 
 #[test]
@@ -225,11 +225,11 @@ fn what_a_lost_child_refused_is_for_the_next_one_and_comes_before_what_came_late
     received(&mut session, millis(250));
     refuse(&mut session, "6");
     refuse(&mut session, "5");
-    assert_eq!(session.machine.lose(), [(StreamId(4), client_id("9"))], "which the child had: {third}");
-    session.machine.calls.check();
+    assert_eq!(session.front.child_lost(), [(StreamId(4), client_id("9"))], "which the child had: {third}");
+    session.front.check();
     session.client(5, &request("10", "later")).unwrap();
     session.now = secs(30);
-    session.machine.greet(session.now, &mut session.out);
+    session.front.restart(session.now, &mut session.out);
     assert_eq!(session.stdin(), [request("10", "initialize")]);
     session.child(&result("10"));
     let lines: Vec<String> = session.stdin();
@@ -239,7 +239,7 @@ fn what_a_lost_child_refused_is_for_the_next_one_and_comes_before_what_came_late
     assert_eq!(ids, [7, 8, 9], "those that were due first, then what came later");
     // The next child has as much time, and begins with the shortest pause.
     refuse(&mut session, "7");
-    assert_eq!(session.machine.next_deadline(), Some(secs(30) + millis(250)));
+    assert_eq!(session.front.next_deadline(), Some(secs(30) + millis(250)));
     assert_eq!(received(&mut session, secs(30) + millis(250)), [request("11", "tools/call")]);
     assert_eq!(session.child(&result("11")), answer(3, &result("8")));
 }
@@ -251,11 +251,14 @@ fn what_is_kept_is_bounded_in_bytes() {
         let filler = "x".repeat(5 * 1024 * 1024);
         format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"call","params":"{filler}"}}"#)
     };
-    let first = session.call_with(2, true, &big("7"));
-    let second = session.call_with(3, true, &big("8"));
-    assert!(matches!(session.child(&not_ready(&second)), Told::Answer { .. }), "one too many is sent once");
+    let first = session.call_with(2, Takes::Events, &big("7"));
+    let second = session.call_with(3, Takes::Events, &big("8"));
+    assert!(
+        matches!(session.child(&not_ready(&second)), Some(Output::Answer { .. })),
+        "one too many is sent once"
+    );
     refuse(&mut session, &first);
-    session.machine.calls.check();
+    session.front.check();
 }
 
 #[test]
@@ -263,7 +266,7 @@ fn a_refused_request_keeps_its_place_among_those_that_may_be_in_flight() {
     let mut session = Harness::open_with(Limits { max_in_flight: 1, ..retrying() });
     let id = session.call(2, "7");
     refuse(&mut session, &id);
-    assert_eq!(session.client(3, &request("8", "x")), Ok(Fate::Overload(client_id("8"))));
+    assert_eq!(session.client(3, &request("8", "x")), Ok(Some(unanswered(3, "8", Unanswered::Overload))));
     assert_eq!(session.client(3, &request("7", "x")), Err(Refusal::DuplicateId(client_id("7"))));
 }
 
@@ -286,18 +289,22 @@ fn a_call_that_is_sent_again_ends_exactly_once_in_every_order_of_events() {
                 'r' | 'a' => {
                     let text = if event == 'r' { not_ready(&id) } else { result(&id) };
                     match session.child(&text) {
-                        Told::Answer { .. } => ends += 1,
-                        Told::NotReady => with_child = None,
-                        told => assert!(matches!(told, Told::Dropped(_)), "{told:?} after {events}"),
+                        Some(Output::Answer { .. }) => ends += 1,
+                        Some(Output::Note(Note::NotReady)) => with_child = None,
+                        told => {
+                            let dropped = matches!(told, Some(Output::Note(Note::Dropped(_))));
+                            assert!(dropped, "{told:?} after {events}");
+                        }
                     }
                 }
                 'c' => {
-                    ends += usize::from(matches!(session.client(3, &cancel("7")), Ok(Fate::Withdrawn(..))))
+                    let told = session.client(3, &cancel("7"));
+                    ends += usize::from(matches!(told, Ok(Some(Output::Unanswered { .. }))));
                 }
                 'l' => {
-                    ends += session.machine.lose().len();
+                    ends += session.front.child_lost().len();
                     session.stdin();
-                    session.machine.greet(session.now, &mut session.out);
+                    session.front.restart(session.now, &mut session.out);
                     let id = session.line()["id"].to_string();
                     session.child(&result(&id));
                 }
@@ -308,11 +315,11 @@ fn a_call_that_is_sent_again_ends_exactly_once_in_every_order_of_events() {
                         _ => secs(100),
                     };
                     ends += session.at(session.now + pause).len();
-                    let next = session.machine.next_deadline();
+                    let next = session.front.next_deadline();
                     assert!(next.is_none_or(|next| next > session.now), "a deadline is left after {events}");
                 }
             }
-            session.machine.calls.check();
+            session.front.check();
             for line in session.stdin() {
                 let line: Value = serde_json::from_str(&line).unwrap();
                 if line["method"] == "tools/call" {
@@ -322,7 +329,7 @@ fn a_call_that_is_sent_again_ends_exactly_once_in_every_order_of_events() {
                 }
             }
         }
-        ends += session.machine.abandon().len();
+        ends += session.front.abandon().len();
         assert_eq!(ends, 1, "exactly one end after {events}");
         session.assert_nothing_in_flight();
     }
@@ -341,7 +348,7 @@ fn what_comes_after_the_handshake_waits_for_the_delay_in_order_and_initialized_d
     session.client(3, &request("7", "ping")).unwrap();
     session.client(4, &note("n")).unwrap();
     session.client(5, &request("8", "tools/call")).unwrap();
-    assert_eq!(session.machine.next_deadline(), Some(secs(6)));
+    assert_eq!(session.front.next_deadline(), Some(secs(6)));
     assert_eq!(received(&mut session, secs(6) - millis(1)), [""; 0]);
     let want = [request("2", "early"), request("3", "ping"), note("n"), request("4", "tools/call")];
     assert_eq!(received(&mut session, secs(6)), want);
@@ -364,9 +371,9 @@ fn a_request_that_waits_for_the_delay_can_be_cancelled_and_times_out() {
     let mut session = Harness::open_with(Limits { request_timeout: secs(4), ..delayed() });
     session.client(2, &request("7", "x")).unwrap();
     session.client(3, &request("8", "x")).unwrap();
-    let withdrawn = Fate::Withdrawn(StreamId(2), client_id("7"));
+    let withdrawn = Some(unanswered(2, "7", Unanswered::Cancelled));
     assert_eq!(session.client(4, &cancel("7")), Ok(withdrawn));
-    assert_eq!(session.at(secs(4)), [Expired::Request(StreamId(3), client_id("8"))]);
+    assert_eq!(session.at(secs(4)), [unanswered(3, "8", Unanswered::Timeout)]);
     assert_eq!(received(&mut session, secs(5)), [""; 0]);
 }
 
@@ -385,11 +392,11 @@ fn each_child_has_the_delay_and_what_is_remembered_is_told_behind_it() {
     };
     let mut session = Harness::open_with(Limits { respawn: true, ..delayed() });
     received(&mut session, secs(5));
-    session.call_with(2, true, &level("7"));
+    session.call_with(2, Takes::Events, &level("7"));
     session.child(&result("2"));
-    session.machine.lose();
+    session.front.child_lost();
     session.client(3, &request("8", "x")).unwrap();
-    session.machine.greet(session.now, &mut session.out);
+    session.front.restart(session.now, &mut session.out);
     session.stdin();
     session.now = secs(7);
     session.child(&result("4"));
@@ -401,8 +408,8 @@ fn each_child_has_the_delay_and_what_is_remembered_is_told_behind_it() {
 fn a_child_that_is_lost_during_the_delay_has_seen_nothing_of_what_waits() {
     let mut session = Harness::open_with(Limits { respawn: true, ..delayed() });
     session.client(2, &request("7", "x")).unwrap();
-    assert_eq!(session.machine.lose(), []);
-    assert_eq!(session.machine.in_flight(), 1);
+    assert_eq!(session.front.child_lost(), []);
+    assert_eq!(session.front.in_flight(), 1);
     assert_eq!(received(&mut session, secs(5)), [""; 0], "the delay was the lost child's");
 }
 

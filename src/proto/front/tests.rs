@@ -1,5 +1,5 @@
-//! What the machine must do: first single rules, then every order of events around one call, then properties over
-//! whole sessions.
+//! What a front on its link must do: first single rules, then every order of events around one call, then properties
+//! over whole sessions.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,10 +7,13 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use serde_json::Value;
 
+use super::single::{MAX_PENDING, MAX_RECENT, Single};
 use super::*;
+use crate::proto::link::{CANCEL_GRACE, Limits, Readiness};
+use crate::proto::output::{Dropped, Handshake, Note};
 
-mod ready;
-mod shared;
+mod keyed;
+mod retry;
 
 const LIMITS: Limits = Limits {
     init_timeout: secs(10),
@@ -26,21 +29,18 @@ const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// A machine between a client and a child that a test plays.
-struct Harness {
-    machine: Machine,
+/// A front between clients and a child that a test plays.
+struct Harness<F = Single> {
+    front: F,
     now: Duration,
-    /// The streams that somebody reads.
+    /// The streams that have a reader.
     live: BTreeSet<u64>,
-    out: BytesMut,
+    out: Out,
+    /// How the newest handshake has ended.
+    handshake: Option<Handshake>,
 }
 
 impl Harness {
-    /// The child sends a message that begins like this and is too long to take.
-    fn too_long(&mut self, head: &str) -> super::TooLong {
-        self.machine.too_long(head.as_bytes(), &mut self.out)
-    }
-
     /// The child has `initialize`, which came under the id `"init"` on stream 1.
     fn starting_with(limits: Limits) -> Self {
         Self::begin(limits, r#"{"jsonrpc":"2.0","id":"init","method":"initialize"}"#)
@@ -50,7 +50,7 @@ impl Harness {
         Self::starting_with(LIMITS)
     }
 
-    /// The child has answered `initialize`, and nobody has said `initialized`.
+    /// The child has answered `initialize`, and the client has not said `initialized`.
     fn answered() -> Self {
         let mut session = Self::starting();
         session.child(&result("1"));
@@ -72,45 +72,78 @@ impl Harness {
     }
 
     fn begin(limits: Limits, initialize: &str) -> Self {
-        let live = BTreeSet::from([1]);
-        let mut session =
-            Self { machine: Machine::new(limits), now: Duration::ZERO, live, out: BytesMut::new() };
-        session.machine.open(&message(initialize), StreamId(1), true, session.now, &mut session.out);
-        session
+        let mut out = Out::default();
+        let from = Origin { stream: StreamId(1), takes: Takes::Events, arrived: Duration::ZERO };
+        let front =
+            Single::open(limits, message(initialize).request().unwrap(), from, Duration::ZERO, &mut out);
+        Self { front, now: Duration::ZERO, live: BTreeSet::from([1]), out, handshake: None }
+    }
+}
+
+impl<F: Front> Harness<F> {
+    /// What has come out since this was last asked, the end of a handshake aside.
+    fn outputs(&mut self) -> Vec<Output> {
+        let mut outputs = Vec::new();
+        while let Some(output) = self.out.take() {
+            match output {
+                Output::Handshake(how) if how != Handshake::TimedOut => self.handshake = Some(how),
+                other => outputs.push(other),
+            }
+        }
+        outputs
+    }
+
+    /// The one thing that has come out, if any.
+    fn output(&mut self) -> Option<Output> {
+        let mut outputs = self.outputs();
+        assert!(outputs.len() <= 1, "one message has at most one effect: {outputs:?}");
+        outputs.pop()
     }
 
     /// A client posts a message; `stream` is the one of its answer.
-    fn client(&mut self, stream: u64, text: &str) -> Result<Fate, Refusal> {
-        self.post(stream, true, text)
+    fn client(&mut self, stream: u64, text: &str) -> Result<Option<Output>, Refusal> {
+        self.post(stream, Takes::Events, text)
     }
 
-    fn post(&mut self, stream: u64, streams: bool, text: &str) -> Result<Fate, Refusal> {
-        self.machine.client(message(text), StreamId(stream), streams, self.now, &mut self.out)
+    fn post(&mut self, stream: u64, takes: Takes, text: &str) -> Result<Option<Output>, Refusal> {
+        let from = Origin { stream: StreamId(stream), takes, arrived: self.now };
+        self.front.client(message(text), from, self.now, &mut self.out)?;
+        Ok(self.output())
     }
 
     /// A client calls and reads its stream. What comes back is the id under which the child sees the call.
     fn call(&mut self, stream: u64, id: &str) -> String {
-        self.call_with(stream, true, &request(id, "tools/call"))
+        self.call_with(stream, Takes::Events, &request(id, "tools/call"))
     }
 
-    fn call_with(&mut self, stream: u64, streams: bool, text: &str) -> String {
+    fn call_with(&mut self, stream: u64, takes: Takes, text: &str) -> String {
         self.live.insert(stream);
-        assert_eq!(self.post(stream, streams, text), Ok(Fate::Taken), "the call is taken: {text}");
+        assert_eq!(self.post(stream, takes, text), Ok(None), "the call is taken: {text}");
         let line = self.stdin().pop().expect("an open session passes a call on at once");
         serde_json::from_str::<Value>(&line).unwrap()["id"].to_string()
     }
 
-    /// The child writes a line. What waited for it follows, as in the session's loop.
-    fn child(&mut self, text: &str) -> Told {
+    /// Whether a line of the child is a message at all. If so, what it does is done.
+    fn is_message(&mut self, text: &str) -> bool {
         let live = |stream: StreamId| self.live.contains(&stream.0);
-        let told = self.machine.child(text, self.now, &live, &mut self.out);
-        while self.machine.release(&mut self.out) {}
-        told
+        self.front.child(text, self.now, &live, &mut self.out).is_ok()
+    }
+
+    /// The child writes a message.
+    fn child(&mut self, text: &str) -> Option<Output> {
+        assert!(self.is_message(text), "this is a message: {text}");
+        self.output()
+    }
+
+    /// The child sends a message that begins like this and is too long to take.
+    fn too_long(&mut self, head: &str) -> Vec<Output> {
+        self.front.child_too_long(head.as_bytes(), &mut self.out);
+        self.outputs()
     }
 
     /// The lines that the child has received since this was last asked.
     fn stdin(&mut self) -> Vec<String> {
-        let text = String::from_utf8(self.out.split().to_vec()).expect("stdin is UTF-8");
+        let text = String::from_utf8(self.out.stdin.split().to_vec()).expect("stdin is UTF-8");
         assert!(text.is_empty() || text.ends_with('\n'), "a line ends with LF: {text:?}");
         assert!(!text.contains('\r'), "Python ends a line at a lone CR: {text:?}");
         text.lines().map(str::to_owned).collect()
@@ -122,20 +155,17 @@ impl Harness {
         serde_json::from_str(line).expect("which is JSON")
     }
 
-    fn expire(&mut self) -> Option<Expired> {
-        let live = |stream: StreamId| self.live.contains(&stream.0);
-        self.machine.expire(self.now, &live, &mut self.out)
-    }
-
     /// What ends when it is `now`.
-    fn at(&mut self, now: Duration) -> Vec<Expired> {
+    fn at(&mut self, now: Duration) -> Vec<Output> {
         self.now = now;
-        std::iter::from_fn(|| self.expire()).take(9).collect() // `Initialize` would come again and again
+        let live = |stream: StreamId| self.live.contains(&stream.0);
+        self.front.expire(now, &live, &mut self.out);
+        self.outputs()
     }
 
     /// Does what must change nothing and write nothing.
     fn unchanged<T>(&mut self, act: impl FnOnce(&mut Self) -> T) -> T {
-        let state = |session: &Self| format!("{:?} {:?}", session.machine, session.out);
+        let state = |session: &Self| format!("{:?} {:?}", session.front, session.out);
         let before = state(self);
         let told = act(self);
         assert_eq!(state(self), before, "this changes nothing");
@@ -145,12 +175,26 @@ impl Harness {
     /// A client posts what needs no forwarding.
     fn swallowed(&mut self, text: &str) {
         let fate = self.unchanged(|session| session.client(99, text));
-        assert!(matches!(fate, Ok(Fate::Swallowed(_))), "this needs no forwarding: {text}: {fate:?}");
+        let swallowed = matches!(fate, Ok(Some(Output::Note(Note::Swallowed(_)))));
+        assert!(swallowed, "this needs no forwarding: {text}: {fate:?}");
     }
 
     fn assert_nothing_in_flight(&self) {
-        self.machine.calls.check();
-        assert_eq!(self.machine.calls.len(), 0, "calls that ended leave nothing behind");
+        self.front.check();
+        assert_eq!(self.front.in_flight(), 0, "calls that ended leave nothing behind");
+    }
+
+    fn refused(&self) -> bool {
+        self.handshake == Some(Handshake::Refused)
+    }
+
+    fn is_open(&self) -> bool {
+        matches!(self.handshake, Some(Handshake::Done(_)))
+    }
+
+    /// The version that the child has answered.
+    fn negotiated(&self) -> Option<&str> {
+        if let Some(Handshake::Done(version)) = &self.handshake { version.as_deref() } else { None }
     }
 }
 
@@ -195,13 +239,27 @@ fn error(id: &str) -> String {
     format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-1,"message":"no"}}}}"#)
 }
 
-fn answer(stream: u64, text: &str) -> Told {
+fn answer(stream: u64, text: &str) -> Option<Output> {
     let success = text.contains(r#""result""#);
-    Told::Answer { stream: StreamId(stream), message: Bytes::copy_from_slice(text.as_bytes()), success }
+    let message = Bytes::copy_from_slice(text.as_bytes());
+    Some(Output::Answer { stream: StreamId(stream), message, success })
 }
 
-fn event(stream: u64, text: &str) -> Told {
-    Told::Event { stream: StreamId(stream), message: Bytes::copy_from_slice(text.as_bytes()) }
+fn event(stream: u64, text: &str) -> Option<Output> {
+    let message = Bytes::copy_from_slice(text.as_bytes());
+    Some(Output::Message { stream: StreamId(stream), message })
+}
+
+fn unanswered(stream: u64, id: &str, why: Unanswered) -> Output {
+    Output::Unanswered { stream: StreamId(stream), id: client_id(id), why }
+}
+
+fn dropped(why: Dropped) -> Option<Output> {
+    Some(Output::Note(Note::Dropped(why)))
+}
+
+fn replied(to: &'static str) -> Option<Output> {
+    Some(Output::Note(Note::Replied(to)))
 }
 
 // The handshake.
@@ -210,7 +268,7 @@ fn event(stream: u64, text: &str) -> Told {
 fn the_child_sees_initialize_first_and_under_the_bridges_own_id() {
     let mut session = Harness::starting();
     assert_eq!(session.stdin(), [request("1", "initialize")]);
-    assert!(!session.machine.started(), "nothing is answered yet");
+    assert!(session.handshake.is_none(), "nothing is answered yet");
 }
 
 #[test]
@@ -259,7 +317,7 @@ fn the_child_is_told_initialized_once_and_before_all_else_however_the_client_goe
 fn the_clients_own_initialized_is_passed_on_when_it_comes_in_time() {
     let mut session = Harness::answered();
     let text = r#"{"jsonrpc":"2.0","method":"notifications/initialized","params":{"_meta":{"x":1}}}"#;
-    assert_eq!(session.client(2, text), Ok(Fate::Taken));
+    assert_eq!(session.client(2, text), Ok(None));
     assert_eq!(session.stdin(), [text]);
 }
 
@@ -267,9 +325,9 @@ fn the_clients_own_initialized_is_passed_on_when_it_comes_in_time() {
 fn a_request_before_initialized_waits_for_it() {
     let mut session = Harness::starting();
     session.stdin();
-    assert_eq!(session.client(2, &request("7", "ping")), Ok(Fate::Taken));
+    assert_eq!(session.client(2, &request("7", "ping")), Ok(None));
     assert!(session.stdin().is_empty(), "servers refuse what comes before initialized");
-    assert_eq!(session.machine.in_flight(), 2, "it is in flight all the same");
+    assert_eq!(session.front.in_flight(), 2, "it is in flight all the same");
     session.child(&result("1"));
     assert_eq!(session.stdin(), [note("notifications/initialized"), request("2", "ping")]);
 }
@@ -279,8 +337,8 @@ fn an_answer_to_a_request_that_still_waits_is_no_answer() {
     let mut session = Harness::starting();
     session.client(2, &request("7", "tools/call")).unwrap();
     let told = session.child(&result("2"));
-    assert_eq!(told, Told::Dropped(Dropped::UnknownId), "the child cannot know an id before it has seen it");
-    assert_eq!(session.machine.in_flight(), 2);
+    assert_eq!(told, dropped(Dropped::UnknownId), "the child cannot know an id before it has seen it");
+    assert_eq!(session.front.in_flight(), 2);
 }
 
 #[test]
@@ -298,7 +356,7 @@ fn the_answer_to_initialize_goes_to_the_client_as_it_is() {
     let mut session = Harness::starting();
     let text = r#"{"jsonrpc":"2.0","id":1,"result":{"protocolVersion":"2099-01-01","capabilities":{}}}"#;
     assert_eq!(session.child(text), answer(1, &text.replace(r#""id":1"#, r#""id":"init""#)));
-    assert!(session.machine.started() && !session.machine.refused());
+    assert!(session.handshake.is_some() && !session.refused());
 }
 
 #[test]
@@ -314,9 +372,9 @@ fn the_negotiated_version_is_what_the_child_answered() {
     ];
     for (member, version) in table {
         let mut session = Harness::starting();
-        assert_eq!(session.machine.negotiated(), None, "nothing is negotiated before the answer");
+        assert_eq!(session.negotiated(), None, "nothing is negotiated before the answer");
         session.child(&format!(r#"{{"jsonrpc":"2.0","id":1,"result":{member}}}"#));
-        assert_eq!(session.machine.negotiated(), version, "{member}");
+        assert_eq!(session.negotiated(), version, "{member}");
     }
 }
 
@@ -328,9 +386,9 @@ fn a_refused_initialize_is_passed_on_and_nothing_more_is_written() {
     session.client(4, &note("n")).unwrap();
     session.stdin();
     assert_eq!(session.child(&error("1")), answer(1, &error("\"init\"")));
-    assert!(session.machine.refused(), "the session is over");
+    assert!(session.refused(), "the session is over");
     assert!(session.stdin().is_empty(), "a child that refused is told no more");
-    let ended = session.machine.abandon();
+    let ended = session.front.abandon();
     assert_eq!(ended, [(StreamId(3), client_id("7"))], "what waited still gets its end");
 }
 
@@ -338,12 +396,10 @@ fn a_refused_initialize_is_passed_on_and_nothing_more_is_written() {
 fn an_initialize_without_answer_expires_after_its_own_timeout() {
     let mut session = Harness::starting();
     session.client(2, &request("7", "tools/call")).unwrap();
-    session.now = LIMITS.init_timeout - Duration::from_nanos(1);
-    assert_eq!(session.expire(), None);
-    session.now = LIMITS.init_timeout;
-    assert_eq!(session.expire(), Some(Expired::Initialize));
+    assert_eq!(session.at(LIMITS.init_timeout - Duration::from_nanos(1)), []);
+    assert_eq!(session.at(LIMITS.init_timeout), [Output::Handshake(Handshake::TimedOut)]);
     let ended = [(StreamId(1), client_id("\"init\"")), (StreamId(2), client_id("7"))];
-    assert_eq!(session.machine.abandon(), ended, "initialize and what waited for it get their end");
+    assert_eq!(session.front.abandon(), ended, "initialize and what waited for it get their end");
 }
 
 #[test]
@@ -357,32 +413,33 @@ fn the_id_of_initialize_is_free_again_after_its_answer() {
     let again = request("\"init\"", "tools/call");
     assert_eq!(session.client(2, &again), Err(Refusal::DuplicateId(client_id("\"init\""))));
     session.child(&result("1"));
-    assert_eq!(session.client(2, &again), Ok(Fate::Taken));
+    assert_eq!(session.client(2, &again), Ok(None));
 }
 
 #[test]
 fn what_waits_for_the_handshake_is_bounded_in_number() {
     let mut session = Harness::starting();
     for sent in 0..LIMITS.max_in_flight {
-        assert!(session.machine.accepting(), "{sent} messages wait");
+        assert!(session.front.accepting(), "{sent} messages wait");
         session.client(2, &note("n")).unwrap();
     }
-    assert!(!session.machine.accepting(), "a client that does not wait for the handshake is made to");
+    assert!(!session.front.accepting(), "a client that does not wait for the handshake is made to");
     session.child(&result("1"));
-    assert!(session.machine.accepting(), "nothing waits any more");
+    assert!(session.front.accepting(), "nothing waits any more");
 }
 
 #[test]
 fn what_waits_for_the_handshake_is_bounded_in_bytes() {
     let mut session = Harness::starting();
-    let big = format!(r#"{{"jsonrpc":"2.0","method":"n","params":{{"x":"{}"}}}}"#, "x".repeat(MAX_HELD / 2));
+    let big =
+        format!(r#"{{"jsonrpc":"2.0","method":"n","params":{{"x":"{}"}}}}"#, "x".repeat(4 * 1024 * 1024));
     session.client(2, &big).unwrap();
-    assert!(session.machine.accepting());
+    assert!(session.front.accepting());
     session.client(2, &big).unwrap();
-    assert!(!session.machine.accepting());
+    assert!(!session.front.accepting());
     session.child(&result("1"));
-    assert!(session.machine.accepting());
-    assert_eq!(session.machine.held_bytes, 0, "what was written is not counted any more");
+    assert!(session.front.accepting());
+    session.front.check();
 }
 
 // Ids.
@@ -442,7 +499,7 @@ fn an_answer_to_nothing_reaches_nobody() {
     session.call(2, "7");
     for id in ["3", "99", "2.5", "-2", "\"7\"", "\"x\"", "\"\"", "true", "{}", "[2]", "1e300"] {
         let told = session.unchanged(|session| session.child(&result(id)));
-        assert_eq!(told, Told::Dropped(Dropped::UnknownId), "{id} was never asked");
+        assert_eq!(told, dropped(Dropped::UnknownId), "{id} was never asked");
     }
 }
 
@@ -451,10 +508,10 @@ fn an_answer_that_lost_its_id_is_the_only_calls() {
     for text in [r#"{"jsonrpc":"2.0","id":null,"result":1}"#, r#"{"jsonrpc":"2.0","result":1}"#] {
         let mut session = Harness::open();
         session.call(2, "7");
-        assert!(matches!(session.child(text), Told::Answer { stream: StreamId(2), .. }), "{text}");
+        assert!(matches!(session.child(text), Some(Output::Answer { stream: StreamId(2), .. })), "{text}");
         session.call(3, "8");
         session.call(4, "9");
-        assert_eq!(session.child(text), Told::Dropped(Dropped::UnknownId), "it may be either's: {text}");
+        assert_eq!(session.child(text), dropped(Dropped::UnknownId), "it may be either's: {text}");
     }
 }
 
@@ -464,7 +521,7 @@ fn a_second_answer_is_late() {
     let wire = session.call(2, "7");
     session.child(&result(&wire));
     for text in [result(&wire), error(&wire), result("1")] {
-        assert_eq!(session.child(&text), Told::Dropped(Dropped::Late), "the first answer wins: {text}");
+        assert_eq!(session.child(&text), dropped(Dropped::Late), "the first answer wins: {text}");
     }
 }
 
@@ -474,7 +531,7 @@ fn a_late_answer_never_reaches_the_next_request_with_the_same_id() {
     let first = session.call(2, "7");
     session.child(&result(&first));
     let second = session.call(3, "7");
-    assert_eq!(session.child(&result(&first)), Told::Dropped(Dropped::Late));
+    assert_eq!(session.child(&result(&first)), dropped(Dropped::Late));
     assert_eq!(session.child(&error(&second)), answer(3, &error("7")));
 }
 
@@ -487,7 +544,7 @@ fn an_error_without_an_id_belongs_to_the_only_call() {
     for (text, want) in table {
         let mut session = Harness::open();
         session.call(2, "7");
-        let want = Told::Answer { stream: StreamId(2), message: want.into(), success: false };
+        let want = Some(Output::Answer { stream: StreamId(2), message: want.into(), success: false });
         assert_eq!(session.child(text), want, "the child could not read the id of what it got: {text}");
     }
 }
@@ -495,11 +552,11 @@ fn an_error_without_an_id_belongs_to_the_only_call() {
 #[test]
 fn an_error_without_an_id_belongs_to_nobody_where_it_is_not_clear_whose_it_is() {
     let mut session = Harness::open();
-    assert_eq!(session.child(&error("null")), Told::Dropped(Dropped::UnknownId), "nothing is in flight");
+    assert_eq!(session.child(&error("null")), dropped(Dropped::UnknownId), "nothing is in flight");
     session.call(2, "7");
     session.call(3, "8");
-    assert_eq!(session.child(&error("null")), Told::Dropped(Dropped::UnknownId), "it may be either's");
-    assert_eq!(session.machine.in_flight(), 2);
+    assert_eq!(session.child(&error("null")), dropped(Dropped::UnknownId), "it may be either's");
+    assert_eq!(session.front.in_flight(), 2);
 }
 
 #[test]
@@ -515,21 +572,21 @@ fn an_answer_too_long_to_take_ends_the_request_it_names() {
     let first = session.call(2, "7");
     session.call(3, "8");
     let head = format!(r#"{{"jsonrpc":"2.0","id":{first},"result":{{"text":"aaaa"#);
-    assert_eq!(session.too_long(&head), super::TooLong::Call(StreamId(2), client_id("7")));
-    assert_eq!(session.too_long(&head), super::TooLong::Nobody, "it has ended");
-    assert_eq!(session.machine.in_flight(), 1, "the other one goes on");
+    assert_eq!(session.too_long(&head), [unanswered(2, "7", Unanswered::TooLong)]);
+    assert_eq!(session.too_long(&head), [], "it has ended");
+    assert_eq!(session.front.in_flight(), 1, "the other one goes on");
 }
 
 #[test]
 fn an_answer_too_long_to_take_that_names_nobody_ends_the_only_request() {
     let head = r#"{"jsonrpc":"2.0","result":{"text":"aaaa"#;
     let mut session = Harness::open();
-    assert_eq!(session.too_long(head), super::TooLong::Nobody, "nothing is in flight");
+    assert_eq!(session.too_long(head), [], "nothing is in flight");
     session.call(2, "7");
     session.call(3, "8");
-    assert_eq!(session.too_long(head), super::TooLong::Unclear, "it may be either's");
+    assert_eq!(session.too_long(head), [Output::AnswerToUnknown], "it may be either's");
     session.child(&result("3"));
-    assert_eq!(session.too_long(head), super::TooLong::Call(StreamId(2), client_id("7")));
+    assert_eq!(session.too_long(head), [unanswered(2, "7", Unanswered::TooLong)]);
     session.assert_nothing_in_flight();
 }
 
@@ -537,8 +594,8 @@ fn an_answer_too_long_to_take_that_names_nobody_ends_the_only_request() {
 fn a_handshake_too_long_to_take_ends_the_session() {
     let mut session = Harness::starting();
     let head = r#"{"jsonrpc":"2.0","id":1,"result":{"x":"aaaa"#;
-    assert!(matches!(session.too_long(head), super::TooLong::Call(StreamId(1), _)));
-    assert!(session.machine.refused(), "there is no session without its answer");
+    assert_eq!(session.too_long(head), [unanswered(1, "\"init\"", Unanswered::TooLong)]);
+    assert!(session.refused(), "there is no session without its answer");
 }
 
 #[test]
@@ -551,8 +608,8 @@ fn what_is_too_long_and_no_answer_ends_no_call() {
     ] {
         let mut session = Harness::open();
         session.call(2, "7");
-        assert_eq!(session.too_long(head), super::TooLong::Nobody, "{head}");
-        assert_eq!(session.machine.in_flight(), 1, "{head}");
+        assert_eq!(session.too_long(head), [], "{head}");
+        assert_eq!(session.front.in_flight(), 1, "{head}");
     }
 }
 
@@ -571,7 +628,7 @@ fn the_child_is_told_when_its_request_is_too_long() {
 #[test]
 fn progress_is_found_by_a_token_that_the_child_keeps_as_a_float() {
     let mut session = Harness::open();
-    session.call_with(2, true, &call_with_token("7", "1"));
+    session.call_with(2, Takes::Events, &call_with_token("7", "1"));
     assert_eq!(session.child(&progress("1.0")), event(2, &progress("1.0")));
 }
 
@@ -580,9 +637,8 @@ fn what_comes_while_others_wait_for_the_handshake_does_not_overtake_them() {
     let mut session = Harness::starting();
     session.stdin();
     session.client(2, &note("first")).unwrap();
-    session.machine.child(&result("1"), session.now, &|_| true, &mut session.out);
+    session.child(&result("1"));
     session.client(2, &note("second")).unwrap();
-    while session.machine.release(&mut session.out) {}
     let order = [note("notifications/initialized"), note("first"), note("second")];
     assert_eq!(session.stdin(), order);
 }
@@ -596,9 +652,9 @@ fn a_request_too_many_is_told_so_and_a_place_is_free_again_with_each_end() {
         session.call(2, &call.to_string());
     }
     let fate = session.unchanged(|session| session.client(3, &request("99", "ping")));
-    assert_eq!(fate, Ok(Fate::Overload(client_id("99"))), "the child has as much as it may");
+    assert_eq!(fate, Ok(Some(unanswered(3, "99", Unanswered::Overload))), "the child has as much as it may");
     session.child(&result("2"));
-    assert_eq!(session.client(3, &request("99", "ping")), Ok(Fate::Taken));
+    assert_eq!(session.client(3, &request("99", "ping")), Ok(None));
 }
 
 #[test]
@@ -607,8 +663,8 @@ fn a_notification_passes_when_the_session_is_full() {
     for call in 0..LIMITS.max_in_flight {
         session.call(2, &call.to_string());
     }
-    assert_eq!(session.client(3, &note("n")), Ok(Fate::Taken));
-    assert_eq!(session.client(3, &cancel("0")), Ok(Fate::Taken));
+    assert_eq!(session.client(3, &note("n")), Ok(None));
+    assert_eq!(session.client(3, &cancel("0")), Ok(None));
     assert_eq!(session.stdin().len(), 2);
 }
 
@@ -619,7 +675,7 @@ fn a_cancellation_names_the_childs_id_and_is_otherwise_as_it_was() {
     let mut session = Harness::open();
     session.call(2, "3"); // in the child's own numbering this is somebody else's
     let text = r#"{ "params" : {"reason":"requestId","x":{"requestId":3},"requestId" : 3 },"jsonrpc":"2.0","method":"notifications\/cancelled"}"#;
-    assert_eq!(session.client(3, text), Ok(Fate::Taken));
+    assert_eq!(session.client(3, text), Ok(None));
     assert_eq!(session.stdin(), [text.replace(r#""requestId" : 3"#, r#""requestId" : 2"#)]);
 }
 
@@ -638,7 +694,7 @@ fn a_cancellation_of_nothing_in_flight_goes_no_further() {
 fn a_cancellation_is_understood_in_another_spelling_of_the_id() {
     let mut session = Harness::open();
     let wire = session.call(2, "\"a\"");
-    assert_eq!(session.client(3, &cancel("\"\\u0061\"")), Ok(Fate::Taken));
+    assert_eq!(session.client(3, &cancel("\"\\u0061\"")), Ok(None));
     assert_eq!(session.stdin(), [cancel(&wire)]);
 }
 
@@ -647,7 +703,7 @@ fn a_cancellation_that_names_no_request_passes_as_it_is() {
     for params in ["", r#","params":{}"#, r#","params":{"reason":"x"}"#, r#","params":[7]"#] {
         let mut session = Harness::open();
         let text = format!(r#"{{"jsonrpc":"2.0","method":"notifications/cancelled"{params}}}"#);
-        assert_eq!(session.client(2, &text), Ok(Fate::Taken));
+        assert_eq!(session.client(2, &text), Ok(None));
         assert_eq!(session.stdin(), [text], "what the bridge need not change it does not judge");
     }
 }
@@ -657,7 +713,7 @@ fn a_cancelled_request_that_waits_has_ended_and_is_never_written() {
     let mut session = Harness::starting();
     session.client(2, &request("7", "tools/call")).unwrap();
     let withdrawn = session.client(3, &cancel("7"));
-    assert_eq!(withdrawn, Ok(Fate::Withdrawn(StreamId(2), client_id("7"))));
+    assert_eq!(withdrawn, Ok(Some(unanswered(2, "7", Unanswered::Cancelled))));
     session.client(4, &request("7", "ping")).unwrap();
     session.stdin();
     session.child(&result("1"));
@@ -672,7 +728,7 @@ fn a_request_is_cancelled_once() {
     session.client(3, &cancel("7")).unwrap();
     session.now = secs(1);
     session.swallowed(&cancel("7"));
-    assert_eq!(session.machine.next_deadline(), Some(CANCEL_GRACE), "the grace does not begin anew");
+    assert_eq!(session.front.next_deadline(), Some(CANCEL_GRACE), "the grace does not begin anew");
 }
 
 #[test]
@@ -681,8 +737,8 @@ fn a_cancelled_request_keeps_its_id_until_it_has_ended() {
     session.call(2, "7");
     session.client(3, &cancel("7")).unwrap();
     assert_eq!(session.client(4, &request("7", "ping")), Err(Refusal::DuplicateId(client_id("7"))));
-    assert_eq!(session.at(CANCEL_GRACE), [Expired::Cancelled(StreamId(2), client_id("7"))]);
-    assert_eq!(session.client(4, &request("7", "ping")), Ok(Fate::Taken));
+    assert_eq!(session.at(CANCEL_GRACE), [unanswered(2, "7", Unanswered::Cancelled)]);
+    assert_eq!(session.client(4, &request("7", "ping")), Ok(None));
 }
 
 // Timeouts.
@@ -692,13 +748,12 @@ fn a_request_that_times_out_is_cancelled_with_the_child() {
     let mut session = Harness::open();
     session.now = secs(3);
     let wire = session.call(2, "\"a\"");
-    session.now = secs(103) - Duration::from_nanos(1);
-    assert_eq!(session.expire(), None);
-    assert_eq!(session.at(secs(103)), [Expired::Request(StreamId(2), client_id("\"a\""))]);
+    assert_eq!(session.at(secs(103) - Duration::from_nanos(1)), []);
+    assert_eq!(session.at(secs(103)), [unanswered(2, "\"a\"", Unanswered::Timeout)]);
     let told = session.line();
     assert_eq!(told["method"], "notifications/cancelled");
     assert_eq!(told["params"]["requestId"].to_string(), wire, "under the id that it knows");
-    assert_eq!(session.child(&result(&wire)), Told::Dropped(Dropped::Late));
+    assert_eq!(session.child(&result(&wire)), dropped(Dropped::Late));
 }
 
 #[test]
@@ -706,7 +761,7 @@ fn a_request_that_times_out_while_it_waits_is_never_written() {
     let mut session = Harness::starting_with(Limits { request_timeout: secs(2), ..LIMITS });
     session.stdin();
     session.client(2, &request("7", "tools/call")).unwrap();
-    assert_eq!(session.at(secs(2)), [Expired::Request(StreamId(2), client_id("7"))]);
+    assert_eq!(session.at(secs(2)), [unanswered(2, "7", Unanswered::Timeout)]);
     session.child(&result("1"));
     assert_eq!(session.stdin(), [note("notifications/initialized")]);
     session.assert_nothing_in_flight();
@@ -719,31 +774,31 @@ fn requests_time_out_oldest_first() {
         session.now += secs(1);
         session.call(stream, id);
     }
-    let want = [Expired::Request(StreamId(2), client_id("9")), Expired::Request(StreamId(3), client_id("8"))];
+    let want = [unanswered(2, "9", Unanswered::Timeout), unanswered(3, "8", Unanswered::Timeout)];
     assert_eq!(session.at(secs(102)), want);
-    assert_eq!(session.machine.next_deadline(), Some(secs(103)));
+    assert_eq!(session.front.next_deadline(), Some(secs(103)));
 }
 
 #[test]
 fn the_next_deadline_is_the_earliest_of_all_there_are() {
     let mut session = Harness::starting();
-    assert_eq!(session.machine.next_deadline(), Some(secs(10)), "initialize");
+    assert_eq!(session.front.next_deadline(), Some(secs(10)), "initialize");
     session.child(&result("1"));
-    assert_eq!(session.machine.next_deadline(), None, "nothing waits");
+    assert_eq!(session.front.next_deadline(), None, "nothing waits");
     session.call(2, "7");
-    assert_eq!(session.machine.next_deadline(), Some(secs(100)), "the oldest call");
+    assert_eq!(session.front.next_deadline(), Some(secs(100)), "the oldest call");
     session.now = secs(1);
     session.call(3, "8");
-    assert_eq!(session.machine.next_deadline(), Some(secs(100)), "still the oldest call");
+    assert_eq!(session.front.next_deadline(), Some(secs(100)), "still the oldest call");
     session.child(&request("1", "x/ask"));
-    assert_eq!(session.machine.next_deadline(), Some(secs(61)), "the child's request");
+    assert_eq!(session.front.next_deadline(), Some(secs(61)), "the child's request");
     session.client(4, &cancel("8")).unwrap();
-    assert_eq!(session.machine.next_deadline(), Some(secs(6)), "the cancelled call");
+    assert_eq!(session.front.next_deadline(), Some(secs(6)), "the cancelled call");
     session.child(&result("3"));
-    assert_eq!(session.machine.next_deadline(), Some(secs(61)), "what was answered has no deadline");
+    assert_eq!(session.front.next_deadline(), Some(secs(61)), "what was answered has no deadline");
     session.client(4, &result("1")).unwrap();
     session.child(&result("2"));
-    assert_eq!(session.machine.next_deadline(), None);
+    assert_eq!(session.front.next_deadline(), None);
 }
 
 // What the child sends unasked.
@@ -764,8 +819,7 @@ fn a_line_that_is_no_message_is_noise() {
     ] {
         let mut session = Harness::open();
         session.call(2, "7");
-        let told = session.unchanged(|session| session.child(text));
-        assert_eq!(told, Told::Dropped(Dropped::Noise), "{text:?}");
+        assert!(!session.unchanged(|session| session.is_message(text)), "{text:?}");
     }
 }
 
@@ -777,7 +831,7 @@ fn what_stdio_gives_no_call_goes_to_the_newest_that_can_take_it() {
         ("one call", |session| drop(session.call(2, "7")), 2),
         (
             "one call that takes JSON alone",
-            |session| drop(session.call_with(2, false, &request("7", "tools/call"))),
+            |session| drop(session.call_with(2, Takes::AnswerOnly, &request("7", "tools/call"))),
             LISTENING,
         ),
         (
@@ -870,9 +924,9 @@ fn what_concerns_no_call_goes_to_the_listening_stream() {
 #[test]
 fn progress_goes_to_the_call_that_asked_for_it() {
     let mut session = Harness::open();
-    let first = session.call_with(2, true, &call_with_token("7", "1"));
-    session.call_with(3, true, &call_with_token("8", "\"1\""));
-    session.call_with(4, true, &call_with_token("9", "\"\\u0061\""));
+    let first = session.call_with(2, Takes::Events, &call_with_token("7", "1"));
+    session.call_with(3, Takes::Events, &call_with_token("8", "\"1\""));
+    session.call_with(4, Takes::Events, &call_with_token("9", "\"\\u0061\""));
     for (token, stream) in [("1", 2), ("\"1\"", 3), ("\"a\"", 4), ("7", LISTENING), ("2", LISTENING)] {
         assert_eq!(session.child(&progress(token)), event(stream, &progress(token)), "token {token}");
     }
@@ -883,7 +937,7 @@ fn progress_goes_to_the_call_that_asked_for_it() {
 #[test]
 fn progress_waits_in_the_stream_of_a_client_that_has_left() {
     let mut session = Harness::open();
-    session.call_with(2, true, &call_with_token("7", "1"));
+    session.call_with(2, Takes::Events, &call_with_token("7", "1"));
     session.live.remove(&2);
     assert_eq!(session.child(&progress("1")), event(2, &progress("1")), "it can come back and resume");
 }
@@ -891,15 +945,15 @@ fn progress_waits_in_the_stream_of_a_client_that_has_left() {
 #[test]
 fn progress_for_a_client_that_takes_json_alone_is_dropped() {
     let mut session = Harness::open();
-    session.call_with(2, false, &call_with_token("7", "1"));
-    assert_eq!(session.child(&progress("1")), Told::Dropped(Dropped::NotStreamable));
+    session.call_with(2, Takes::AnswerOnly, &call_with_token("7", "1"));
+    assert_eq!(session.child(&progress("1")), dropped(Dropped::NotStreamable));
 }
 
 #[test]
 fn a_token_used_twice_is_the_newer_calls() {
     let mut session = Harness::open();
-    let older = session.call_with(2, true, &call_with_token("7", "1"));
-    let newer = session.call_with(3, true, &call_with_token("8", "1"));
+    let older = session.call_with(2, Takes::Events, &call_with_token("7", "1"));
+    let newer = session.call_with(3, Takes::Events, &call_with_token("8", "1"));
     assert_eq!(session.child(&progress("1")), event(3, &progress("1")));
     session.child(&result(&older));
     assert_eq!(session.child(&progress("1")), event(3, &progress("1")), "though the older one has ended");
@@ -914,7 +968,7 @@ fn a_ping_is_answered_by_the_bridge_where_nobody_listens() {
     for id in ["1", "\"p\"", "0"] {
         let mut session = Harness::open();
         session.call(2, "7");
-        assert_eq!(session.child(&request(id, "ping")), Told::Replied("ping"));
+        assert_eq!(session.child(&request(id, "ping")), replied("ping"));
         assert_eq!(session.stdin(), [result(id)], "a child that gets no pong may leave");
         session.live.insert(LISTENING);
         assert_eq!(session.child(&request(id, "ping")), event(LISTENING, &request(id, "ping")));
@@ -925,9 +979,9 @@ fn a_ping_is_answered_by_the_bridge_where_nobody_listens() {
 fn a_ping_is_answered_during_the_handshake_too() {
     let mut session = Harness::starting();
     session.stdin();
-    assert_eq!(session.child(&request("1", "ping")), Told::Replied("ping"));
+    assert_eq!(session.child(&request("1", "ping")), replied("ping"));
     assert_eq!(session.stdin(), [result("1")]);
-    assert_eq!(session.machine.in_flight(), 1, "a request with the id of initialize does not answer it");
+    assert_eq!(session.front.in_flight(), 1, "a request with the id of initialize does not answer it");
 }
 
 #[test]
@@ -938,7 +992,7 @@ fn a_request_of_the_child_with_an_id_of_the_clients_is_no_answer() {
         let text = request(id, "sampling/createMessage");
         assert_eq!(session.child(&text), event(2, &text));
         let answered = result(id);
-        assert_eq!(session.client(3, &answered), Ok(Fate::Taken));
+        assert_eq!(session.client(3, &answered), Ok(None));
         assert_eq!(session.stdin(), [answered], "its answer goes to the child");
     }
     assert_eq!(session.child(&result(&wire)), answer(2, &result("7")), "and the call is still answered");
@@ -950,22 +1004,22 @@ fn a_request_of_the_child_without_a_usable_id_is_answered_with_an_error() {
     for id in ["null", "1.5", "1.0", "true", "{}", "[1]", &long] {
         let mut session = Harness::open();
         let told = session.child(&request(id, "roots/list"));
-        assert!(matches!(told, Told::Replied(_)), "no client could answer it: {told:?}");
+        assert!(matches!(told, Some(Output::Note(Note::Replied(_)))), "no client could answer it: {told:?}");
         let reply = session.line();
         assert_eq!((reply["id"].to_string(), &reply["error"]["code"]), (id.to_owned(), &Value::from(-32600)));
-        assert!(session.machine.asked.is_empty());
+        assert_eq!(session.front.child_requests(), (0, 0));
     }
 }
 
 #[test]
 fn the_requests_of_a_child_that_wait_are_bounded() {
     let mut session = Harness::open();
-    for id in 0..MAX_ASKED {
+    for id in 0..MAX_PENDING {
         let text = request(&id.to_string(), "roots/list");
         assert_eq!(session.child(&text), event(LISTENING, &text));
     }
-    assert!(matches!(session.child(&request("9999", "roots/list")), Told::Replied(_)));
-    assert_eq!(session.machine.asked.len(), MAX_ASKED);
+    assert!(matches!(session.child(&request("9999", "roots/list")), Some(Output::Note(Note::Replied(_)))));
+    assert_eq!(session.front.child_requests().0, MAX_PENDING);
     assert_eq!(session.line()["error"]["code"], -32603);
 }
 
@@ -974,7 +1028,7 @@ fn a_clients_answer_reaches_the_child_once_and_as_it_is() {
     let mut session = Harness::open();
     session.child(&request("\"a\"", "elicitation/create"));
     let text = r#"{"result" : {"action":"accept"}, "id":"\u0061","jsonrpc":"2.0"}"#;
-    assert_eq!(session.client(2, text), Ok(Fate::Taken));
+    assert_eq!(session.client(2, text), Ok(None));
     assert_eq!(session.stdin(), [text]);
     session.swallowed(text);
 }
@@ -996,9 +1050,8 @@ fn a_request_of_the_child_that_nobody_hears_is_answered_with_an_error() {
     let mut session = Harness::open();
     session.now = secs(3);
     session.child(&request("\"q\"", "elicitation/create"));
-    session.now += LISTENER_GRACE - Duration::from_nanos(1);
-    assert_eq!(session.expire(), None);
-    assert_eq!(session.at(secs(3) + LISTENER_GRACE), [Expired::Unheard]);
+    assert_eq!(session.at(secs(3) + LISTENER_GRACE - Duration::from_nanos(1)), []);
+    assert_eq!(session.at(secs(3) + LISTENER_GRACE), [Output::Note(Note::Unheard)]);
     let reply = session.line();
     assert_eq!((&reply["id"], &reply["error"]["code"]), (&Value::from("q"), &Value::from(-32603)));
     session.swallowed(&result("\"q\"")); // the child has an answer already
@@ -1011,7 +1064,7 @@ fn a_request_of_the_child_that_somebody_heard_may_take_its_time() {
     session.child(&request("1", "roots/list"));
     session.live.remove(&LISTENING); // its stream may end, the client has it all the same
     assert_eq!(session.at(LISTENER_GRACE * 10), [], "a person may be thinking about the answer");
-    assert_eq!(session.machine.next_deadline(), None);
+    assert_eq!(session.front.next_deadline(), None);
 }
 
 #[test]
@@ -1033,7 +1086,7 @@ fn a_request_taken_back_after_its_stream_ended_is_told_to_whoever_listens() {
     session.child(&result(&call));
     session.live.remove(&2);
     let back = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#;
-    assert!(matches!(session.child(back), Told::Event { stream: StreamId::LISTENING, .. }));
+    assert!(matches!(session.child(back), Some(Output::Message { stream: StreamId::LISTENING, .. })));
 }
 
 #[test]
@@ -1044,17 +1097,17 @@ fn a_child_takes_its_request_back_where_it_asked() {
     session.call(3, "8");
     assert_eq!(session.child(&cancel("1")), event(2, &cancel("1")), "not with the newest call");
     session.swallowed(&result("1")); // an answer that crosses it
-    assert!(session.machine.asked.is_empty(), "the child waits for nothing any more");
+    assert_eq!(session.front.child_requests().0, 0, "the child waits for nothing any more");
 }
 
 #[test]
 fn ended_requests_of_the_child_are_remembered_up_to_a_bound() {
     let mut session = Harness::open();
-    for id in 0..=MAX_FORGOTTEN {
+    for id in 0..=MAX_RECENT {
         session.child(&request(&id.to_string(), "roots/list"));
         session.client(2, &result(&id.to_string())).unwrap();
     }
-    assert_eq!(session.machine.forgotten.len(), MAX_FORGOTTEN);
+    assert_eq!(session.front.child_requests().1, MAX_RECENT);
     assert_eq!(session.client(2, &result("0")), Err(Refusal::UnknownResponse), "the oldest is forgotten");
     session.swallowed(&result("1"));
 }
@@ -1065,14 +1118,14 @@ fn ended_requests_of_the_child_are_remembered_up_to_a_bound() {
 fn a_session_that_ends_gives_every_request_its_end_oldest_first() {
     let mut session = Harness::open();
     let answered = session.call(2, "9");
-    session.call_with(3, true, &call_with_token("\"\\u0061\"", "1"));
+    session.call_with(3, Takes::Events, &call_with_token("\"\\u0061\"", "1"));
     session.call(4, "7");
     session.client(5, &cancel("7")).unwrap();
     session.child(&result(&answered));
-    let ended = session.machine.abandon();
+    let ended = session.front.abandon();
     let ended: Vec<_> = ended.iter().map(|(stream, id)| (stream.0, id.0.as_json())).collect();
     assert_eq!(ended, [(3, "\"\\u0061\""), (4, "7")]);
-    assert_eq!(session.machine.abandon(), [], "and once");
+    assert_eq!(session.front.abandon(), [], "and once");
     session.assert_nothing_in_flight();
 }
 
@@ -1111,19 +1164,20 @@ fn befall(blows: &[Blow]) -> (Vec<&'static str>, String) {
         match blow {
             Handshake => drop(session.child(&result("1"))),
             Cancel => {
-                if let Ok(Fate::Withdrawn(stream, id)) = session.client(3, &cancel("\"a\"")) {
+                if let Ok(Some(Output::Unanswered { stream, id, .. })) = session.client(3, &cancel("\"a\"")) {
                     end("withdrawn", stream, &id.0);
                 }
             }
             Answer => {
-                if let Told::Answer { stream, message, .. } = session.child(&result("2")) {
+                if let Some(Output::Answer { stream, message, .. }) = session.child(&result("2")) {
                     assert_eq!(message, result("\"\\u0061\""));
                     end("answered", stream, &client_id("\"\\u0061\"").0);
                 }
             }
             TooLong => {
                 let head = r#"{"jsonrpc":"2.0","id":2,"result":[0"#;
-                if let super::TooLong::Call(stream, id) = session.too_long(head) {
+                for output in session.too_long(head) {
+                    let Output::Unanswered { stream, id, .. } = output else { panic!("{output:?}") };
                     end("too long", stream, &id.0);
                 }
             }
@@ -1131,15 +1185,19 @@ fn befall(blows: &[Blow]) -> (Vec<&'static str>, String) {
                 let pause = if *blow == Grace { CANCEL_GRACE } else { LIMITS.request_timeout };
                 for expired in session.at(session.now + pause) {
                     match expired {
-                        Expired::Request(stream, id) => end("timed out", stream, &id.0),
-                        Expired::Cancelled(stream, id) => end("cancelled", stream, &id.0),
-                        Expired::Initialize | Expired::Unheard => panic!("{expired:?} after {blows:?}"),
+                        Output::Unanswered { stream, id, why: Unanswered::Timeout } => {
+                            end("timed out", stream, &id.0);
+                        }
+                        Output::Unanswered { stream, id, why: Unanswered::Cancelled } => {
+                            end("cancelled", stream, &id.0);
+                        }
+                        other => panic!("{other:?} after {blows:?}"),
                     }
                 }
             }
         }
     }
-    for (stream, id) in session.machine.abandon() {
+    for (stream, id) in session.front.abandon() {
         if stream != StreamId(1) {
             end("abandoned", stream, &id.0);
         }
@@ -1246,7 +1304,7 @@ proptest! {
     ) {
         let mut session = if early { Harness::starting() } else { Harness::open() };
         session.stdin();
-        prop_assert_eq!(session.client(2, &asked.replace('@', id)), Ok(Fate::Taken));
+        prop_assert_eq!(session.client(2, &asked.replace('@', id)), Ok(None));
         if early {
             session.child(&result("1"));
         }
@@ -1268,7 +1326,7 @@ proptest! {
             prop_assert_eq!(session.child(text), event(LISTENING, &on_one_line(text)));
         }
         for text in [&noted, &answered] {
-            prop_assert_eq!(session.client(2, text), Ok(Fate::Taken));
+            prop_assert_eq!(session.client(2, text), Ok(None));
             prop_assert_eq!(session.stdin(), [on_one_line(text)]);
         }
     }
@@ -1284,7 +1342,7 @@ proptest! {
     ) {
         let mut session = Harness::open();
         let wire = session.call(2, id);
-        prop_assert_eq!(session.client(3, &text.replace('@', id)), Ok(Fate::Taken));
+        prop_assert_eq!(session.client(3, &text.replace('@', id)), Ok(None));
         prop_assert_eq!(session.stdin(), [on_one_line(&text.replace('@', &wire))]);
     }
 
@@ -1298,7 +1356,7 @@ proptest! {
         let mut session = Harness::open();
         session.call(2, "7");
         for line in lines {
-            session.child(&line);
+            session.is_message(&line);
             session.too_long(&line);
         }
     }
@@ -1326,7 +1384,7 @@ type SpeltId = (&'static str, usize);
 /// What either side does next.
 #[derive(Clone, Debug)]
 enum Step {
-    Request(SpeltId, bool),
+    Request(SpeltId, Takes),
     Initialize(SpeltId),
     Notify,
     Initialized,
@@ -1347,12 +1405,16 @@ enum Step {
     Wait(u64, bool),
 }
 
+fn takes(events: bool) -> Takes {
+    if events { Takes::Events } else { Takes::AnswerOnly }
+}
+
 fn any_step() -> impl Strategy<Value = Step> {
     let id = || select(&IDS[..]);
     let strays = vec!["4294967296", "\"x\"", "1.5", "-3", "[]"];
     let methods = vec!["ping", "roots/list", "elicitation/create", "x/y"];
     prop_oneof![
-        8 => (id(), any::<bool>()).prop_map(|(id, streams)| Step::Request(id, streams)),
+        8 => (id(), any::<bool>()).prop_map(|(id, events)| Step::Request(id, takes(events))),
         1 => id().prop_map(Step::Initialize),
         3 => Just(Step::Notify),
         2 => Just(Step::Initialized),
@@ -1377,7 +1439,7 @@ fn any_step() -> impl Strategy<Value = Step> {
 #[derive(Debug)]
 struct Sent {
     id: SpeltId,
-    streams: bool,
+    takes: Takes,
     since: Duration,
     /// The id under which the child has seen it.
     wire: Option<String>,
@@ -1437,14 +1499,14 @@ impl World {
             forgotten: BTreeSet::new(),
             failed: false,
         };
-        world.taken(1, id, true);
+        world.taken(1, id, Takes::Events);
         world.check();
         world
     }
 
-    fn taken(&mut self, number: u64, id: SpeltId, streams: bool) {
+    fn taken(&mut self, number: u64, id: SpeltId, takes: Takes) {
         let since = self.session.now;
-        let sent = Sent { id, streams, since, wire: None, cancelled: None, told: false, ended: false };
+        let sent = Sent { id, takes, since, wire: None, cancelled: None, told: false, ended: false };
         self.calls.insert(number, sent);
         self.session.live.insert(number);
     }
@@ -1464,7 +1526,7 @@ impl World {
     /// Where a message goes that stdio gives no call.
     fn related(&self) -> u64 {
         let takes = |(number, call): &(u64, &Sent)| {
-            call.streams
+            call.takes == Takes::Events
                 && call.wire.is_some()
                 && call.cancelled.is_none()
                 && self.session.live.contains(number)
@@ -1484,8 +1546,8 @@ impl World {
     fn take(&mut self, step: Step) {
         match step {
             // A session takes nothing from its clients while too much waits for the handshake.
-            Step::Request(..) | Step::Notify if !self.session.machine.accepting() => {}
-            Step::Request(id, streams) => self.request(id, streams),
+            Step::Request(..) | Step::Notify if !self.session.front.accepting() => {}
+            Step::Request(id, takes) => self.request(id, takes),
             Step::Initialize(id) => {
                 let text = request(id.0, "initialize");
                 let refused = self.session.unchanged(|session| session.client(9, &text));
@@ -1495,11 +1557,14 @@ impl World {
                 self.newest += 1;
                 self.notes.insert(self.newest);
                 let text = numbered(self.newest, None, "n");
-                assert_eq!(self.session.client(self.newest, &text), Ok(Fate::Taken));
+                assert_eq!(self.session.client(self.newest, &text), Ok(None));
             }
             Step::Initialized => {
                 let fate = self.session.client(9, &note("notifications/initialized"));
-                assert!(matches!(fate, Ok(Fate::Taken | Fate::Swallowed(_))), "never refused: {fate:?}");
+                assert!(
+                    matches!(fate, Ok(None | Some(Output::Note(Note::Swallowed(_))))),
+                    "never refused: {fate:?}"
+                );
                 self.said = true;
             }
             Step::Cancel(id) => self.cancel(id),
@@ -1518,7 +1583,7 @@ impl World {
             Step::NamelessError => self.nameless_error(),
             Step::Stray(id) => {
                 let told = self.session.unchanged(|session| session.child(&result(id)));
-                assert_eq!(told, Told::Dropped(Dropped::UnknownId), "nothing is answered that was not asked");
+                assert_eq!(told, dropped(Dropped::UnknownId), "nothing is answered that was not asked");
             }
             Step::Ask(id, method) => self.ask(id, method),
             Step::TakeBack(id) => {
@@ -1534,8 +1599,8 @@ impl World {
                 let text = progress(&token(number));
                 let want = match &self.calls[&number] {
                     Sent { ended: true, .. } => event(LISTENING, &text),
-                    Sent { streams: true, .. } => event(number, &text),
-                    Sent { streams: false, .. } => Told::Dropped(Dropped::NotStreamable),
+                    Sent { takes: Takes::Events, .. } => event(number, &text),
+                    Sent { takes: Takes::AnswerOnly, .. } => dropped(Dropped::NotStreamable),
                 };
                 assert_eq!(self.session.unchanged(|session| session.child(&text)), want);
             }
@@ -1545,27 +1610,26 @@ impl World {
                 assert_eq!(self.session.unchanged(|session| session.child(&text)), want);
             }
             Step::Noise => {
-                let told = self.session.unchanged(|session| session.child("Listening on stdio"));
-                assert_eq!(told, Told::Dropped(Dropped::Noise));
+                assert!(!self.session.unchanged(|session| session.is_message("Listening on stdio")));
             }
             Step::Wait(seconds, punctual) => self.wait(secs(seconds), punctual),
         }
         self.check();
     }
 
-    fn request(&mut self, id: SpeltId, streams: bool) {
+    fn request(&mut self, id: SpeltId, takes: Takes) {
         self.newest += 1;
         let number = self.newest;
         let text = numbered(number, Some(id.0), "call");
         if self.in_flight_as(id).is_some() {
             let refused = Err(Refusal::DuplicateId(client_id(id.0)));
-            assert_eq!(self.session.unchanged(|session| session.post(number, streams, &text)), refused);
+            assert_eq!(self.session.unchanged(|session| session.post(number, takes, &text)), refused);
         } else if self.in_flight().filter(|(number, _)| *number != 1).count() >= self.limits.max_in_flight {
-            let overload = Ok(Fate::Overload(client_id(id.0)));
-            assert_eq!(self.session.unchanged(|session| session.post(number, streams, &text)), overload);
+            let overload = Ok(Some(unanswered(number, id.0, Unanswered::Overload)));
+            assert_eq!(self.session.unchanged(|session| session.post(number, takes, &text)), overload);
         } else {
-            assert_eq!(self.session.post(number, streams, &text), Ok(Fate::Taken));
-            self.taken(number, id, streams);
+            assert_eq!(self.session.post(number, takes, &text), Ok(None));
+            self.taken(number, id, takes);
         }
     }
 
@@ -1574,11 +1638,13 @@ impl World {
         let target = self.in_flight_as(id).filter(|number| *number != 1);
         match target.map(|number| &self.calls[&number]) {
             Some(Sent { wire: None, .. }) => match self.session.client(9, &text) {
-                Ok(Fate::Withdrawn(stream, id)) => drop(self.end(stream, &id)),
+                Ok(Some(Output::Unanswered { stream, id, why: Unanswered::Cancelled })) => {
+                    self.end(stream, &id);
+                }
                 fate => panic!("a request that waits ends when it is cancelled: {fate:?}"),
             },
             Some(Sent { cancelled: None, .. }) => {
-                assert_eq!(self.session.client(9, &text), Ok(Fate::Taken));
+                assert_eq!(self.session.client(9, &text), Ok(None));
                 let now = self.session.now;
                 self.calls.entry(target.unwrap()).and_modify(|call| call.cancelled = Some(now));
             }
@@ -1589,7 +1655,7 @@ impl World {
     fn respond(&mut self, id: SpeltId) {
         let text = result(id.0);
         if self.asked.remove(&id.1).is_some() {
-            assert_eq!(self.session.client(9, &text), Ok(Fate::Taken));
+            assert_eq!(self.session.client(9, &text), Ok(None));
             self.forgotten.insert(id.1);
             assert_eq!(self.replies(), [text], "an answer reaches the child as it is");
         } else if self.forgotten.contains(&id.1) {
@@ -1607,7 +1673,7 @@ impl World {
         let text = if success { result } else { error };
         if call.ended {
             let told = self.session.unchanged(|session| session.child(&text(&echo)));
-            assert_eq!(told, Told::Dropped(Dropped::Late));
+            assert_eq!(told, dropped(Dropped::Late));
         } else {
             assert_eq!(self.session.child(&text(&echo)), answer(number, &text(call.id.0)));
             self.answered(number, success);
@@ -1621,7 +1687,7 @@ impl World {
             self.answered(number, false);
         } else {
             let told = self.session.unchanged(|session| session.child(&error("null")));
-            assert_eq!(told, Told::Dropped(Dropped::UnknownId));
+            assert_eq!(told, dropped(Dropped::UnknownId));
         }
     }
 
@@ -1633,7 +1699,7 @@ impl World {
     fn ask(&mut self, id: SpeltId, method: &'static str) {
         let text = request(id.0, method);
         if method == "ping" && !self.session.live.contains(&LISTENING) {
-            assert_eq!(self.session.child(&text), Told::Replied("ping"));
+            assert_eq!(self.session.child(&text), replied("ping"));
             assert_eq!(self.replies(), [result(id.0)], "a child gets its pong");
         } else if !self.asked.contains_key(&id.1) {
             let related = matches!(method, "roots/list" | "elicitation/create");
@@ -1647,29 +1713,23 @@ impl World {
         let until = self.session.now + pause;
         while punctual
             && !self.failed
-            && let Some(deadline) = self.session.machine.next_deadline().filter(|deadline| *deadline <= until)
+            && let Some(deadline) = self.session.front.next_deadline().filter(|deadline| *deadline <= until)
         {
             if deadline > self.session.now {
-                self.session.now = deadline - Duration::from_nanos(1);
-                assert_eq!(self.session.unchanged(Harness::expire), None, "nothing ends before its time");
-                self.session.now = deadline;
+                let before = deadline - Duration::from_nanos(1);
+                let early = self.session.unchanged(|session| session.at(before));
+                assert_eq!(early, [], "nothing ends before its time");
             }
-            match self.session.expire() {
-                Some(expired) => self.expired(expired),
-                None => {
-                    let next = self.session.machine.next_deadline();
-                    assert!(next.is_none_or(|next| next > deadline), "it meant something");
-                }
-            }
-        }
-        self.session.now = until;
-        while !self.failed
-            && let Some(expired) = self.session.expire()
-        {
-            self.expired(expired);
+            self.expire(deadline);
+            let next = self.session.front.next_deadline();
+            assert!(next.is_none_or(|next| next > deadline), "it meant something");
         }
         if !self.failed {
-            let next = self.session.machine.next_deadline();
+            self.expire(until);
+        }
+        self.session.now = until;
+        if !self.failed {
+            let next = self.session.front.next_deadline();
             assert!(next.is_none_or(|deadline| deadline > until), "no deadline is left behind");
             assert!(self.in_flight().all(|(number, call)| until < self.due(number, call)), "all is on time");
         }
@@ -1682,30 +1742,37 @@ impl World {
         cancelled.into_iter().fold(call.since + timeout, Duration::min)
     }
 
-    fn expired(&mut self, expired: Expired) {
-        let now = self.session.now;
-        match expired {
-            Expired::Initialize => {
-                assert!(!self.calls[&1].ended && now >= self.limits.init_timeout);
-                self.failed = true;
+    /// Sees that what ends when it is `now` ends rightly.
+    fn expire(&mut self, now: Duration) {
+        let mut unheard = 0;
+        for expired in self.session.at(now) {
+            match expired {
+                Output::Handshake(Handshake::TimedOut) => {
+                    assert!(!self.calls[&1].ended && now >= self.limits.init_timeout);
+                    self.failed = true;
+                }
+                Output::Unanswered { stream, id, why: Unanswered::Timeout } => {
+                    let since = self.end(stream, &id).since;
+                    assert!(now >= since + self.limits.request_timeout, "a request has all its time");
+                }
+                Output::Unanswered { stream, id, why: Unanswered::Cancelled } => {
+                    let cancelled = self.end(stream, &id).cancelled.expect("the client cancelled it");
+                    assert!(now >= cancelled + CANCEL_GRACE, "an answer may cross a cancellation");
+                }
+                Output::Note(Note::Unheard) => unheard += 1,
+                other => panic!("{other:?}"),
             }
-            Expired::Request(stream, id) => {
-                let since = self.end(stream, &id).since;
-                assert!(now >= since + self.limits.request_timeout, "a request has all its time");
-            }
-            Expired::Cancelled(stream, id) => {
-                let cancelled = self.end(stream, &id).cancelled.expect("the client cancelled it");
-                assert!(now >= cancelled + CANCEL_GRACE, "an answer may cross a cancellation");
-            }
-            Expired::Unheard => {
-                let [reply] = &self.replies()[..] else { panic!("the child gets one answer") };
-                let id = message(reply).id().unwrap();
-                let (_, value) = IDS.iter().find(|(token, _)| *token == id.as_json()).unwrap();
-                let (token, stream, since) = self.asked.remove(value).expect("the child waits for this");
-                assert_eq!(id.as_json(), token, "a child finds its id as it spelt it");
-                assert!(now >= since + LISTENER_GRACE && !self.session.live.contains(&stream));
-                self.forgotten.insert(*value);
-            }
+        }
+        let replies = self.replies();
+        assert_eq!(replies.len(), unheard, "the child gets an answer to each of them");
+        for reply in replies {
+            let reply = message(&reply);
+            let id = reply.id().unwrap();
+            let (_, value) = IDS.iter().find(|(token, _)| *token == id.as_json()).unwrap();
+            let (token, stream, since) = self.asked.remove(value).expect("the child waits for this");
+            assert_eq!(id.as_json(), token, "a child finds its id as it spelt it");
+            assert!(now >= since + LISTENER_GRACE && !self.session.live.contains(&stream));
+            self.forgotten.insert(*value);
         }
     }
 
@@ -1760,17 +1827,17 @@ impl World {
             assert!(self.notes.is_empty(), "no notification waits after the handshake");
             assert!(self.in_flight().all(|(_, call)| call.wire.is_some()), "and no request");
         }
-        let next = self.session.machine.next_deadline().unwrap_or(Duration::MAX);
-        assert!(self.in_flight().all(|(number, call)| next <= self.due(number, call)), "none is forgotten");
-        let machine = &self.session.machine;
-        assert_eq!(machine.in_flight(), self.in_flight().count());
-        assert!(machine.in_flight() <= self.limits.max_in_flight + 1, "the handshake is nobody's call");
-        machine.calls.check();
-        let held: usize = machine.held.iter().map(|(message, _)| message.text().len()).sum();
-        assert_eq!(machine.held_bytes, held, "what waits is counted");
-        assert!(machine.held.len() <= self.limits.max_in_flight, "and bounded");
-        assert_eq!(machine.asked.len(), self.asked.len());
-        assert!(machine.forgotten.len() <= MAX_FORGOTTEN);
+        let next = self.session.front.next_deadline().unwrap_or(Duration::MAX);
+        let due = |(number, call)| next <= self.due(number, call);
+        assert!(self.failed || self.in_flight().all(due), "none is forgotten");
+        let front = &self.session.front;
+        assert_eq!(front.in_flight(), self.in_flight().count());
+        assert!(front.in_flight() <= self.limits.max_in_flight + 1, "the handshake is nobody's call");
+        front.check();
+        assert!(front.held() <= self.limits.max_in_flight, "what waits is bounded");
+        let (pending, recent) = front.child_requests();
+        assert_eq!(pending, self.asked.len());
+        assert!(recent <= MAX_RECENT);
     }
 
     /// The child answers all that it has, or dies.
@@ -1781,13 +1848,13 @@ impl World {
         }
         let left: Vec<_> =
             self.in_flight().map(|(number, call)| (StreamId(number), client_id(call.id.0))).collect();
-        let abandoned = self.session.machine.abandon();
+        let abandoned = self.session.front.abandon();
         assert_eq!(abandoned, left, "what is in flight ends, oldest first");
         for (stream, id) in &abandoned {
             self.end(*stream, id);
         }
         self.session.assert_nothing_in_flight();
-        assert!(self.session.machine.held.is_empty() && self.session.machine.held_bytes == 0);
+        assert_eq!(self.session.front.held(), 0);
         assert!(self.calls.values().all(|call| call.ended), "each request that was taken has its end");
     }
 }

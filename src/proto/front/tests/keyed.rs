@@ -1,6 +1,7 @@
 //! Sessions that the bridge opens in its own name, for clients that share them and cannot be told apart.
 
 use super::*;
+use crate::proto::front::keyed::Keyed;
 use crate::proto::message::Envelope;
 
 /// As the bridge writes it.
@@ -20,31 +21,33 @@ const RESPAWN: Limits = Limits { respawn: true, ..LIMITS };
 const NAMES: [&str; 8] =
     ["7", r#""7""#, r#""""#, r#""a\u0062\"c""#, "-5", "-0", "123456789012345678901234567890", r#""é {}""#];
 
-fn starting_with(limits: Limits) -> Harness {
-    let mut session = Harness {
-        machine: Machine::new(limits),
-        now: Duration::ZERO,
-        live: BTreeSet::new(),
-        out: BytesMut::new(),
-    };
-    session.machine.open_shared(&message(OWN), session.now, &mut session.out);
-    session
+fn starting_with(limits: Limits) -> Harness<Keyed> {
+    let mut out = Out::default();
+    let front = Keyed::open(limits, message(OWN).request().unwrap(), Duration::ZERO, &mut out);
+    Harness { front, now: Duration::ZERO, live: BTreeSet::new(), out, handshake: None }
 }
 
-fn open_with(limits: Limits) -> Harness {
+fn open_with(limits: Limits) -> Harness<Keyed> {
     let mut session = starting_with(limits);
-    assert!(matches!(session.child(ANSWER), Told::Restored { success: true, .. }));
+    assert_eq!(session.child(ANSWER), None);
+    assert!(session.is_open());
     session.stdin();
     session
 }
 
-fn open() -> Harness {
+fn open() -> Harness<Keyed> {
     open_with(LIMITS)
 }
 
-fn greeting(session: &Harness, id: &str) -> Option<String> {
-    let answer = session.machine.greeting(&client_id(id));
-    answer.map(|answer| String::from_utf8(answer.to_vec()).unwrap())
+/// What a client is answered that opens the session with this id.
+fn init_result(session: &mut Harness<Keyed>, id: &str) -> Option<String> {
+    match session.client(99, &request(id, "initialize")) {
+        Ok(Some(Output::Answer { stream: StreamId(99), message, success: true })) => {
+            Some(String::from_utf8(message.to_vec()).unwrap())
+        }
+        Ok(None) => None,
+        other => panic!("{other:?}"),
+    }
 }
 
 // The handshake.
@@ -53,13 +56,12 @@ fn greeting(session: &Harness, id: &str) -> Option<String> {
 fn the_bridge_greets_the_child_itself_and_says_initialized_once() {
     let mut session = starting_with(LIMITS);
     assert_eq!(session.stdin(), [FIRST]);
-    assert!(session.machine.is_shared() && !session.machine.started());
-    assert_eq!(session.machine.in_flight(), 0, "it is no call of a client");
-    let told = session.child(ANSWER);
-    assert_eq!(told, Told::Restored { method: "initialize".to_owned(), success: true }, "nobody's answer");
+    assert_eq!(session.handshake, None);
+    assert_eq!(session.front.in_flight(), 0, "it is no call of a client");
+    assert_eq!(session.child(ANSWER), None, "no client has asked for it");
     assert_eq!(session.stdin(), [note("notifications/initialized")]);
-    assert!(session.machine.is_open());
-    assert_eq!(session.machine.negotiated(), Some("2025-06-18"));
+    assert!(session.is_open());
+    assert_eq!(session.negotiated(), Some("2025-06-18"));
     session.swallowed(&note("notifications/initialized"));
 }
 
@@ -69,7 +71,7 @@ fn what_clients_say_during_the_handshake_waits_and_follows_in_order() {
     session.stdin();
     session.swallowed(&note("notifications/initialized"));
     for stream in [2, 3] {
-        assert_eq!(session.client(stream, &request("7", "tools/call")), Ok(Fate::Taken));
+        assert_eq!(session.client(stream, &request("7", "tools/call")), Ok(None));
     }
     session.client(4, &note("n")).unwrap();
     assert!(session.stdin().is_empty(), "servers refuse what comes before initialized");
@@ -84,6 +86,24 @@ fn what_clients_say_during_the_handshake_waits_and_follows_in_order() {
 }
 
 #[test]
+fn a_client_that_opens_the_session_during_the_handshake_waits_for_its_answer() {
+    let mut session = starting_with(LIMITS);
+    for stream in 1..=4 {
+        assert_eq!(session.client(stream, &request("7", "initialize")), Ok(None));
+    }
+    assert_eq!(session.front.in_flight(), 4);
+    let overload = Ok(Some(unanswered(5, "7", Unanswered::Overload)));
+    assert_eq!(session.client(5, &request("7", "initialize")), overload);
+    session.front.reader_left(StreamId(3), true, session.now, &mut session.out);
+    assert_eq!(session.outputs(), [unanswered(3, "7", Unanswered::Cancelled)], "it does not come back");
+    assert!(session.is_message(ANSWER));
+    let want = ANSWER.replace(r#""id":1"#, r#""id":7"#);
+    assert_eq!(session.outputs(), [1, 2, 4].map(|stream| answer(stream, &want).unwrap()));
+    session.front.check();
+    assert_eq!(session.front.in_flight(), 0);
+}
+
+#[test]
 fn each_client_is_greeted_with_the_childs_answer_and_its_own_id() {
     let answers = [
         ANSWER,
@@ -93,12 +113,11 @@ fn each_client_is_greeted_with_the_childs_answer_and_its_own_id() {
     ];
     for answer in answers {
         let mut session = starting_with(LIMITS);
-        assert_eq!(greeting(&session, "7"), None, "the child has not answered");
         session.child(answer);
         let span = Envelope::peek(answer.as_bytes()).unwrap().id.unwrap();
         for id in NAMES {
             let want = format!("{}{id}{}", &answer[..span.start], &answer[span.end..]);
-            assert_eq!(greeting(&session, id), Some(want));
+            assert_eq!(init_result(&mut session, id), Some(want));
         }
     }
 }
@@ -110,21 +129,21 @@ fn a_child_that_refuses_the_bridge_greets_nobody_and_is_told_no_more() {
     session.client(3, &request("7", "tools/call")).unwrap();
     session.stdin();
     session.child(&error("1"));
-    assert!(session.machine.refused() && !session.machine.is_open());
-    assert_eq!(greeting(&session, "7"), None);
+    assert!(session.refused() && !session.is_open());
+    assert_eq!(init_result(&mut session, "8"), None);
     assert!(session.stdin().is_empty());
-    let ended = [(StreamId(2), client_id("7")), (StreamId(3), client_id("7"))];
-    assert_eq!(session.machine.abandon(), ended, "what waited gets its end");
+    let ended = [(2, "7"), (3, "7"), (99, "8")].map(|(stream, id)| (StreamId(stream), client_id(id)));
+    assert_eq!(session.front.abandon(), ended, "what waited gets its end");
 }
 
 #[test]
 fn a_child_that_does_not_answer_the_bridge_has_the_time_of_a_handshake() {
     let mut session = starting_with(LIMITS);
-    assert_eq!(session.machine.next_deadline(), Some(secs(10)));
+    assert_eq!(session.front.next_deadline(), Some(secs(10)));
     assert_eq!(session.at(secs(9)), []);
-    assert_eq!(session.at(secs(10)).first(), Some(&Expired::Initialize));
+    assert_eq!(session.at(secs(10)).first(), Some(&Output::Handshake(Handshake::TimedOut)));
     let mut session = open();
-    assert_eq!(session.machine.next_deadline(), None);
+    assert_eq!(session.front.next_deadline(), None);
     assert_eq!(session.at(secs(1000)), [], "it has answered");
 }
 
@@ -142,7 +161,7 @@ fn equal_ids_of_several_clients_do_not_meet_in_any_order_of_answers() {
             for index in order {
                 let (stream, name) = &calls[index];
                 assert_eq!(session.child(&result(name)), answer(*stream, &result(id)), "{id} {order:?}");
-                assert_eq!(session.child(&result(name)), Told::Dropped(Dropped::Late));
+                assert_eq!(session.child(&result(name)), dropped(Dropped::Late));
             }
             session.assert_nothing_in_flight();
         }
@@ -153,9 +172,9 @@ fn equal_ids_of_several_clients_do_not_meet_in_any_order_of_answers() {
 fn all_clients_together_have_the_places_of_one_session() {
     let mut session = open();
     let names: Vec<String> = (1..=4).map(|stream| session.call(stream, "7")).collect();
-    assert_eq!(session.client(5, &request("7", "ping")), Ok(Fate::Overload(client_id("7"))));
+    assert_eq!(session.client(5, &request("7", "ping")), Ok(Some(unanswered(5, "7", Unanswered::Overload))));
     session.child(&result(&names[2]));
-    assert_eq!(session.client(5, &request("7", "ping")), Ok(Fate::Taken));
+    assert_eq!(session.client(5, &request("7", "ping")), Ok(None));
 }
 
 #[test]
@@ -164,7 +183,7 @@ fn calls_of_one_id_time_out_one_by_one() {
     let first = session.call(2, "7");
     session.now = secs(1);
     let second = session.call(3, "7");
-    assert_eq!(session.at(secs(100)), [Expired::Request(StreamId(2), client_id("7"))]);
+    assert_eq!(session.at(secs(100)), [unanswered(2, "7", Unanswered::Timeout)]);
     assert_eq!(session.line()["params"]["requestId"].to_string(), first);
     assert_eq!(session.child(&result(&second)), answer(3, &result("7")));
     session.assert_nothing_in_flight();
@@ -191,7 +210,7 @@ fn the_child_reads_the_calls_id_in_the_place_of_its_token() {
     for text in table {
         for (id, token) in NAMES.iter().flat_map(|id| NAMES.map(|token| (id, token))) {
             let mut session = open();
-            assert_eq!(session.client(2, &asking(text, id, token)), Ok(Fate::Taken));
+            assert_eq!(session.client(2, &asking(text, id, token)), Ok(None));
             assert_eq!(session.stdin(), [asking(text, "2", "2")], "{id} {token}");
             assert_eq!(session.child(&progress("2")), event(2, &progress(token)));
             assert_eq!(session.child(&result("2")), answer(2, &result(id)));
@@ -208,7 +227,7 @@ fn raw_line_ends_between_an_id_and_a_token_do_not_shift_either() {
         ] {
             let mut session = open();
             let sent = asking(text, "\"seven\"", "\"some token\"").replace("<>", line_end);
-            assert_eq!(session.client(2, &sent), Ok(Fate::Taken));
+            assert_eq!(session.client(2, &sent), Ok(None));
             let read = asking(text, "2", "2").replace("<>", &" ".repeat(line_end.len()));
             assert_eq!(session.stdin(), [read]);
         }
@@ -222,7 +241,7 @@ fn what_is_no_token_reaches_no_child_either() {
         let mut session = open();
         session.client(2, &call_with_token("1", token)).unwrap();
         assert_eq!(session.stdin(), [call_with_token("2", "2")]);
-        assert_eq!(session.child(&progress("2")), Told::Dropped(Dropped::Nobodys), "it was not asked for");
+        assert_eq!(session.child(&progress("2")), dropped(Dropped::Nobodys), "it was not asked for");
     }
 }
 
@@ -231,7 +250,7 @@ fn progress_is_told_under_the_clients_token_however_the_child_spells_its_own() {
     for child in ["2", "2.0", r#""2""#, "2e0"] {
         for token in NAMES {
             let mut session = open();
-            session.call_with(2, true, &call_with_token("1", token));
+            session.call_with(2, Takes::Events, &call_with_token("1", token));
             assert_eq!(session.child(&progress(child)), event(2, &progress(token)));
             let last = r#"{"params":{"progress":2,"message":"progressToken", "progressToken" : <token> },"method":"notifications/progress","jsonrpc":"2.0"}"#;
             assert_eq!(
@@ -246,22 +265,22 @@ fn progress_is_told_under_the_clients_token_however_the_child_spells_its_own() {
 fn equal_tokens_of_several_clients_do_not_meet() {
     let mut session = open();
     let calls: Vec<(u64, String)> = (10..13)
-        .map(|stream| (stream, session.call_with(stream, true, &call_with_token("1", "\"t\""))))
+        .map(|stream| (stream, session.call_with(stream, Takes::Events, &call_with_token("1", "\"t\""))))
         .collect();
     for (stream, name) in calls.iter().rev() {
         assert_eq!(session.child(&progress(name)), event(*stream, &progress("\"t\"")));
     }
     session.child(&result(&calls[2].1));
     assert_eq!(session.child(&progress(&calls[0].1)), event(10, &progress("\"t\"")), "its call goes on");
-    assert_eq!(session.child(&progress(&calls[2].1)), Told::Dropped(Dropped::Nobodys), "its call has ended");
+    assert_eq!(session.child(&progress(&calls[2].1)), dropped(Dropped::Nobodys), "its call has ended");
 }
 
 #[test]
 fn progress_that_nobody_asked_for_reaches_nobody() {
     let mut session = open();
-    session.call_with(2, true, &call_with_token("1", "3"));
+    session.call_with(2, Takes::Events, &call_with_token("1", "3"));
     session.call(3, "1");
-    session.call_with(4, false, &call_with_token("1", "5"));
+    session.call_with(4, Takes::AnswerOnly, &call_with_token("1", "5"));
     let without = r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progress":1}}"#;
     let listed = r#"{"jsonrpc":"2.0","method":"notifications/progress","params":[2]}"#;
     let log = progress("2").replace("notifications/progress", "notifications/message");
@@ -278,7 +297,7 @@ fn progress_that_nobody_asked_for_reaches_nobody() {
     ];
     for (text, why, what) in table {
         let told = session.unchanged(|session| session.child(&text));
-        assert_eq!(told, Told::Dropped(why), "{what}");
+        assert_eq!(told, dropped(why), "{what}");
     }
 }
 
@@ -298,10 +317,10 @@ fn a_cancellation_names_the_one_call_with_this_id() {
         let mut session = open();
         let other = session.call(2, "\"other\"");
         let name = session.call(3, id);
-        assert_eq!(session.client(4, &cancel(id)), Ok(Fate::Taken));
+        assert_eq!(session.client(4, &cancel(id)), Ok(None));
         assert_eq!(session.stdin(), [cancel(&name)]);
         session.swallowed(&cancel(id));
-        assert_eq!(session.at(CANCEL_GRACE), [Expired::Cancelled(StreamId(3), client_id(id))]);
+        assert_eq!(session.at(CANCEL_GRACE), [unanswered(3, id, Unanswered::Cancelled)]);
         assert_eq!(session.child(&result(&other)), answer(2, &result("\"other\"")), "the other goes on");
         session.assert_nothing_in_flight();
     }
@@ -336,7 +355,7 @@ fn a_call_that_waits_for_the_handshake_is_withdrawn() {
     let mut session = starting_with(LIMITS);
     session.stdin();
     session.client(2, &request("7", "tools/call")).unwrap();
-    assert_eq!(session.client(3, &cancel("7")), Ok(Fate::Withdrawn(StreamId(2), client_id("7"))));
+    assert_eq!(session.client(3, &cancel("7")), Ok(Some(unanswered(2, "7", Unanswered::Cancelled))));
     session.child(ANSWER);
     assert_eq!(session.stdin(), [note("notifications/initialized")]);
     session.assert_nothing_in_flight();
@@ -347,7 +366,7 @@ fn a_cancellation_means_the_newer_call_when_the_older_has_ended() {
     let mut session = open();
     let (older, newer) = (session.call(2, "7"), session.call(3, "7"));
     session.child(&result(&older));
-    assert_eq!(session.client(4, &cancel("7")), Ok(Fate::Taken));
+    assert_eq!(session.client(4, &cancel("7")), Ok(None));
     assert_eq!(session.stdin(), [cancel(&newer)]);
 }
 
@@ -356,7 +375,7 @@ fn a_cancellation_means_the_older_call_when_the_newer_has_ended() {
     let mut session = open();
     let (older, newer) = (session.call(2, "7"), session.call(3, "7"));
     session.child(&result(&newer));
-    assert_eq!(session.client(4, &cancel("7")), Ok(Fate::Taken));
+    assert_eq!(session.client(4, &cancel("7")), Ok(None));
     assert_eq!(session.stdin(), [cancel(&older)]);
 }
 
@@ -375,11 +394,11 @@ fn what_the_child_tells_everybody_reaches_nobody() {
         note("x"),
     ];
     let (idle, mut busy) = (open(), open());
-    busy.call_with(2, true, &call_with_token("1", "2"));
+    busy.call_with(2, Takes::Events, &call_with_token("1", "2"));
     for mut session in [idle, busy, starting_with(LIMITS)] {
         for text in &texts {
             let told = session.unchanged(|session| session.child(text));
-            assert_eq!(told, Told::Dropped(Dropped::Nobodys), "{text}");
+            assert_eq!(told, dropped(Dropped::Nobodys), "{text}");
         }
     }
 }
@@ -390,7 +409,10 @@ fn what_the_child_asks_is_answered_at_once_and_reaches_nobody() {
     session.call(2, "7");
     for method in ["sampling/createMessage", "elicitation/create", "roots/list", "tasks/get", "x"] {
         for id in ["7", "2", r#""ask-\u0031""#, "-0"] {
-            assert!(matches!(session.child(&request(id, method)), Told::Replied(_)), "{method}");
+            assert!(
+                matches!(session.child(&request(id, method)), Some(Output::Note(Note::Replied(_)))),
+                "{method}"
+            );
             let line = session.stdin().concat();
             assert!(line.contains(&format!(r#""id":{id},"error""#)), "{line}");
             assert_eq!(serde_json::from_str::<Value>(&line).unwrap()["error"]["code"], -32601, "{method}");
@@ -399,7 +421,7 @@ fn what_the_child_asks_is_answered_at_once_and_reaches_nobody() {
         }
     }
     for id in ["7", "\"p\"", "1.5"] {
-        assert_eq!(session.child(&request(id, "ping")), Told::Replied("ping"));
+        assert_eq!(session.child(&request(id, "ping")), replied("ping"));
         assert_eq!(session.stdin(), [result(id)]);
     }
     session.child(&request("null", "roots/list"));
@@ -412,20 +434,20 @@ fn what_the_child_asks_is_answered_at_once_and_reaches_nobody() {
 #[test]
 fn a_new_child_is_greeted_as_the_first_one_was_and_clients_as_before() {
     let mut session = open_with(RESPAWN);
-    assert!(session.machine.can_restart());
+    assert!(session.front.can_restart());
     let level = r#"{"jsonrpc":"2.0","id":<id>,"method":"logging/setLevel","params":{"_meta":{"progressToken":<token>},"level":"error"}}"#;
-    let name = session.call_with(2, true, &asking(level, "7", "\"t\""));
+    let name = session.call_with(2, Takes::Events, &asking(level, "7", "\"t\""));
     session.child(&result(&name));
-    let old = [session.call_with(3, true, &call_with_token("7", "\"t\"")), session.call(4, "7")];
-    assert_eq!(session.machine.lose(), [(StreamId(3), client_id("7")), (StreamId(4), client_id("7"))]);
+    let old = [session.call_with(3, Takes::Events, &call_with_token("7", "\"t\"")), session.call(4, "7")];
+    assert_eq!(session.front.child_lost(), [(StreamId(3), client_id("7")), (StreamId(4), client_id("7"))]);
     session.client(5, &request("7", "tools/call")).unwrap();
-    session.machine.greet(session.now, &mut session.out);
+    session.front.restart(session.now, &mut session.out);
     let [greeting_again] = &session.stdin()[..] else { panic!("it is greeted, and the rest waits") };
     let name = message(greeting_again).id().unwrap().as_json().to_owned();
     assert_eq!(*greeting_again, FIRST.replace(r#""id":1"#, &format!(r#""id":{name}"#)));
 
     let other = ANSWER.replace(r#""id":1"#, &format!(r#""id":{name}"#)).replace("2025-06-18", "2024-11-05");
-    assert!(matches!(session.child(&other), Told::Restored { success: true, .. }));
+    assert_eq!(session.child(&other), None);
     let lines = session.stdin();
     assert_eq!(lines[0], note("notifications/initialized"));
     let level_again = message(&lines[1]).id().unwrap().as_json().to_owned();
@@ -438,11 +460,11 @@ fn a_new_child_is_greeted_as_the_first_one_was_and_clients_as_before() {
     assert_eq!((lines.len(), &lines[2]), (3, &request(&call, "tools/call")));
     assert!(!old.contains(&name) && !old.contains(&level_again) && !old.contains(&call));
 
-    assert_eq!(greeting(&session, "1").as_deref(), Some(ANSWER), "what clients have been told stays true");
-    assert_eq!(session.machine.negotiated(), Some("2025-06-18"));
+    let answered = init_result(&mut session, "1");
+    assert_eq!(answered.as_deref(), Some(ANSWER), "what clients have been told stays true");
     for late in old {
-        assert_eq!(session.child(&progress(&late)), Told::Dropped(Dropped::Nobodys));
-        assert_eq!(session.child(&result(&late)), Told::Dropped(Dropped::Late));
+        assert_eq!(session.child(&progress(&late)), dropped(Dropped::Nobodys));
+        assert_eq!(session.child(&result(&late)), dropped(Dropped::Late));
     }
     assert_eq!(session.child(&result(&call)), answer(5, &result("7")));
     session.assert_nothing_in_flight();
@@ -451,8 +473,8 @@ fn a_new_child_is_greeted_as_the_first_one_was_and_clients_as_before() {
 #[test]
 fn a_child_that_never_opened_its_session_has_no_successor() {
     let mut session = starting_with(RESPAWN);
-    assert!(!session.machine.can_restart());
+    assert!(!session.front.can_restart());
     session.child(&error("1"));
-    assert!(!session.machine.can_restart());
-    assert!(!open().machine.can_restart(), "not without `respawn` either");
+    assert!(!session.front.can_restart());
+    assert!(!open().front.can_restart(), "not without `respawn` either");
 }

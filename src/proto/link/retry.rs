@@ -6,7 +6,7 @@ use std::time::Duration;
 use regex_lite::Regex;
 
 use crate::proto::json::{elements, value_at};
-use crate::proto::message::Message;
+use crate::proto::link::Outgoing;
 
 /// The pause before a refused request is sent again for the first time; it doubles with each refusal.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -56,21 +56,21 @@ impl Readiness {
 
 /// How a call is sent again.
 #[derive(Debug)]
-pub(super) struct Again {
-    pub(super) message: Message,
-    /// When; `None`: the child has it.
+pub(super) struct Retry {
+    pub(super) request: Outgoing,
+    /// When it is due; `None`: the child has it.
     pub(super) due: Option<Duration>,
     /// The next pause.
     pause: Duration,
 }
 
-impl Again {
-    pub(super) fn new(message: Message) -> Self {
-        Self { message, due: None, pause: FIRST_PAUSE }
+impl Retry {
+    pub(super) fn new(request: Outgoing) -> Self {
+        Self { request, due: None, pause: FIRST_PAUSE }
     }
 
     /// The child has refused it: when it is due.
-    pub(super) fn postpone(&mut self, now: Duration, until: Duration) -> Duration {
+    pub(super) fn reschedule(&mut self, now: Duration, until: Duration) -> Duration {
         let due = (now + self.pause).min(until);
         self.pause = (2 * self.pause).min(LONGEST_PAUSE);
         self.due = Some(due);

@@ -1,0 +1,170 @@
+//! Fronts speak for clients: each knows whose the messages of its clients are, and to which of them each message of the
+//! child goes. Beneath each is a [link](super::link) to the child; what comes out goes into [`Out`].
+//!
+//! [`single::Single`] has one client with a session of its own, [`keyed::Keyed`] several that cannot be told apart. A
+//! session's loop knows its front as [`Front`] alone.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+
+use super::ids::{ClientId, Id, ProgressToken, StreamId};
+use super::json::{Span, splice};
+use super::message::{Envelope, Malformed, Message, Request};
+use super::output::{Out, Output, Unanswered};
+
+pub mod keyed;
+pub mod single;
+
+/// How long a request of the child waits for a client to listen, before the bridge answers it with an error.
+pub const LISTENER_GRACE: Duration = Duration::from_secs(60);
+
+/// What the stream of a POST may carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Takes {
+    /// Its answer alone: the client accepts nothing but JSON.
+    AnswerOnly,
+    /// Other events before it.
+    Events,
+}
+
+/// The POST in which a message came.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin {
+    /// The stream of its answer.
+    pub stream: StreamId,
+    /// What that may carry.
+    pub takes: Takes,
+    /// When its head was read: a request's deadline counts from then on, wherever it has waited.
+    pub arrived: Duration,
+}
+
+/// Why a message is not for the child.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// A request with this id is in flight in this session.
+    DuplicateId(ClientId),
+    /// The session has had its `initialize`: the request with this id repeats it.
+    AlreadyInitialized(ClientId),
+    /// A response to a request that the child never made.
+    UnknownResponse,
+}
+
+/// Whether a stream has a reader.
+pub type HasReader<'r> = &'r dyn Fn(StreamId) -> bool;
+
+/// The clients of one session, as its loop sees them. `now` is the time since the session began.
+pub trait Front: Debug + Send {
+    /// Takes a message of a client.
+    ///
+    /// # Errors
+    /// [`Refusal`], where the message is not for the child. It has changed nothing then.
+    fn client(&mut self, message: Message, from: Origin, now: Duration, out: &mut Out)
+    -> Result<(), Refusal>;
+
+    /// Takes a message of the child.
+    ///
+    /// # Errors
+    /// [`Malformed`], where the text is no message: a banner, a log line.
+    fn child(
+        &mut self,
+        text: &str,
+        now: Duration,
+        has_reader: HasReader<'_>,
+        out: &mut Out,
+    ) -> Result<(), Malformed>;
+
+    /// Takes note of a message of the child that began with `head` and was too long to take.
+    fn child_too_long(&mut self, head: &[u8], out: &mut Out);
+
+    /// Ends all whose deadline has passed.
+    fn expire(&mut self, now: Duration, has_reader: HasReader<'_>, out: &mut Out);
+
+    /// When the next deadline passes.
+    fn next_deadline(&self) -> Option<Duration>;
+
+    /// The reader of a stream has left. `took_all`: it had taken every event that there was.
+    fn reader_left(&mut self, stream: StreamId, took_all: bool, now: Duration, out: &mut Out);
+
+    /// How many requests of clients have no answer yet.
+    fn in_flight(&self) -> usize;
+
+    /// Whether there is room for a further message: what waits for the handshake is bounded.
+    fn accepting(&self) -> bool;
+
+    /// Whether the session can go on with another child.
+    fn can_restart(&self) -> bool;
+
+    /// The child is gone and another will come: ends the requests that it may have seen and returns them, oldest first.
+    fn child_lost(&mut self) -> Vec<(StreamId, ClientId)>;
+
+    /// Begins the handshake with the new child.
+    fn restart(&mut self, now: Duration, out: &mut Out);
+
+    /// The session is over: ends every request and returns them, oldest first.
+    fn abandon(&mut self) -> Vec<(StreamId, ClientId)>;
+
+    /// That every index and every sum says what the tables say.
+    #[cfg(test)]
+    fn check(&self);
+}
+
+/// What a front remembers of a request in flight.
+#[derive(Debug)]
+struct Caller {
+    client: ClientId,
+    stream: StreamId,
+    takes: Takes,
+    token: Option<ProgressToken>,
+}
+
+impl Caller {
+    /// The caller of this request, and where its progress token lies in the text.
+    fn of(request: &Request, from: Origin) -> (Self, Option<Span>) {
+        let span = token_span(request);
+        let token = span.clone().and_then(|span| std::str::from_utf8(request.text().get(span)?).ok());
+        let token = token.and_then(Id::parse).map(ProgressToken);
+        let Origin { stream, takes, .. } = from;
+        (Self { client: ClientId(request.id().clone()), stream, takes, token }, span)
+    }
+
+    /// Ends its request without an answer of the child.
+    fn unanswered(self, why: Unanswered, out: &mut Out) {
+        out.push(Output::Unanswered { stream: self.stream, id: self.client, why });
+    }
+}
+
+/// Where the progress token of a request lies in its text.
+fn token_span(request: &Request) -> Option<Span> {
+    // Most requests have none, and a look at the bytes is cheaper than one at the members. Names may be spelt with \u.
+    let params = request.params().as_bytes();
+    let may_be = |needle| memchr::memmem::find(params, needle).is_some();
+    if !may_be(b"progressToken") && !may_be(b"\\u") {
+        return None;
+    }
+    request.param(&["_meta", "progressToken"])
+}
+
+/// The text of an answer with its id replaced; a child that lost the id gets it back.
+fn with_id(text: &str, id_span: Option<Span>, id: &ClientId) -> Bytes {
+    let mut message = BytesMut::new();
+    let id = id.0.as_json().as_bytes();
+    match id_span {
+        Some(span) => splice(&mut message, text.as_bytes(), span, id),
+        None => {
+            let behind_brace = text.find('{').map_or(0, |brace| brace + 1);
+            let member = [b"\"id\":".as_slice(), id, b","].concat();
+            splice(&mut message, text.as_bytes(), behind_brace..behind_brace, &member);
+        }
+    }
+    message.freeze()
+}
+
+/// The id's token in a request of the child, which may be one that no peer may use.
+fn id_token<'t>(text: &'t str, envelope: &Envelope) -> &'t str {
+    envelope.id.clone().and_then(|span| text.get(span)).unwrap_or("null")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,236 @@
+//! Several clients that cannot be told apart, with a session that the bridge has opened in its own name. Only what
+//! belongs to a request of one of them reaches a client at all.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+
+use super::{Caller, Front, HasReader, Origin, Refusal, Takes, id_token, with_id};
+use crate::proto::ids::{BridgeId, ClientId, Id, StreamId};
+use crate::proto::json::{Span, splice};
+use crate::proto::link::{Answered, Cancelled, Expired, Limits, Link, Outgoing, TooLong};
+use crate::proto::message::{Envelope, Kind, Malformed, Message, Notification, Request};
+use crate::proto::output::{Dropped, Handshake, Note, Out, Output, Unanswered};
+
+/// The front of a session that several clients share.
+#[derive(Debug)]
+pub struct Keyed {
+    link: Link<Caller>,
+    max_in_flight: usize,
+    /// The first child's answer to the bridge's `initialize`, and where its id lies.
+    init_result: Option<(Bytes, Span)>,
+    /// Clients whose `initialize` waits for that answer.
+    waiting: Vec<Caller>,
+}
+
+impl Keyed {
+    /// Begins the session with the bridge's own `initialize`.
+    pub fn open(limits: Limits, initialize: &Request, now: Duration, out: &mut Out) -> Self {
+        Self {
+            max_in_flight: limits.max_in_flight,
+            link: Link::open(limits, initialize, true, now, out),
+            init_result: None,
+            waiting: Vec::new(),
+        }
+    }
+
+    /// A client opens the session, as each of them may: it gets what the child has answered to the bridge.
+    fn initialize(&mut self, caller: Caller, out: &mut Out) {
+        if let Some((answer, id)) = &self.init_result {
+            deliver_init(caller, answer, id.clone(), out);
+        } else if self.waiting.len() >= self.max_in_flight {
+            caller.unanswered(Unanswered::Overload, out);
+        } else {
+            self.waiting.push(caller);
+        }
+    }
+
+    fn request(&mut self, request: Request, from: Origin, now: Duration, out: &mut Out) {
+        let (caller, token) = Caller::of(&request, from);
+        if request.method() == "initialize" {
+            self.initialize(caller, out);
+        } else if self.link.is_full() {
+            caller.unanswered(Unanswered::Overload, out);
+        } else {
+            // The child sees the bridge's own token: two clients may have chosen the same.
+            self.link.request(caller, Outgoing { request, token }, from.arrived, now, out);
+        }
+    }
+
+    fn notification(&mut self, notification: Notification, now: Duration, out: &mut Out) {
+        match &*notification.method() {
+            "notifications/initialized" => self.link.initialized(notification.text(), now, out),
+            "notifications/cancelled" => self.cancelled(notification, now, out),
+            _ => self.link.notification(notification, now, out),
+        }
+    }
+
+    /// A cancellation names a client's id, and several clients may have one request each of that id.
+    fn cancelled(&mut self, notification: Notification, now: Duration, out: &mut Out) {
+        let text = notification.text();
+        let Some(span) = notification.param(&["requestId"]) else {
+            return self.link.notification(notification, now, out);
+        };
+        let client = text.get(span.clone()).and_then(|token| std::str::from_utf8(token).ok());
+        let client = client.and_then(Id::parse).map(ClientId);
+        let named = self.link.callers().filter(|(_, caller)| Some(&caller.client) == client.as_ref());
+        let named: Vec<_> = named.map(|(id, _)| id).collect();
+        let id = match named[..] {
+            [id] => id,
+            [] => return out.note(Note::Swallowed("the cancelled request is not in flight")),
+            _ => return out.note(Note::Swallowed("several clients have a request of this id in flight")),
+        };
+        match self.link.cancel(id, text, span, now, out) {
+            Cancelled::Withdrawn(caller) => caller.unanswered(Unanswered::Cancelled, out),
+            Cancelled::Told => {}
+            Cancelled::Before => out.note(Note::Swallowed("the request has been cancelled before")),
+        }
+    }
+
+    fn child_answer(&mut self, text: &str, envelope: &Envelope, now: Duration, out: &mut Out) {
+        match self.link.answer(text, envelope, now, out) {
+            Answered::Call { caller, .. } => {
+                let message = with_id(text, envelope.id.clone(), &caller.client);
+                let success = envelope.kind == Kind::Success;
+                out.push(Output::Answer { stream: caller.stream, message, success });
+            }
+            Answered::Handshake(done @ Handshake::Done(_)) => {
+                out.push(Output::Handshake(done));
+                if let (None, Some(id)) = (&self.init_result, envelope.id.clone()) {
+                    self.init_result = Some((Bytes::copy_from_slice(text.as_bytes()), id));
+                }
+                for caller in std::mem::take(&mut self.waiting) {
+                    self.initialize(caller, out);
+                }
+            }
+            Answered::Handshake(failed) => out.push(Output::Handshake(failed)),
+            Answered::Retried { .. } | Answered::Nothing => {}
+        }
+    }
+
+    /// The bridge has declared no capability that a request of the child could be about.
+    fn child_request(&mut self, text: &str, envelope: &Envelope, out: &mut Out) {
+        let token = id_token(text, envelope);
+        if envelope.method(text.as_bytes()) == "ping" {
+            out.reply(token, r#""result":{}"#);
+            return out.note(Note::Replied("ping"));
+        }
+        if Id::parse(token).is_none() {
+            out.reply(token, r#""error":{"code":-32600,"message":"\"id\" must be a string or an integer"}"#);
+            return out.note(Note::Replied("a request without a usable id"));
+        }
+        out.reply(token, r#""error":{"code":-32601,"message":"no client of this session serves requests"}"#);
+        out.note(Note::Replied("a request in a shared session"));
+    }
+
+    /// Only progress says whose it is: its token is the bridge's own id of the request.
+    fn child_notification(&mut self, text: &str, envelope: &Envelope, out: &mut Out) {
+        let progress = envelope.method(text.as_bytes()) == "notifications/progress";
+        let span = envelope.param(text.as_bytes(), &["progressToken"]).filter(|_| progress);
+        let id = span.clone().and_then(|span| BridgeId::echoed(text.get(span)?));
+        match (span, id.and_then(|id| self.link.caller(id))) {
+            (Some(_), Some(Caller { takes: Takes::AnswerOnly, .. })) => {
+                out.note(Note::Dropped(Dropped::NotStreamable));
+            }
+            (Some(span), Some(Caller { stream, token: Some(token), .. })) => {
+                let mut message = BytesMut::new();
+                splice(&mut message, text.as_bytes(), span, token.0.as_json().as_bytes());
+                out.push(Output::Message { stream: *stream, message: message.freeze() });
+            }
+            _ => out.note(Note::Dropped(Dropped::Nobodys)),
+        }
+    }
+}
+
+impl Front for Keyed {
+    fn client(
+        &mut self,
+        message: Message,
+        from: Origin,
+        now: Duration,
+        out: &mut Out,
+    ) -> Result<(), Refusal> {
+        match message {
+            Message::Request(request) => self.request(request, from, now, out),
+            Message::Notification(notification) => self.notification(notification, now, out),
+            // The child's requests are all answered by the bridge.
+            Message::Response(_) => return Err(Refusal::UnknownResponse),
+        }
+        Ok(())
+    }
+
+    fn child(&mut self, text: &str, now: Duration, _: HasReader<'_>, out: &mut Out) -> Result<(), Malformed> {
+        let envelope = Envelope::peek(text.as_bytes())?;
+        match envelope.kind {
+            Kind::Success | Kind::Failure => self.child_answer(text, &envelope, now, out),
+            Kind::Request => self.child_request(text, &envelope, out),
+            Kind::Notification => self.child_notification(text, &envelope, out),
+        }
+        Ok(())
+    }
+
+    fn child_too_long(&mut self, head: &[u8], out: &mut Out) {
+        match self.link.too_long(head, out) {
+            TooLong::Call(_, caller) => caller.unanswered(Unanswered::TooLong, out),
+            TooLong::Handshake => out.push(Output::Handshake(Handshake::Refused)),
+            TooLong::Nothing => {}
+            TooLong::Unclear => out.push(Output::AnswerToUnknown),
+        }
+    }
+
+    fn expire(&mut self, now: Duration, _: HasReader<'_>, out: &mut Out) {
+        while let Some(expired) = self.link.expire(now, out) {
+            match expired {
+                Expired::Handshake => out.push(Output::Handshake(Handshake::TimedOut)),
+                Expired::Call(_, caller, why) => caller.unanswered(why, out),
+            }
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Duration> {
+        self.link.next_deadline()
+    }
+
+    /// A client that left while its `initialize` waits does not come back for the answer.
+    fn reader_left(&mut self, stream: StreamId, _: bool, _: Duration, out: &mut Out) {
+        for caller in self.waiting.extract_if(.., |caller| caller.stream == stream) {
+            caller.unanswered(Unanswered::Cancelled, out);
+        }
+    }
+
+    fn in_flight(&self) -> usize {
+        self.link.in_flight() + self.waiting.len()
+    }
+
+    fn accepting(&self) -> bool {
+        self.link.accepting()
+    }
+
+    fn can_restart(&self) -> bool {
+        self.link.can_restart()
+    }
+
+    fn child_lost(&mut self) -> Vec<(StreamId, ClientId)> {
+        self.link.child_lost().into_iter().map(|(_, caller)| (caller.stream, caller.client)).collect()
+    }
+
+    fn restart(&mut self, now: Duration, out: &mut Out) {
+        self.link.restart(now, out);
+    }
+
+    fn abandon(&mut self) -> Vec<(StreamId, ClientId)> {
+        let callers = self.link.abandon().chain(self.waiting.drain(..));
+        callers.map(|caller| (caller.stream, caller.client)).collect()
+    }
+
+    #[cfg(test)]
+    fn check(&self) {
+        self.link.check();
+    }
+}
+
+fn deliver_init(caller: Caller, answer: &Bytes, id: Span, out: &mut Out) {
+    let mut message = BytesMut::new();
+    splice(&mut message, answer, id, caller.client.0.as_json().as_bytes());
+    out.push(Output::Answer { stream: caller.stream, message: message.freeze(), success: true });
+}

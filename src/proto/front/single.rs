@@ -1,0 +1,433 @@
+//! One client with a session of its own: all that the child says is for it, and the question is on which stream.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+
+use super::{Caller, Front, HasReader, LISTENER_GRACE, Origin, Refusal, Takes, id_token, with_id};
+use crate::proto::ids::{BridgeId, ChildId, ClientId, Id, ProgressToken, StreamId};
+use crate::proto::line::push_one_line;
+use crate::proto::link::{Answered, Cancelled, Expired, Limits, Link, Outgoing, TooLong};
+use crate::proto::message::{Envelope, Kind, Malformed, Message, Notification, Request, Response};
+use crate::proto::output::{Dropped, Handshake, Note, Out, Output, Unanswered};
+
+/// How many requests of the child may wait for a client's answer at once.
+pub(super) const MAX_PENDING: usize = 256;
+
+/// How many of the child's requests are remembered after they ended, so that a late answer is no offence.
+pub(super) const MAX_RECENT: usize = 64;
+
+/// A request of the child that has no answer yet.
+#[derive(Debug)]
+struct Pending {
+    stream: StreamId,
+    /// When it is answered with an error, unless a client listens by then. `None`: a client has it, and the person who
+    /// is thinking about it is not hurried.
+    answer_by: Option<Duration>,
+}
+
+/// The front of a session with one client.
+#[derive(Debug)]
+pub struct Single {
+    link: Link<Caller>,
+    /// The client's `initialize`, until it is answered.
+    opener: Option<Caller>,
+    by_client: HashMap<ClientId, BridgeId>,
+    /// Of two requests with the same progress token the newer one gets the progress.
+    by_token: HashMap<ProgressToken, BridgeId>,
+    pending: HashMap<ChildId, Pending>,
+    /// Requests of the child that have ended.
+    recent: VecDeque<ChildId>,
+}
+
+impl Single {
+    /// Begins the session with the client's `initialize`.
+    pub fn open(limits: Limits, initialize: &Request, from: Origin, now: Duration, out: &mut Out) -> Self {
+        Self {
+            link: Link::open(limits, initialize, false, now, out),
+            opener: Some(Caller::of(initialize, from).0),
+            by_client: HashMap::new(),
+            by_token: HashMap::new(),
+            pending: HashMap::new(),
+            recent: VecDeque::new(),
+        }
+    }
+
+    fn request(
+        &mut self,
+        request: Request,
+        from: Origin,
+        now: Duration,
+        out: &mut Out,
+    ) -> Result<(), Refusal> {
+        let (caller, _) = Caller::of(&request, from);
+        let client = caller.client.clone();
+        if request.method() == "initialize" {
+            return Err(Refusal::AlreadyInitialized(client));
+        }
+        if self.by_client.contains_key(&client) || self.opened_by(&client) {
+            return Err(Refusal::DuplicateId(client));
+        }
+        if self.link.is_full() {
+            caller.unanswered(Unanswered::Overload, out);
+            return Ok(());
+        }
+        let token = caller.token.clone();
+        let id = self.link.request(caller, Outgoing { request, token: None }, from.arrived, now, out);
+        self.by_client.insert(client, id);
+        if let Some(token) = token {
+            self.by_token.insert(token, id);
+        }
+        Ok(())
+    }
+
+    fn notification(&mut self, notification: Notification, now: Duration, out: &mut Out) {
+        match &*notification.method() {
+            "notifications/initialized" => self.link.initialized(notification.text(), now, out),
+            "notifications/cancelled" => self.cancelled(notification, now, out),
+            _ => self.link.notification(notification, now, out),
+        }
+    }
+
+    /// A cancellation names the client's id; the child knows another. One that names no request in flight goes no
+    /// further: the child may know another request by the same number.
+    fn cancelled(&mut self, notification: Notification, now: Duration, out: &mut Out) {
+        let text = notification.text();
+        let Some(span) = notification.param(&["requestId"]) else {
+            return self.link.notification(notification, now, out);
+        };
+        let id = text.get(span.clone()).and_then(|token| std::str::from_utf8(token).ok());
+        let client = id.and_then(Id::parse).map(ClientId);
+        if client.as_ref().is_some_and(|client| self.opened_by(client)) {
+            // 2025-11-25 `basic/utilities/cancellation`
+            return out.note(Note::Swallowed("initialize cannot be cancelled"));
+        }
+        let Some(id) = client.and_then(|client| self.by_client.get(&client).copied()) else {
+            return out.note(Note::Swallowed("the cancelled request is not in flight"));
+        };
+        match self.link.cancel(id, text, span, now, out) {
+            Cancelled::Withdrawn(caller) => self.end(id, caller, Unanswered::Cancelled, out),
+            Cancelled::Told => {}
+            Cancelled::Before => out.note(Note::Swallowed("the request has been cancelled before")),
+        }
+    }
+
+    fn response(&mut self, response: &Response, out: &mut Out) -> Result<(), Refusal> {
+        let id = ChildId(response.id().clone());
+        if self.pending.remove(&id).is_some() {
+            self.remember(id);
+            out.line(&[response.text()]);
+            return Ok(());
+        }
+        if self.recent.contains(&id) {
+            out.note(Note::Swallowed("the child's request has ended"));
+            return Ok(());
+        }
+        Err(Refusal::UnknownResponse)
+    }
+
+    fn child_answer(&mut self, text: &str, envelope: &Envelope, now: Duration, out: &mut Out) {
+        let success = envelope.kind == Kind::Success;
+        let deliver = |caller: Caller, out: &mut Out| {
+            let message = with_id(text, envelope.id.clone(), &caller.client);
+            out.push(Output::Answer { stream: caller.stream, message, success });
+        };
+        match self.link.answer(text, envelope, now, out) {
+            Answered::Call { id, caller } => {
+                self.forget(id, &caller);
+                deliver(caller, out);
+            }
+            Answered::Handshake(done @ Handshake::Done(_)) => {
+                // First of all the version: it decides the form of the answer.
+                out.push(Output::Handshake(done));
+                if let Some(opener) = self.opener.take() {
+                    deliver(opener, out);
+                }
+            }
+            Answered::Handshake(failed) => {
+                if let Some(opener) = self.opener.take() {
+                    deliver(opener, out);
+                }
+                out.push(Output::Handshake(failed));
+            }
+            Answered::Retried { old, new } => {
+                self.by_client.values_mut().filter(|id| **id == old).for_each(|id| *id = new);
+                self.by_token.values_mut().filter(|id| **id == old).for_each(|id| *id = new);
+            }
+            Answered::Nothing => {}
+        }
+    }
+
+    fn child_request(
+        &mut self,
+        text: &str,
+        envelope: &Envelope,
+        now: Duration,
+        has_reader: HasReader<'_>,
+        out: &mut Out,
+    ) {
+        let token = id_token(text, envelope);
+        let method = envelope.method(text.as_bytes());
+        if method == "ping" && !has_reader(StreamId::LISTENING) {
+            out.reply(token, r#""result":{}"#);
+            return out.note(Note::Replied("ping"));
+        }
+        let Some(id) = Id::parse(token).map(ChildId) else {
+            out.reply(token, r#""error":{"code":-32600,"message":"\"id\" must be a string or an integer"}"#);
+            return out.note(Note::Replied("a request without a usable id"));
+        };
+        if self.pending.len() >= MAX_PENDING {
+            out.reply(token, r#""error":{"code":-32603,"message":"too many requests wait for the client"}"#);
+            return out.note(Note::Replied("too many requests of the child"));
+        }
+        let related = matches!(&*method, "sampling/createMessage" | "elicitation/create" | "roots/list");
+        let stream = if related { self.related_stream(has_reader) } else { StreamId::LISTENING };
+        let answer_by = (!has_reader(stream)).then(|| now + LISTENER_GRACE);
+        self.pending.insert(id, Pending { stream, answer_by });
+        out.push(Output::Message { stream, message: one_line(text) });
+    }
+
+    fn child_notification(
+        &mut self,
+        text: &str,
+        envelope: &Envelope,
+        has_reader: HasReader<'_>,
+        out: &mut Out,
+    ) {
+        let stream = match &*envelope.method(text.as_bytes()) {
+            "notifications/progress" => match self.progress_of(text, envelope) {
+                Some(Caller { takes: Takes::AnswerOnly, .. }) => {
+                    return out.note(Note::Dropped(Dropped::NotStreamable));
+                }
+                Some(caller) => caller.stream,
+                None => StreamId::LISTENING,
+            },
+            "notifications/cancelled" => self.child_cancelled(text, envelope, has_reader),
+            "notifications/message" => self.related_stream(has_reader),
+            _ => StreamId::LISTENING,
+        };
+        out.push(Output::Message { stream, message: one_line(text) });
+    }
+
+    fn progress_of(&self, text: &str, envelope: &Envelope) -> Option<&Caller> {
+        let token = text.get(envelope.param(text.as_bytes(), &["progressToken"])?)?;
+        // Children that keep numbers as floats echo 7 as 7.0.
+        let token = Id::parse(token).or_else(|| Id::parse(&BridgeId::echoed(token)?.to_string()))?;
+        let token = ProgressToken(token);
+        let opener = self.opener.as_ref().filter(|opener| opener.token.as_ref() == Some(&token));
+        self.by_token.get(&token).and_then(|id| self.link.caller(*id)).or(opener)
+    }
+
+    /// The child takes back one of its own requests: the client hears it where it heard the request.
+    fn child_cancelled(&mut self, text: &str, envelope: &Envelope, has_reader: HasReader<'_>) -> StreamId {
+        let span = envelope.param(text.as_bytes(), &["requestId"]);
+        let id = span.and_then(|span| Id::parse(text.get(span)?)).map(ChildId);
+        let Some((id, pending)) = id.and_then(|id| self.pending.remove_entry(&id)) else {
+            return StreamId::LISTENING;
+        };
+        self.remember(id);
+        if has_reader(pending.stream) { pending.stream } else { StreamId::LISTENING }
+    }
+
+    /// stdio does not say which call a log line or a request of the child belongs to. With one call in flight it is that
+    /// one's; with several, the newest that can take it; with none, it is for the listening stream.
+    fn related_stream(&self, has_reader: HasReader<'_>) -> StreamId {
+        let mut callers = self.link.at_work().chain(&self.opener);
+        let takes = |caller: &&Caller| caller.takes == Takes::Events && has_reader(caller.stream);
+        callers.find(takes).map_or(StreamId::LISTENING, |caller| caller.stream)
+    }
+
+    /// Whether this is the id of the client's `initialize`, and that has no answer yet.
+    fn opened_by(&self, client: &ClientId) -> bool {
+        self.opener.as_ref().is_some_and(|opener| opener.client == *client)
+    }
+
+    fn end(&mut self, id: BridgeId, caller: Caller, why: Unanswered, out: &mut Out) {
+        self.forget(id, &caller);
+        caller.unanswered(why, out);
+    }
+
+    /// A request has ended: its names are free.
+    fn forget(&mut self, id: BridgeId, caller: &Caller) {
+        self.by_client.remove(&caller.client);
+        if let Some(token) = &caller.token
+            && self.by_token.get(token) == Some(&id)
+        {
+            self.by_token.remove(token);
+        }
+    }
+
+    /// A request of the child has ended.
+    fn remember(&mut self, id: ChildId) {
+        if self.recent.len() == MAX_RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(id);
+    }
+
+    /// Answers the child's requests that have waited too long for a client to listen.
+    fn expire_pending(&mut self, now: Duration, has_reader: HasReader<'_>, out: &mut Out) {
+        let due = |pending: &Pending| pending.answer_by.is_some_and(|deadline| deadline <= now);
+        while let Some((id, pending)) = self.pending.iter_mut().find(|(_, pending)| due(pending)) {
+            if has_reader(pending.stream) {
+                pending.answer_by = None; // a client has come to listen meanwhile
+                continue;
+            }
+            let id = id.clone();
+            self.pending.remove(&id);
+            let error = r#""error":{"code":-32603,"message":"no client listens for this request"}"#;
+            out.reply(id.0.as_json(), error);
+            out.note(Note::Unheard);
+            self.remember(id);
+        }
+    }
+
+    /// How many requests of the child wait for an answer, and how many that have ended are remembered.
+    #[cfg(test)]
+    pub(super) fn child_requests(&self) -> (usize, usize) {
+        (self.pending.len(), self.recent.len())
+    }
+
+    /// How many messages wait for the handshake.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.link.held()
+    }
+
+    /// Bytes of requests that are kept to be sent again.
+    #[cfg(test)]
+    pub(super) fn kept_for_retry(&self) -> usize {
+        self.link.kept_for_retry()
+    }
+}
+
+impl Front for Single {
+    fn client(
+        &mut self,
+        message: Message,
+        from: Origin,
+        now: Duration,
+        out: &mut Out,
+    ) -> Result<(), Refusal> {
+        match message {
+            Message::Request(request) => self.request(request, from, now, out),
+            Message::Notification(notification) => {
+                self.notification(notification, now, out);
+                Ok(())
+            }
+            Message::Response(response) => self.response(&response, out),
+        }
+    }
+
+    fn child(
+        &mut self,
+        text: &str,
+        now: Duration,
+        has_reader: HasReader<'_>,
+        out: &mut Out,
+    ) -> Result<(), Malformed> {
+        let envelope = Envelope::peek(text.as_bytes())?;
+        match envelope.kind {
+            Kind::Success | Kind::Failure => self.child_answer(text, &envelope, now, out),
+            Kind::Request => self.child_request(text, &envelope, now, has_reader, out),
+            Kind::Notification => self.child_notification(text, &envelope, has_reader, out),
+        }
+        Ok(())
+    }
+
+    fn child_too_long(&mut self, head: &[u8], out: &mut Out) {
+        match self.link.too_long(head, out) {
+            TooLong::Call(id, caller) => self.end(id, caller, Unanswered::TooLong, out),
+            TooLong::Handshake => {
+                if let Some(opener) = self.opener.take() {
+                    opener.unanswered(Unanswered::TooLong, out);
+                }
+                out.push(Output::Handshake(Handshake::Refused));
+            }
+            TooLong::Nothing => {}
+            TooLong::Unclear => out.push(Output::AnswerToUnknown),
+        }
+    }
+
+    fn expire(&mut self, now: Duration, has_reader: HasReader<'_>, out: &mut Out) {
+        while let Some(expired) = self.link.expire(now, out) {
+            match expired {
+                Expired::Handshake => out.push(Output::Handshake(Handshake::TimedOut)),
+                Expired::Call(id, caller, why) => self.end(id, caller, why, out),
+            }
+        }
+        self.expire_pending(now, has_reader, out);
+    }
+
+    fn next_deadline(&self) -> Option<Duration> {
+        let pending = self.pending.values().filter_map(|pending| pending.answer_by).min();
+        self.link.next_deadline().into_iter().chain(pending).min()
+    }
+
+    /// What the child asked on a stream whose reader left may never be read.
+    fn reader_left(&mut self, stream: StreamId, took_all: bool, now: Duration, _: &mut Out) {
+        if took_all {
+            return;
+        }
+        for pending in self.pending.values_mut().filter(|pending| pending.stream == stream) {
+            pending.answer_by.get_or_insert(now + LISTENER_GRACE);
+        }
+    }
+
+    fn in_flight(&self) -> usize {
+        self.link.in_flight() + usize::from(self.opener.is_some())
+    }
+
+    fn accepting(&self) -> bool {
+        self.link.accepting()
+    }
+
+    fn can_restart(&self) -> bool {
+        self.link.can_restart()
+    }
+
+    fn child_lost(&mut self) -> Vec<(StreamId, ClientId)> {
+        for id in std::mem::take(&mut self.pending).into_keys() {
+            self.remember(id); // its client may be about to answer
+        }
+        let lost = self.link.child_lost();
+        lost.iter().for_each(|(id, caller)| self.forget(*id, caller));
+        lost.into_iter().map(|(_, caller)| (caller.stream, caller.client)).collect()
+    }
+
+    fn restart(&mut self, now: Duration, out: &mut Out) {
+        self.link.restart(now, out);
+    }
+
+    fn abandon(&mut self) -> Vec<(StreamId, ClientId)> {
+        self.pending.clear();
+        self.by_client.clear();
+        self.by_token.clear();
+        let callers = self.opener.take().into_iter().chain(self.link.abandon());
+        callers.map(|caller| (caller.stream, caller.client)).collect()
+    }
+
+    #[cfg(test)]
+    fn check(&self) {
+        self.link.check();
+        let by_client: HashMap<_, _> =
+            self.link.callers().map(|(id, caller)| (caller.client.clone(), id)).collect();
+        assert_eq!(self.by_client, by_client, "each request is found by its client's id");
+        for (token, id) in &self.by_token {
+            let caller = self.link.caller(*id);
+            assert_eq!(
+                caller.and_then(|caller| caller.token.as_ref()),
+                Some(token),
+                "a request by its token"
+            );
+        }
+    }
+}
+
+/// A message as one line of its own.
+fn one_line(text: &str) -> Bytes {
+    let mut message = BytesMut::with_capacity(text.len());
+    push_one_line(&mut message, text.as_bytes());
+    message.freeze()
+}

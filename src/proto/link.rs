@@ -1,0 +1,592 @@
+//! A child of the session era (2024-11-05 to 2025-11-25): what it is told, and which of its answers ends which request.
+//!
+//! A link knows one child at a time: the handshake, the bridge's own ids, the requests in flight and their deadlines,
+//! what waits, what is sent again, and what a new child must be told. It does not know clients: of each request it
+//! keeps what its [front](super::front) gave along, and hands that back when the request ends. Time is a [`Duration`]
+//! since the session began.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use bytes::BytesMut;
+
+use super::ids::BridgeId;
+use super::json::{Span, splice, unquote, value_at};
+use super::message::{Envelope, Head, Kind, Notification, Request, peek_head};
+use super::output::{self, Dropped, Note, Out, Unanswered};
+use super::version::Revision;
+
+mod calls;
+mod handshake;
+mod restore;
+mod retry;
+
+use calls::{Call, Calls};
+use handshake::{Asked, Handshake};
+use restore::{Effect, Restore};
+pub use retry::Readiness;
+
+/// How long a cancelled request waits for an answer that crossed the cancellation, before it ends with an error.
+pub const CANCEL_GRACE: Duration = Duration::from_secs(5);
+
+/// Bytes of messages that wait for the handshake; beyond it the session takes no new message.
+const MAX_HELD: usize = 8 * 1024 * 1024;
+
+const INITIALIZED: &[u8] = br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
+
+/// The limits that an operator sets.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// How long the child may take to answer `initialize`.
+    pub init_timeout: Duration,
+    /// How long any other request may take, from its arrival.
+    pub request_timeout: Duration,
+    /// How many requests of one session may be in flight.
+    pub max_in_flight: usize,
+    /// Whether the session outlives its child: then what a new one must be told is remembered.
+    pub respawn: bool,
+    /// What is known of a server that needs time before it is ready.
+    pub ready: Readiness,
+}
+
+/// The bridge's own `initialize`: that of a client which can do nothing but ask.
+pub fn own_initialize(revision: Revision) -> Request {
+    let params = format!(
+        r#"{{"protocolVersion":"{revision}","capabilities":{{}},"clientInfo":{{"name":"mcp-bridge","version":"{}"}}}}"#,
+        env!("CARGO_PKG_VERSION"),
+    );
+    Request::own("initialize", &params)
+}
+
+/// A request as it goes to the child.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    /// As it came.
+    pub request: Request,
+    /// Where its progress token lies, if the child is to see the bridge's own id there too.
+    pub token: Option<Span>,
+}
+
+impl Outgoing {
+    fn len(&self) -> usize {
+        self.request.text().len()
+    }
+
+    fn detached(&self) -> Self {
+        Self { request: self.request.detached(), token: self.token.clone() }
+    }
+
+    /// Appends it under this id.
+    fn write(&self, id: BridgeId, out: &mut BytesMut) {
+        let (id, text, id_span) = (id.to_string(), self.request.text(), self.request.id_span());
+        match self.token.clone() {
+            None => splice(out, text, id_span, id.as_bytes()),
+            Some(token) => {
+                // The later one first: it does not move the other.
+                let (first, second) =
+                    if token.start < id_span.start { (token, id_span) } else { (id_span, token) };
+                let mut once = BytesMut::new();
+                splice(&mut once, text, second, id.as_bytes());
+                splice(out, &once, first, id.as_bytes());
+            }
+        }
+        out.extend_from_slice(b"\n");
+    }
+}
+
+/// A message that waits until the child may see it.
+#[derive(Debug)]
+enum Held {
+    Request(BridgeId, Outgoing),
+    Notification(Notification),
+}
+
+impl Held {
+    fn len(&self) -> usize {
+        match self {
+            Self::Request(_, request) => request.len(),
+            Self::Notification(notification) => notification.text().len(),
+        }
+    }
+}
+
+/// What an answer of the child has ended.
+#[derive(Debug)]
+pub enum Answered<C> {
+    /// The request of a client.
+    Call {
+        /// The id under which the child knew it.
+        id: BridgeId,
+        /// What its front knows of it.
+        caller: C,
+    },
+    /// The handshake. A failed one is the session's last.
+    Handshake(output::Handshake),
+    /// Nothing: a request that the child refused as not ready has a new id, and is sent again.
+    Retried {
+        /// The id that has been answered.
+        old: BridgeId,
+        /// The id that it has now.
+        new: BridgeId,
+    },
+    /// Nothing that a client waits for.
+    Nothing,
+}
+
+/// What a cancellation has done.
+#[derive(Debug)]
+pub enum Cancelled<C> {
+    /// The child has not seen the request: it has ended.
+    Withdrawn(C),
+    /// The child has been told. The request ends with its answer, or after [`CANCEL_GRACE`].
+    Told,
+    /// Nothing: the request has been cancelled before.
+    Before,
+}
+
+/// Which request ends because its answer was too long to take.
+#[derive(Debug)]
+pub enum TooLong<C> {
+    /// The request of a client, under this id.
+    Call(BridgeId, C),
+    /// The handshake: it has failed.
+    Handshake,
+    /// None.
+    Nothing,
+    /// It may be one of several.
+    Unclear,
+}
+
+/// What ends because its deadline has passed.
+#[derive(Debug)]
+pub enum Expired<C> {
+    /// The handshake: it has failed.
+    Handshake,
+    /// The request of a client, under this id.
+    Call(BridgeId, C, Unanswered),
+}
+
+/// The link to a child. `C` is what a front remembers of each request.
+#[derive(Debug)]
+pub struct Link<C> {
+    limits: Limits,
+    handshake: Handshake,
+    calls: Calls<C>,
+    held: VecDeque<Held>,
+    held_bytes: usize,
+    /// Until when messages wait although the handshake is over: [`Readiness::delay`].
+    hold_until: Option<Duration>,
+    /// Until when the child may say that it is not ready, while it may: [`Readiness::timeout`].
+    retry_until: Option<Duration>,
+    /// Requests of the bridge itself that the child has not answered, by their methods. Nothing waits for the answers.
+    own: BTreeMap<BridgeId, String>,
+    restore: Restore,
+}
+
+impl<C> Link<C> {
+    /// Begins the handshake with the session's first child. `initialized`: the bridge says `initialized` as soon as the
+    /// child has answered, and does not wait for a client to say it.
+    pub fn open(
+        limits: Limits,
+        initialize: &Request,
+        initialized: bool,
+        now: Duration,
+        out: &mut Out,
+    ) -> Self {
+        let mut link = Self {
+            limits,
+            handshake: Handshake::Starting { asked: None, initialized },
+            calls: Calls::new(),
+            held: VecDeque::new(),
+            held_bytes: 0,
+            hold_until: None,
+            retry_until: None,
+            own: BTreeMap::new(),
+            restore: Restore::default(),
+        };
+        let initialize = Outgoing { request: initialize.clone(), token: None };
+        let effect = if link.limits.respawn { Effect::of(&initialize) } else { None };
+        link.initialize(&initialize, effect, now, out);
+        link
+    }
+
+    fn initialize(&mut self, request: &Outgoing, effect: Option<Effect>, now: Duration, out: &mut Out) {
+        let id = self.calls.reserve();
+        let deadline = now + self.limits.init_timeout;
+        if let Handshake::Starting { asked, .. } = &mut self.handshake {
+            *asked = Some(Asked { id, deadline, effect });
+        }
+        request.write(id, &mut out.stdin);
+    }
+
+    /// Whether a new child can be told what this one was told.
+    pub fn can_restart(&self) -> bool {
+        self.restore.initialize().is_some()
+    }
+
+    /// The child is gone and another will come: returns the requests that it may have seen, oldest first. What it has
+    /// not seen waits for the other one, and so does what it has refused as not ready.
+    pub fn child_lost(&mut self) -> Vec<(BridgeId, C)> {
+        self.handshake = Handshake::AGAIN;
+        (self.hold_until, self.retry_until) = (None, None);
+        self.own.clear();
+        for (id, request) in self.calls.take_waiting().into_iter().rev() {
+            self.held_bytes += request.len();
+            self.held.push_front(Held::Request(id, request));
+        }
+        self.calls.drain_forwarded().into_iter().map(|(id, call)| (id, call.caller)).collect()
+    }
+
+    /// Begins the handshake with a new child as that with the first one began.
+    pub fn restart(&mut self, now: Duration, out: &mut Out) {
+        if let Some(initialize) = self.restore.initialize().cloned() {
+            self.initialize(&initialize, None, now, out);
+        }
+    }
+
+    /// How many requests of clients have no answer yet.
+    pub fn in_flight(&self) -> usize {
+        self.calls.len()
+    }
+
+    /// Whether [`Limits::max_in_flight`] requests are in flight.
+    pub fn is_full(&self) -> bool {
+        self.calls.len() >= self.limits.max_in_flight
+    }
+
+    /// Whether it takes a further message: what waits for the handshake is bounded.
+    pub fn accepting(&self) -> bool {
+        self.held_bytes < MAX_HELD && self.held.len() < self.limits.max_in_flight
+    }
+
+    /// What the front knows of this request, if it is in flight.
+    pub fn caller(&self, id: BridgeId) -> Option<&C> {
+        self.calls.get(id).map(|call| &call.caller)
+    }
+
+    /// All requests in flight and what the front knows of them, oldest first.
+    pub fn callers(&self) -> impl Iterator<Item = (BridgeId, &C)> {
+        self.calls.iter().map(|(id, call)| (id, &call.caller))
+    }
+
+    /// The front's knowledge of the requests that the child is at work on, newest first.
+    pub fn at_work(&self) -> impl Iterator<Item = &C> {
+        let calls = self.calls.iter().rev().map(|(_, call)| call);
+        calls.filter(|call| call.forwarded && call.cancelled.is_none()).map(|call| &call.caller)
+    }
+
+    /// Passes a request on that came at `arrived`, or holds it until the child may see it. Returns its id.
+    pub fn request(
+        &mut self,
+        caller: C,
+        request: Outgoing,
+        arrived: Duration,
+        now: Duration,
+        out: &mut Out,
+    ) -> BridgeId {
+        let effect = if self.limits.respawn { Effect::of(&request) } else { None };
+        let id = self.calls.insert(Call {
+            caller,
+            deadline: arrived + self.limits.request_timeout,
+            cancelled: None,
+            forwarded: false,
+            effect,
+            retry: None,
+        });
+        self.write_or_hold(Held::Request(id, request), now, out);
+        id
+    }
+
+    /// Passes a notification on, or holds it until the child may see it.
+    pub fn notification(&mut self, notification: Notification, now: Duration, out: &mut Out) {
+        self.write_or_hold(Held::Notification(notification), now, out);
+    }
+
+    /// A client says `initialized`. Each child sees exactly one, be the client's late, missing or repeated.
+    pub fn initialized(&mut self, text: &[u8], now: Duration, out: &mut Out) {
+        match &mut self.handshake {
+            Handshake::Starting { initialized: true, .. } | Handshake::Open | Handshake::Failed => {
+                out.note(Note::Swallowed("initialized has been said"));
+            }
+            Handshake::Starting { initialized, .. } => {
+                *initialized = true;
+                out.note(Note::Swallowed("initialized follows when the child has answered"));
+            }
+            Handshake::Answered => self.say_initialized(text, now, out),
+        }
+    }
+
+    /// Cancels a request in flight: `text` says so, with the id at `span`.
+    pub fn cancel(
+        &mut self,
+        id: BridgeId,
+        text: &[u8],
+        span: Span,
+        now: Duration,
+        out: &mut Out,
+    ) -> Cancelled<C> {
+        match self.calls.get(id) {
+            Some(Call { cancelled: Some(_), .. }) | None => Cancelled::Before,
+            Some(Call { forwarded: true, .. }) => {
+                self.calls.set_cancelled(id, now + CANCEL_GRACE);
+                splice(&mut out.stdin, text, span, id.to_string().as_bytes());
+                out.stdin.extend_from_slice(b"\n");
+                Cancelled::Told
+            }
+            Some(Call { forwarded: false, .. }) => {
+                self.calls.remove(id).map_or(Cancelled::Before, |call| Cancelled::Withdrawn(call.caller))
+            }
+        }
+    }
+
+    /// Takes an answer of the child.
+    pub fn answer(&mut self, text: &str, envelope: &Envelope, now: Duration, out: &mut Out) -> Answered<C> {
+        let token = envelope.id.clone().and_then(|span| text.get(span)).unwrap_or("null");
+        let id = match token {
+            // An error about a request whose id the child could not read (JSON-RPC 2.0 §5), or a child that loses ids:
+            // with one request in flight there is no doubt which one it answers.
+            "null" => self.only_one_with_child(),
+            _ => BridgeId::echoed(token),
+        };
+        let success = envelope.kind == Kind::Success;
+        let Some(id) = id else { return dropped(Dropped::UnknownId, out) };
+        if self.handshake.asked().is_some_and(|asked| asked.id == id) {
+            return Answered::Handshake(self.handshake_answered(text, success, now, out));
+        }
+        if let Some(method) = self.own.remove(&id) {
+            out.note(Note::Restored { method, success });
+            return Answered::Nothing;
+        }
+        if !self.calls.is_with_child(id) {
+            let ended = self.calls.has_ended(id);
+            return dropped(if ended { Dropped::Late } else { Dropped::UnknownId }, out);
+        }
+        if let Some(until) = self.retry_until.filter(|until| now < *until)
+            && self.limits.ready.is_refusal(text, success)
+            && let Some(new) = self.calls.reschedule(id, now, until)
+        {
+            out.note(Note::NotReady);
+            return Answered::Retried { old: id, new };
+        }
+        let Some(call) = self.calls.remove(id) else { return dropped(Dropped::Late, out) };
+        if let (true, Some(effect)) = (success, call.effect) {
+            self.restore.note(effect);
+        }
+        Answered::Call { id, caller: call.caller }
+    }
+
+    fn handshake_answered(
+        &mut self,
+        text: &str,
+        success: bool,
+        now: Duration,
+        out: &mut Out,
+    ) -> output::Handshake {
+        let before = std::mem::replace(&mut self.handshake, Handshake::Failed);
+        let Handshake::Starting { asked, initialized } = before else { return output::Handshake::Refused };
+        if !success {
+            return output::Handshake::Refused;
+        }
+        if let Some(effect) = asked.and_then(|asked| asked.effect) {
+            self.restore.note(effect);
+        }
+        self.handshake = Handshake::Answered;
+        if initialized || !self.held.is_empty() {
+            // Servers refuse what comes before `initialized`, and some clients never send it.
+            self.say_initialized(INITIALIZED, now, out);
+        }
+        let version = value_at(text, &["result", "protocolVersion"]).and_then(|span| text.get(span));
+        let version = version.filter(|token| token.starts_with('"')).map(|token| unquote(token).into());
+        output::Handshake::Done(version)
+    }
+
+    /// The one request that the child has not answered; `None` where there are none or several.
+    fn only_one_with_child(&self) -> Option<BridgeId> {
+        match self.with_child() {
+            WithChild::One(id) => Some(id),
+            WithChild::None | WithChild::Several => None,
+        }
+    }
+
+    /// How many requests the child has not answered, the bridge's own included.
+    fn with_child(&self) -> WithChild {
+        let handshake = self.handshake.asked().map(|asked| asked.id);
+        let calls = self.calls.iter().filter(|(_, call)| call.forwarded).map(|(id, _)| id);
+        let mut all = handshake.into_iter().chain(self.own.keys().copied()).chain(calls);
+        match (all.next(), all.next()) {
+            (None, _) => WithChild::None,
+            (Some(id), None) => WithChild::One(id),
+            (Some(_), Some(_)) => WithChild::Several,
+        }
+    }
+
+    /// Takes note of a message of the child that began with `head` and was too long to take. A request is answered with
+    /// an error.
+    pub fn too_long(&mut self, head: &[u8], out: &mut Out) -> TooLong<C> {
+        let id = match peek_head(head) {
+            Head::NoMessage | Head::Call(None) => return TooLong::Nothing,
+            Head::Call(Some(token)) => {
+                out.reply(token, r#""error":{"code":-32603,"message":"the request is too long"}"#);
+                return TooLong::Nothing;
+            }
+            Head::Answer(token) => match BridgeId::echoed(token) {
+                Some(id) => id,
+                None => return TooLong::Nothing,
+            },
+            Head::Unclear => match self.with_child() {
+                WithChild::None => return TooLong::Nothing,
+                WithChild::One(id) => id,
+                WithChild::Several => return TooLong::Unclear,
+            },
+        };
+        if self.handshake.asked().is_some_and(|asked| asked.id == id) {
+            self.handshake = Handshake::Failed;
+            return TooLong::Handshake;
+        }
+        self.own.remove(&id);
+        if !self.calls.is_with_child(id) {
+            return TooLong::Nothing;
+        }
+        self.calls.remove(id).map_or(TooLong::Nothing, |call| TooLong::Call(id, call.caller))
+    }
+
+    /// When the next deadline passes.
+    pub fn next_deadline(&self) -> Option<Duration> {
+        let handshake = self.handshake.asked().map(|asked| asked.deadline);
+        let call = self.calls.next_end().map(|(end, _)| end);
+        let ready = [self.hold_until, self.retry_until, self.calls.next_retry()];
+        [handshake, call].into_iter().chain(ready).flatten().min()
+    }
+
+    /// Ends one thing whose deadline has passed. `None` when there is no more; what waited for the child to be ready has
+    /// been written then.
+    pub fn expire(&mut self, now: Duration, out: &mut Out) -> Option<Expired<C>> {
+        if self.handshake.asked().is_some_and(|asked| asked.deadline <= now) {
+            self.handshake = Handshake::Failed;
+            return Some(Expired::Handshake);
+        }
+        if let Some((end, id)) = self.calls.next_end()
+            && end <= now
+        {
+            let call = self.calls.remove(id)?;
+            if call.cancelled.is_some_and(|grace| grace <= now) {
+                return Some(Expired::Call(id, call.caller, Unanswered::Cancelled));
+            }
+            if call.forwarded && call.cancelled.is_none() {
+                let (start, end) = (
+                    r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"#,
+                    r#","reason":"the request timed out"}}"#,
+                );
+                out.line(&[start.as_bytes(), id.to_string().as_bytes(), end.as_bytes()]);
+            }
+            return Some(Expired::Call(id, call.caller, Unanswered::Timeout));
+        }
+        if self.hold_until.take_if(|until| *until <= now).is_some() {
+            self.begin_work(out);
+        }
+        while let Some((id, request)) = self.calls.take_due(now) {
+            self.write(&Held::Request(id, request), out);
+        }
+        // The last attempts are out by now: none waits for longer than this.
+        if self.retry_until.take_if(|until| *until <= now).is_some() {
+            self.calls.keep_none();
+        }
+        None
+    }
+
+    /// Ends every request of a client, oldest first. The session is over.
+    pub fn abandon(&mut self) -> impl Iterator<Item = C> + use<C> {
+        self.held.clear();
+        self.held_bytes = 0;
+        self.calls.drain().map(|call| call.caller)
+    }
+
+    fn write_or_hold(&mut self, message: Held, now: Duration, out: &mut Out) {
+        if matches!(self.handshake, Handshake::Answered) {
+            self.say_initialized(INITIALIZED, now, out);
+        }
+        if self.handshake.is_starting() || self.hold_until.is_some() || !self.held.is_empty() {
+            self.held_bytes += message.len();
+            self.held.push_back(message);
+        } else {
+            self.write(&message, out);
+        }
+    }
+
+    fn write(&mut self, message: &Held, out: &mut Out) {
+        match message {
+            Held::Notification(notification) => out.line(&[notification.text()]),
+            // It may have been cancelled or timed out while it waited.
+            Held::Request(id, _) if self.calls.get(*id).is_none() => {}
+            Held::Request(id, request) => {
+                request.write(*id, &mut out.stdin);
+                self.calls.set_forwarded(*id);
+                if self.retry_until.is_some() {
+                    self.calls.keep_for_retry(*id, request);
+                }
+            }
+        }
+    }
+
+    /// Ends the handshake with these words. A child that needs time has it from here on.
+    fn say_initialized(&mut self, text: &[u8], now: Duration, out: &mut Out) {
+        out.line(&[text]);
+        self.handshake = Handshake::Open;
+        let Readiness { delay, refusal, timeout } = &self.limits.ready;
+        self.hold_until = (!delay.is_zero()).then(|| now + *delay);
+        self.retry_until = refusal.is_some().then(|| now + *delay + *timeout);
+        if self.hold_until.is_none() {
+            self.begin_work(out);
+        }
+    }
+
+    /// Tells the child what is remembered, of which there is nothing for the session's first one, and then what waited.
+    fn begin_work(&mut self, out: &mut Out) {
+        let requests: Vec<_> = self.restore.requests().cloned().collect();
+        for request in requests {
+            let id = self.calls.reserve();
+            self.own.insert(id, request.request.method().into_owned());
+            request.write(id, &mut out.stdin);
+        }
+        while let Some(message) = self.held.pop_front() {
+            self.held_bytes -= message.len();
+            self.write(&message, out);
+        }
+    }
+
+    /// How many messages wait.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Bytes of requests that are kept to be sent again.
+    #[cfg(test)]
+    pub(super) fn kept_for_retry(&self) -> usize {
+        self.calls.kept()
+    }
+
+    /// That every index and every sum says what the table says.
+    #[cfg(test)]
+    pub(super) fn check(&self) {
+        self.calls.check();
+        assert_eq!(
+            self.held_bytes,
+            self.held.iter().map(Held::len).sum::<usize>(),
+            "each byte that waits is counted"
+        );
+    }
+}
+
+fn dropped<C>(why: Dropped, out: &mut Out) -> Answered<C> {
+    out.note(Note::Dropped(why));
+    Answered::Nothing
+}
+
+/// How many requests the child has and has not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WithChild {
+    None,
+    One(BridgeId),
+    Several,
+}

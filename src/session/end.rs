@@ -1,0 +1,125 @@
+//! Why a session ended, and why a request got the bridge's answer in place of the child's.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::proto::front::Refusal;
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExitStatus {
+    /// It exited with this code.
+    Code(i32),
+    /// A signal of this name ended it.
+    Signal(&'static str),
+    /// It ended, but somebody else took its status.
+    Unknown,
+}
+
+impl fmt::Display for ExitStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exit code {code}"),
+            Self::Signal(signal) => write!(f, "signal {signal}"),
+            Self::Unknown => f.write_str("an unknown status"),
+        }
+    }
+}
+
+/// Why a session ended. Each end has exactly one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// A client sent DELETE.
+    Deleted,
+    /// The stream of a client of the 2024-11-05 transport closed, which is the only sign such a client gives.
+    Disconnected,
+    /// The client left before it was told the session's id: nobody can ever use it.
+    Unclaimed,
+    /// Nothing in flight and nobody listening for this long.
+    Idle(Duration),
+    /// It lasted as long as a session may.
+    Lifetime(Duration),
+    /// It was the longest idle one when another needed its place.
+    Evicted,
+    /// The bridge is stopping.
+    Shutdown,
+    /// The child answered `initialize` with an error.
+    Refused,
+    /// The child did not answer `initialize` within this time.
+    InitTimeout(Duration),
+    /// The child exited.
+    Exited(ExitStatus),
+    /// The child closed its stdout and lives on.
+    StdoutClosed,
+    /// The child closed its stdin and lives on.
+    StdinClosed,
+    /// The child sent a message longer than this many bytes, and nothing in it said whose answer it was.
+    TooLong(usize),
+}
+
+impl End {
+    /// As it stands in the log and in `data.cause` of later refusals.
+    pub fn cause(self) -> &'static str {
+        match self {
+            Self::Deleted => "deleted",
+            Self::Disconnected => "disconnected",
+            Self::Unclaimed => "unclaimed",
+            Self::Idle(_) => "idle",
+            Self::Lifetime(_) => "lifetime",
+            Self::Evicted => "evicted",
+            Self::Shutdown => "shutdown",
+            Self::Refused => "initialize_refused",
+            Self::InitTimeout(_) => "init_timeout",
+            Self::Exited(_) => "child_exited",
+            Self::StdoutClosed => "child_stdout_closed",
+            Self::StdinClosed => "child_stdin_closed",
+            Self::TooLong(_) => "response_too_large",
+        }
+    }
+
+    /// Whether an operator should look at it.
+    pub fn is_trouble(self) -> bool {
+        !matches!(
+            self,
+            Self::Deleted
+                | Self::Disconnected
+                | Self::Idle(_)
+                | Self::Lifetime(_)
+                | Self::Evicted
+                | Self::Shutdown
+                | Self::Exited(ExitStatus::Code(0))
+        )
+    }
+
+    /// Whether it is the child's failure, which a new child may not repeat.
+    pub(super) fn is_loss(self) -> bool {
+        matches!(
+            self,
+            Self::Refused
+                | Self::InitTimeout(_)
+                | Self::Exited(_)
+                | Self::StdoutClosed
+                | Self::StdinClosed
+                | Self::TooLong(_)
+        )
+    }
+}
+
+/// Why a request got the bridge's answer in place of the child's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The session ended while it was in flight.
+    Ended(End),
+    /// The child ended while it was in flight, for this reason, and the session goes on with a new one.
+    Lost(End),
+    /// No answer within the request timeout.
+    Timeout(Duration),
+    /// The client cancelled it, and the child did not answer.
+    Cancelled,
+    /// The child's answer is longer than this many bytes.
+    TooLong(usize),
+    /// This many requests of the session are in flight already.
+    Overload(usize),
+    /// It stood in a batch and could not be taken.
+    Refused(Refusal),
+}
