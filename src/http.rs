@@ -17,8 +17,8 @@ use hyper::{Request, Response};
 use tokio::time::Instant;
 use tracing::debug;
 
-use crate::secret::Tokens;
 use crate::sessions::Sessions;
+use crate::token::Tokens;
 
 mod admin;
 mod answer;

@@ -225,7 +225,7 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::Address;
+    use crate::address::Address;
     use crate::drain;
     use http_body_util::{BodyExt, Empty};
     use tokio::io::AsyncWriteExt;

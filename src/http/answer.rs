@@ -86,7 +86,7 @@ impl Answers {
             // Without the request's id: with one, Go's SDK takes it for an answer and stays with the lost session.
             Form::NotTaken(end) => Err(Problem::SessionEnded(end).into()),
             Form::Refused(Problem::SessionNotFound) => Err(Problem::SessionNotFound.into()),
-            Form::Refused(problem) => Err(problem.about(id)),
+            Form::Refused(problem) => Err(problem.about(id.as_ref())),
             Form::Events { events, complete: true } => Ok(json_answer(events)),
             Form::Events { events, complete: false } => {
                 debug_assert!(accepts.stream, "a client that takes JSON only gets JSON");

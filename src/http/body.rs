@@ -197,6 +197,6 @@ pub(super) fn parse(body: &Bytes, revision: Option<Revision>) -> Result<Posted, 
 pub(super) fn parse_one(text: Bytes) -> Result<Message, Rejection> {
     Message::parse(text).map_err(|malformed| match malformed {
         Malformed::Parse => Problem::Parse.into(),
-        Malformed::Invalid(id, why) => Problem::Invalid(why).about(id),
+        Malformed::Invalid(id, why) => Problem::Invalid(why).about(id.as_ref()),
     })
 }

@@ -13,7 +13,8 @@ use hyper::{Uri, Version};
 use tracing::warn;
 
 use super::problem::Problem;
-use crate::secret::{Digest, Tokens};
+use crate::secret::Digest;
+use crate::token::Tokens;
 
 /// Checks where a request comes from and whose token it carries.
 #[derive(Debug)]

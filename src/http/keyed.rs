@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hyper::header::HeaderName;
 
 use super::head::{self, Head};
-use super::legacy::not_started;
+use super::legacy::{is_initialize, not_started};
 use super::problem::Problem;
 use super::response::Rejection;
 use crate::proto::front::Takes;
@@ -74,24 +74,17 @@ impl Keyed {
         head: &Head<'_>,
         first: &Message,
     ) -> Result<Session, Rejection> {
-        let opening = self.opening(head, first);
-        let opened = sessions.keyed(self.key, opening).await;
-        opened.map_err(|error| not_started(&error).about(first.id().cloned()))
+        let opened = sessions.keyed(self.key, self.opening(head, first)).await;
+        opened.map_err(|error| not_started(&error).about(first.id()))
     }
 
     /// How the bridge opens the session: in its own name, as a client that can do nothing but ask, and with the revision
     /// that its first client speaks.
     fn opening(&self, head: &Head<'_>, first: &Message) -> Opening {
-        let asked = match first.request() {
-            Some(request) if request.method() == "initialize" => {
-                request.param(&["protocolVersion"]).and_then(|span| request.text().get(span))
-            }
-            _ => None,
-        };
+        let asked = if is_initialize(first) { first.param(&["protocolVersion"]) } else { None };
+        let asked = asked.and_then(|span| std::str::from_utf8(first.text().get(span)?).ok());
         let wanted = match asked {
-            Some(token) => {
-                std::str::from_utf8(token).ok().and_then(|text| Revision::parse(text.trim_matches('"')))
-            }
+            Some(text) => Revision::parse(text.trim_matches('"')),
             None => head.revision(),
         };
         let wanted = wanted.filter(|revision| !revision.modern()).unwrap_or(Revision::R2025_11_25);

@@ -124,13 +124,13 @@ impl Legacy {
     ) -> Result<Response<Body>, Failure> {
         let id = request_id(&posted);
         head::check_version(head.headers, session.negotiated())
-            .map_err(|problem| problem.about(id.clone()))?;
+            .map_err(|problem| problem.about(id.as_ref()))?;
         let posted = self.bodies.in_time(head, session.post(posted, permit, accepts.takes())).await;
         let reader = match posted {
             Ok(taken) => taken.map_err(Failure::NotTaken)?,
             // It is a request, and its client knows how to deal with one that has failed.
             Err(Problem::NotForwarded(limit)) if id.is_some() => {
-                return Err(Problem::Fault(Fault::Timeout(limit)).about(id).into());
+                return Err(Problem::Fault(Fault::Timeout(limit)).about(id.as_ref()).into());
             }
             Err(problem) => return Err(Rejection::from(problem).into()),
         };
@@ -185,31 +185,31 @@ impl Legacy {
         let initialize = match message {
             Message::Request(request) if request.method() == "initialize" => request,
             message if modern::is_modern(head, &message) => return modern::answer(&message),
-            message => return Err(Problem::SessionRequired.about(message.id().cloned())),
+            message => return Err(Problem::SessionRequired.about(message.id())),
         };
-        let id = Some(initialize.id().clone());
+        let id = initialize.id().clone();
         let environment = head::environment(head.headers, &self.env_from_header);
         let opening = Opening {
             initialize,
             takes: accepts.takes(),
             owner: head.caller,
-            environment: environment.map_err(|problem| problem.about(id.clone()))?,
+            environment: environment.map_err(|problem| problem.about(Some(&id)))?,
         };
         let started = self.sessions.start(opening).await;
-        let (session, reader) = started.map_err(|error| not_started(&error).about(id.clone()))?;
+        let (session, reader) = started.map_err(|error| not_started(&error).about(Some(&id)))?;
         let unclaimed = Unclaimed { sessions: &self.sessions, session: Some(&session) };
         let form = self.answers.first(&reader, accepts).await;
         let opened = match &form {
             Form::Events { events, .. } => match events.last().map(|event| &event.payload) {
                 Some(Payload::Fault { fault, .. }) => {
-                    return Err(Problem::StartFailed(fault.clone()).about(id));
+                    return Err(Problem::StartFailed(fault.clone()).about(Some(&id)));
                 }
                 Some(Payload::Answer { success, .. }) => *success,
                 _ => true,
             },
             _ => false,
         };
-        let mut response = self.answers.respond(&session, reader, form, accepts, id)?;
+        let mut response = self.answers.respond(&session, reader, form, accepts, Some(id))?;
         unclaimed.claim();
         if opened && let Ok(value) = HeaderValue::from_str(session.id().as_str()) {
             response.headers_mut().insert(MCP_SESSION_ID, value);
@@ -280,6 +280,11 @@ fn request_id(posted: &Posted) -> Option<Id> {
         Posted::One(message) => message.request().map(|request| request.id().clone()),
         Posted::Batch(_) => None,
     }
+}
+
+/// Whether the message opens a session.
+pub(super) fn is_initialize(message: &Message) -> bool {
+    message.request().is_some_and(|request| request.method() == "initialize")
 }
 
 /// Ends a session whose client leaves before it was told the id: no other client can ever use or end it.

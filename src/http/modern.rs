@@ -20,10 +20,11 @@ pub(super) fn is_modern(head: &Head<'_>, message: &Message) -> bool {
         || names_its_revision(message)
 }
 
-/// A search for the bare name is many times faster than reading the arguments of a call, which can be megabytes long.
+/// A search for the bare name is many times faster than reading the arguments of a call, which can be megabytes
+/// long. Names may be spelt with \u.
 fn names_its_revision(message: &Message) -> bool {
-    memmem::find(message.text(), PROTOCOL_VERSION.as_bytes()).is_some()
-        && message.param(&["_meta", PROTOCOL_VERSION]).is_some()
+    let may_be = |needle: &str| memmem::find(message.text(), needle.as_bytes()).is_some();
+    (may_be(PROTOCOL_VERSION) || may_be("\\u")) && message.param(&["_meta", PROTOCOL_VERSION]).is_some()
 }
 
 /// Answers a modern message.
@@ -32,7 +33,7 @@ fn names_its_revision(message: &Message) -> bool {
 /// [`Problem::Modern`] for a request: its client then begins with `initialize`.
 pub(super) fn answer(message: &Message) -> Result<Response<Body>, Rejection> {
     match message {
-        Message::Request(request) => Err(Problem::Modern.about(Some(request.id().clone()))),
+        Message::Request(request) => Err(Problem::Modern.about(Some(request.id()))),
         Message::Notification(_) | Message::Response(_) => Ok(empty(StatusCode::ACCEPTED)),
     }
 }

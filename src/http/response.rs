@@ -94,8 +94,8 @@ impl From<Problem> for Rejection {
 
 impl Problem {
     /// Refuses the request of this id.
-    pub(super) fn about(self, id: Option<Id>) -> Rejection {
-        Rejection { problem: self, id }
+    pub(super) fn about(self, id: Option<&Id>) -> Rejection {
+        Rejection { problem: self, id: id.cloned() }
     }
 }
 

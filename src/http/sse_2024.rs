@@ -125,11 +125,12 @@ impl Sse2024 {
         guard::check_body_head(head.headers, self.bodies.max())?;
         let (session, connection) = self.find(head)?;
         let (body, permit) = self.bodies.read(head, body, session.as_ref()).await?;
-        let message = match parse_one(body)? {
+        let message = parse_one(body)?;
+        let message = match message {
             Message::Request(request) if request.method() == "initialize" => {
-                let id = Some(request.id().clone());
+                let id = request.id().clone();
                 let initialized = self.initialize(&connection, head, request).await;
-                return initialized.map_err(|problem| problem.about(id));
+                return initialized.map_err(|problem| problem.about(Some(&id)));
             }
             message => message,
         };
@@ -137,7 +138,7 @@ impl Sse2024 {
         let session = match &*lock(&connection.state) {
             State::Open(session) => session.clone(),
             State::Fresh | State::Starting => {
-                return Err(Problem::Invalid("initialize comes first").about(message.id().cloned()));
+                return Err(Problem::Invalid("initialize comes first").about(message.id()));
             }
         };
         // A place for the answer first: what the client does not read it may not ask for.
@@ -164,10 +165,10 @@ impl Sse2024 {
         &self,
         connection: &Connection,
         head: &Head<'_>,
-        request: Request,
+        initialize: Request,
     ) -> Result<Response<Body>, Problem> {
         let environment = head::environment(head.headers, &self.env_from_header)?;
-        let id = request.id().clone();
+        let id = initialize.id().clone();
         // In one step: two initializes at once must not start two sessions.
         let before = std::mem::replace(&mut *lock(&connection.state), State::Starting);
         if !matches!(before, State::Fresh) {
@@ -177,7 +178,7 @@ impl Sse2024 {
         // If the client leaves while it waits for a place it may try again.
         let mut starting = Starting { connection, started: false };
         let (takes, owner) = (Takes::Events, connection.owner);
-        let opening = Opening { initialize: request, takes, owner, environment };
+        let opening = Opening { initialize, takes, owner, environment };
         let started = self.sessions.start(opening).await;
         let (session, reader) = started.map_err(|error| not_started(&error))?;
         *lock(&connection.state) = State::Open(session.clone());

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use crate::cli::Address;
+use crate::address::Address;
 
 /// How long a health check waits for the bridge.
 const TIMEOUT: Duration = Duration::from_secs(2);

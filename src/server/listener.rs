@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
-use crate::cli::Address;
+use crate::address::Address;
 
 /// A connection.
 pub(super) enum Accepted {
@@ -99,19 +99,4 @@ impl Drop for Listener {
             let _ = std::fs::remove_file(path);
         }
     }
-}
-
-/// What shows that this process lives in a container, where loopback would be reachable for nobody.
-pub fn container_evidence() -> Option<&'static str> {
-    if nix::unistd::getpid().as_raw() == 1 {
-        return Some("in a container: this is process 1");
-    }
-    let files = [
-        ("/.dockerenv", "in a container: /.dockerenv is there"),
-        ("/run/.containerenv", "in a container: /run/.containerenv is there"),
-    ];
-    if let Some((_, because)) = files.into_iter().find(|(file, _)| std::path::Path::new(file).exists()) {
-        return Some(because);
-    }
-    std::env::var_os("KUBERNETES_SERVICE_HOST").map(|_| "in a container: KUBERNETES_SERVICE_HOST is set")
 }

@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_waits_learns_that_the_budget_is_closed() {
+    async fn every_waiter_learns_that_the_budget_is_closed() {
         let budget = BodyBudget::new(4 * MIB);
         let mut all = budget.take(3 * MIB).await.unwrap();
         budget.grow(&mut all, 4 * MIB).await.unwrap();
