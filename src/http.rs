@@ -54,11 +54,11 @@ use sse_2024::Sse2024;
 pub struct Config {
     /// The endpoint's path, without a trailing slash.
     pub path: String,
-    /// Which origins and hosts are served.
+    /// Which origins and hosts are trusted.
     pub trust: Trust,
-    /// The tokens of those who are let in; `None`: everybody is.
+    /// The tokens that are let in; `None`: no token is asked for.
     pub tokens: Option<Arc<Tokens>>,
-    /// Where a client without a token learns how to get one.
+    /// The metadata that says how to get a token.
     pub metadata: Option<Metadata>,
     /// What names the sessions of clients that carry no `Mcp-Session-Id`; `None`: they have none.
     pub session_key: Option<SessionKey>,
@@ -123,7 +123,7 @@ impl Http {
         }
     }
 
-    /// Ends what belongs to no session and would go on for ever: the bridge is stopping.
+    /// Ends the streams that belong to no session: the bridge is stopping, and they would go on for ever.
     pub fn drain(&self) {
         if let Some(sse_2024) = &self.sse_2024 {
             sse_2024.close_fresh();
@@ -150,7 +150,8 @@ impl Http {
             Err(problem) => (Err(problem.into()), None),
         };
         let mut response = answered.unwrap_or_else(|rejection| {
-            debug!(event = "http.refused", method = %parts.method, path = parts.uri.path(), problem = ?rejection.problem);
+            let (method, path, problem) = (&parts.method, parts.uri.path(), &rejection.problem);
+            debug!(event = "http.refused", %method, path, ?problem, "a request is refused");
             rejection.response()
         });
         if let Some(origin) = page {

@@ -1,7 +1,7 @@
 //! `mcp-bridge -- COMMAND` turns a stdio MCP server into an HTTP-native, stateful MCP backend: one initialized
 //! protocol session, which is one child process, per `Mcp-Session-Id`.
 //!
-//! The house, from the door inwards. Imports run one way, and `tests/layering.rs` holds them to it:
+//! The house, from the door inwards. Imports run one way, and `tests/house/layering.rs` holds them to it:
 //!
 //! ```text
 //! main → assembly, shutdown → cli, server → http → sessions → session → proto

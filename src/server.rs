@@ -1,5 +1,5 @@
 //! From a listener to requests: accepts connections, guards them in time and number, and ends them in order. What a
-//! request means is the affair of the service that it is given.
+//! request means is up to the service that is passed in.
 //!
 //! Three limits that hyper has in one knob, or not at all, are kept apart here: how long a connection may be silent
 //! before its first byte, how long a request head may take, and how long a connection may idle between requests. The
@@ -107,7 +107,7 @@ where
             // A peer that gave up while it waited (accept(2)).
             Err(error) if is_connection_error(&error) => {}
             Err(error) => {
-                warn!(event = "accept.failed", %error, "out of descriptors or memory; pausing");
+                warn!(event = "accept.failed", %error, "no connection can be accepted, descriptors or memory are lacking");
                 sleep(ACCEPT_PAUSE).await; // without it the loop would burn a whole core
             }
         }
@@ -131,7 +131,7 @@ fn tune(stream: &TcpStream) {
         setsockopt(stream, sockopt::TcpUserTimeout, &TCP_USER_TIMEOUT)
     };
     if let Err(error) = set() {
-        debug!(event = "conn.setsockopt", %error);
+        debug!(event = "conn.setsockopt", %error, "a socket option cannot be set");
     }
 }
 
@@ -150,7 +150,7 @@ where
         Ok(Ok(sniffed)) => sniffed,
         Ok(Err(_)) => return, // closed before its first byte, or within a preface
         Err(_) => {
-            debug!(event = "conn.timeout", phase = "sniff");
+            debug!(event = "conn.timeout", phase = "sniff", "a connection said too little for too long");
             return;
         }
     };
@@ -204,7 +204,7 @@ where
                     () = stop.signaled(), if idle_timeout.is_some() => {}
                     expiry = exchanges.expiry(idle_timeout, config.response_timeout) => {
                         if expiry == Expiry::Stuck {
-                            debug!(event = "conn.timeout", phase = "response");
+                            debug!(event = "conn.timeout", phase = "response", "a peer took nothing for too long");
                             return;
                         }
                     }
@@ -217,7 +217,7 @@ where
         }
     };
     if let Err(error) = served {
-        debug!(event = "conn.error", %error);
+        debug!(event = "conn.error", %error, "a connection ended with an error");
     }
     drop(stop); // its being alive is what the drain waits for
 }

@@ -91,7 +91,9 @@ impl Soak {
     fn run(&mut self, clients: &mut [Client]) {
         self.greet();
         self.nothing_is_left();
-        self.files = self.files_without_children();
+        eventually("children wait for a session", || self.waiting().len() >= self.plan.warm);
+        eventually("no connection is open", || self.bridge.connections() == 0);
+        self.files = self.files_at_rest();
         let mut left = self.plan.length;
         while !left.is_zero() {
             let wave = left.min(WAVE).min(self.plan.length / 2);
@@ -178,15 +180,15 @@ impl Soak {
         of("child.warm").into_iter().filter(|pid| !taken.contains(pid) && proc::is_alive(*pid)).collect()
     }
 
-    /// Three pipes belong to each child that waits.
-    fn files_without_children(&self) -> usize {
+    /// Three pipes belong to each child that waits, and do not count.
+    fn files_at_rest(&self) -> usize {
         proc::open_files(self.bridge.pid()).saturating_sub(3 * self.waiting().len())
     }
 
     fn is_back_where_it_began(&mut self) {
         let deadline = Instant::now() + support::PATIENCE;
-        while self.files_without_children() != self.files {
-            let (now, before) = (self.files_without_children(), self.files);
+        while self.files_at_rest() != self.files {
+            let (now, before) = (self.files_at_rest(), self.files);
             assert!(Instant::now() < deadline, "{before} descriptors before, {now} now");
             thread::sleep(Duration::from_millis(20));
         }

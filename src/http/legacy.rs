@@ -314,7 +314,7 @@ pub(super) fn not_started(error: &NoSession) -> Problem {
         NoSession::Draining => Problem::Draining,
         NoSession::Crashing(pause) => Problem::Crashing(*pause),
         NoSession::Spawn { error, resource } => {
-            warn!(event = "child.spawn_failed", %error, resource);
+            warn!(event = "child.spawn_failed", %error, resource, "the server cannot be started");
             Problem::Spawn { resource: *resource }
         }
     }

@@ -3,7 +3,7 @@
 //! proper; a session ends with its stream, because there is no other way to name it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hyper::body::Incoming;
@@ -26,11 +26,12 @@ use crate::secret::Digest;
 use crate::session::stream::Delivery;
 use crate::session::{End, Posted, Session};
 use crate::sessions::{Opening, Sessions};
+use crate::sync::lock;
 
 /// How long a stream may be open before its client sends `initialize`.
 const UNUSED_LIMIT: Duration = Duration::from_secs(60);
 
-/// How many readers may wait to join a stream. A client that does not read its stream waits with its posts.
+/// How many readers may wait to join a stream. The POSTs of a client that does not read its stream wait, too.
 const JOINING: usize = 4;
 
 /// The old transport.
@@ -57,12 +58,10 @@ struct Connection {
 enum State {
     /// Its client has not sent `initialize`.
     Fresh,
+    /// The session is being started.
     Starting,
+    /// It has a session.
     Open(Session),
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Sse2024 {
@@ -141,7 +140,7 @@ impl Sse2024 {
                 return Err(Problem::Invalid("initialize comes first").about(message.id()));
             }
         };
-        // A place for the answer first: what the client does not read it may not ask for.
+        // A place for the answer first: a client that does not read its stream must not fill it.
         let place = match id.is_some() {
             true => self.bodies.in_time(head, connection.readers.reserve()).await?.ok(),
             false => None,
@@ -175,7 +174,7 @@ impl Sse2024 {
             *lock(&connection.state) = before;
             return Err(Problem::Refused(Refusal::AlreadyInitialized(ClientId(id))));
         }
-        // If the client leaves while it waits for a place it may try again.
+        // A client that closes the POST while it waits for a session may post again.
         let mut starting = Starting { connection, started: false };
         let (takes, owner) = (Takes::Events, connection.owner);
         let opening = Opening { initialize, takes, owner, environment };

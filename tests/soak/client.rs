@@ -306,7 +306,7 @@ impl Talk<'_> {
         let Some(last) = last else { return self.trace.outcome("left") };
         self.soak.count("resumed");
         self.trace.outcome(&format!("left at {last}"));
-        let (outcome, _) = self.read(self.session.resume(&last));
+        let (outcome, _) = self.read_behind(Some(last.clone()), self.session.resume(&last));
         self.settle(outcome, &[call], &[]);
         if let Some(mut older) = older {
             let mut answers = Vec::new();

@@ -16,8 +16,16 @@ pub enum Outcome {
 
 impl Talk<'_> {
     /// Reads all that comes for a POST, and gives back what it was read from. A stream that is cut off is resumed.
-    pub fn read(&self, mut response: Response) -> (Outcome, Response) {
-        let (mut answers, mut last) = (Vec::new(), None);
+    pub fn read(&self, response: Response) -> (Outcome, Response) {
+        self.read_behind(None, response)
+    }
+
+    /// As [`read`](Self::read), where `last` is the newest event that the client has seen of this stream.
+    ///
+    /// While the client is away, nothing slows down a child that floods stdout: what followed `last` may have left the
+    /// replay buffer by the time it is back. Then 400 `no_replay` is right, and the call is lost.
+    pub fn read_behind(&self, mut last: Option<String>, mut response: Response) -> (Outcome, Response) {
+        let mut answers = Vec::new();
         loop {
             if response.status != 200 || !response.is_sse() {
                 let body = response.text();

@@ -261,7 +261,8 @@ pub struct Plan {
     pub seed: u64,
     pub length: Duration,
     pub options: Vec<String>,
-    /// How many children may wait for a session.
+    /// How many children wait for a session once the bridge is at rest, and how many at most.
+    pub warm: usize,
     pub ahead: usize,
     /// Whether an idle session may be ended for another one.
     pub evict: bool,
@@ -284,7 +285,7 @@ impl Plan {
         }
         let options = options.split_whitespace().map(str::to_owned).collect();
         let ahead = usize::max(warm, usize::from(!lazy));
-        Self { seed, length, options, ahead, evict }
+        Self { seed, length, options, warm, ahead, evict }
     }
 
     /// From `SOAK_SEED`, or a seed of its own, and `SOAK`, or 6 seconds.

@@ -117,11 +117,6 @@ impl Connection {
         let _ = self.socket.get_mut().write_all(bytes);
     }
 
-    /// Whether the other side closes the connection, with nothing sent before.
-    pub fn is_closed(&mut self) -> bool {
-        !matches!(self.socket.fill_buf(), Ok([_, ..]))
-    }
-
     /// Reads the head of the next response.
     #[track_caller]
     pub fn response(self) -> Response {

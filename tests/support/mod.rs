@@ -19,8 +19,6 @@
     reason = "these rules are for the bridge; a test shall fail loudly"
 )]
 
-pub mod beside;
-pub mod h2;
 pub mod http;
 pub mod proc;
 
@@ -334,6 +332,11 @@ impl Bridge {
         let mut found = proc::with_environment(&tag);
         found.retain(|process| process.pid != self.pid());
         found
+    }
+
+    /// How many connections of clients the bridge has open.
+    pub fn connections(&self) -> usize {
+        proc::connections_to(self.address.port())
     }
 
     pub fn zombies(&self) -> Vec<proc::Process> {

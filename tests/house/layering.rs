@@ -1,0 +1,228 @@
+//! The house: which module may not know what. Imports run one way, so that a reader can begin anywhere and only has
+//! to look inwards.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Small leaves that every room may use.
+const COMMON: &[&str] = &["crate::exit_status", "crate::sync"];
+
+/// Each room, and the words that must not occur in it.
+const WALLS: &[(&str, &[&str])] = &[
+    (
+        "proto",
+        &[
+            "tokio",
+            "hyper",
+            "nix::",
+            "tracing",
+            "Instant",
+            "SystemTime",
+            "std::env",
+            "std::fs",
+            "std::net",
+            "std::process",
+            "getrandom",
+            "crate::child",
+            "crate::cli",
+            "crate::drain",
+            "crate::http",
+            "crate::reaper",
+            "crate::server",
+            "crate::session",
+        ],
+    ),
+    ("address", &["crate::", "tokio", "hyper", "nix::"]),
+    ("container", &["crate::", "tokio", "hyper"]),
+    ("open_files", &["crate::", "tokio", "hyper"]),
+    ("reaper", &["crate::"]),
+    ("exit_status", &["crate::", "tokio", "hyper", "nix::"]),
+    ("sync", &["crate::", "tokio", "hyper"]),
+    ("log", &["crate::", "tokio", "hyper"]),
+    ("assembly", &["serde", "jsonrpc", "std::fs", "nix::", "tokio"]),
+    ("shutdown", &["serde", "jsonrpc", "hyper", "nix::", "crate::cli", "crate::server", "crate::session::"]),
+    ("heap", &["crate::", "tokio", "hyper"]),
+    ("secret", &["crate::", "tokio", "hyper"]),
+    ("token", &["tokio", "hyper", "crate::cli", "crate::http", "crate::server", "crate::session"]),
+    ("drain", &["crate::"]),
+    ("signals", &["crate::", "hyper"]),
+    ("child", &["serde", "json", "crate::proto", "crate::session", "crate::http", "crate::server", "hyper"]),
+    (
+        "session",
+        &[
+            "hyper",
+            "http::",
+            "StatusCode",
+            "HeaderMap",
+            "text/event-stream",
+            "data: ",
+            "nix::",
+            "Pid",
+            "SIGTERM",
+            "crate::sessions",
+            "crate::child",
+            "crate::reaper",
+            "crate::server",
+            "crate::cli",
+            "std::process",
+        ],
+    ),
+    (
+        "sessions",
+        &[
+            "serde",
+            "jsonrpc",
+            "hyper",
+            "StatusCode",
+            "HeaderMap",
+            "crate::http",
+            "crate::server",
+            "crate::cli",
+        ],
+    ),
+    ("sessions/registry", &["tokio", "Mutex", "Instant::now", "tracing", "nix::"]),
+    (
+        "http",
+        &[
+            "nix::",
+            "Pid",
+            "pipe",
+            "crate::child",
+            "crate::reaper",
+            "crate::server",
+            "crate::cli",
+            "std::process",
+        ],
+    ),
+    (
+        "http/problem",
+        &["super::", "crate::http", "crate::sessions", "hyper::header", "hyper::Response", "tokio"],
+    ),
+    ("http/sse", &["hyper", "StatusCode", "super::response", "super::body", "super::head"]),
+    (
+        "server",
+        &[
+            "serde",
+            "jsonrpc",
+            "crate::child",
+            "crate::http",
+            "crate::reaper",
+            "crate::session",
+            "crate::proto",
+            "crate::cli",
+        ],
+    ),
+    ("probe", &["crate::http", "crate::server", "crate::session"]),
+    (
+        "cli",
+        &[
+            "tokio",
+            "hyper",
+            "std::fs",
+            "std::io",
+            "std::env::var",
+            "TcpListener",
+            "TcpStream",
+            "crate::child",
+            "crate::drain",
+            "crate::http",
+            "crate::log",
+            "crate::proto",
+            "crate::reaper",
+            "crate::server",
+            "crate::session",
+        ],
+    ),
+];
+
+fn files(room: &str) -> Vec<PathBuf> {
+    fn walk(path: &Path, found: &mut Vec<PathBuf>) {
+        if path.is_dir() {
+            fs::read_dir(path).unwrap().for_each(|entry| walk(&entry.unwrap().path(), found));
+        } else {
+            found.push(path.to_owned());
+        }
+    }
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = Vec::new();
+    for path in [src.join(format!("{room}.rs")), src.join(room)] {
+        if path.exists() {
+            walk(&path, &mut found);
+        }
+    }
+    assert!(!found.is_empty(), "src/{room} is gone: the walls must move with it");
+    found
+}
+
+/// The code of a file: no comments, and nothing from its tests on.
+fn code(path: &Path) -> Vec<(usize, String)> {
+    let text = fs::read_to_string(path).unwrap();
+    let lines = text.lines().enumerate().take_while(|(_, line)| *line != "#[cfg(test)]");
+    let code =
+        lines.map(|(number, line)| (number + 1, line.split("//").next().unwrap_or_default().to_owned()));
+    code.collect()
+}
+
+#[test]
+fn no_module_names_what_it_may_not_know() {
+    let mut broken = Vec::new();
+    for (room, words) in WALLS {
+        for path in files(room) {
+            if path.ends_with("tests.rs") {
+                continue;
+            }
+            for (number, line) in code(&path) {
+                let named = COMMON.iter().fold(line.clone(), |line, leaf| line.replace(leaf, ""));
+                for word in *words {
+                    if named.contains(word) {
+                        broken.push(format!("{}:{number} names {word:?}: {}", path.display(), line.trim()));
+                    }
+                }
+            }
+        }
+    }
+    assert!(broken.is_empty(), "walls of the house are broken:\n{}", broken.join("\n"));
+}
+
+#[test]
+fn every_room_of_the_house_has_its_walls() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for entry in fs::read_dir(src).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        let known = WALLS.iter().any(|(room, _)| *room == name) || matches!(name.as_str(), "main" | "lib");
+        assert!(known, "src/{name} has no row in the table of walls");
+    }
+}
+
+#[test]
+fn unsafe_stands_between_fork_and_exec_and_where_memory_goes_back_and_nowhere_else() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let rooms: Vec<_> = WALLS.iter().map(|(room, _)| *room).chain(["main", "lib"]).collect();
+    let mut places = Vec::new();
+    for path in rooms.into_iter().flat_map(files) {
+        let relative = path.strip_prefix(&src).unwrap().display().to_string();
+        places.extend(
+            code(&path).into_iter().filter(|(_, line)| line.contains("unsafe {")).map(|_| relative.clone()),
+        );
+    }
+    places.sort();
+    assert_eq!(places, ["child.rs", "heap.rs"]);
+}
+
+#[test]
+fn only_the_reaper_waits() {
+    for (room, _) in WALLS.iter().filter(|(room, _)| *room != "reaper") {
+        for path in files(room) {
+            for (number, line) in code(&path) {
+                assert!(!line.contains("waitpid") && !line.contains("waitid"), "{}:{number}", path.display());
+            }
+        }
+    }
+    let manifest = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).unwrap();
+    let tokio = manifest.lines().find(|line| line.starts_with("tokio = ")).expect("tokio is a dependency");
+    assert!(
+        !tokio.contains("\"process\"") && !tokio.contains("\"full\""),
+        "tokio's own waiter would be compiled in"
+    );
+}

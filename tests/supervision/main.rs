@@ -1,0 +1,20 @@
+//! Processes: how they are started, watched, ended and reaped, and how the bridge itself ends.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "these rules are for the bridge; a test shall fail loudly"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod health;
+mod ladder;
+mod reaper;
+mod shutdown;
+mod spawning;
