@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::head::Head;
 use super::problem::Problem;
@@ -126,12 +126,18 @@ impl Bodies {
         };
         let mut permit = self.in_time(head, budget.take(length.unwrap_or(STEP))).await??;
         let mut covered = length.unwrap_or(STEP);
-        let mut deadline = Instant::now() + body_timeout;
         let mut body = Limited::new(body, max);
         let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
-        while let Some(frame) =
-            timeout_at(deadline, body.frame()).await.map_err(|_| Problem::BodyTimeout(body_timeout))?
-        {
+        tokio::pin! {
+            let timer = sleep(body_timeout);
+        }
+        loop {
+            let frame = tokio::select! {
+                biased;
+                frame = body.frame() => frame,
+                () = &mut timer => return Err(Problem::BodyTimeout(body_timeout)),
+            };
+            let Some(frame) = frame else { break };
             let frame = frame.map_err(|error| match error.is::<LengthLimitError>() {
                 true => Problem::BodyTooLarge(max),
                 false => Problem::BodyBroken,
@@ -154,7 +160,8 @@ impl Bodies {
             let waiting = Instant::now();
             covered = read.next_multiple_of(STEP).min(max);
             self.in_time(head, budget.grow(&mut permit, covered)).await??;
-            deadline += waiting.elapsed();
+            let deadline = timer.deadline() + waiting.elapsed();
+            timer.as_mut().reset(deadline);
         }
         Ok((if rest.is_empty() { first } else { rest.freeze() }, permit))
     }
