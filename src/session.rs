@@ -1,10 +1,10 @@
 //! One session: a [`Session`] handle that HTTP talks to, and the [`worker::Worker`] loop that owns the protocol state,
 //! the child's pipes and the readers.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 pub use crate::exit_status::ExitStatus;
@@ -13,18 +13,22 @@ use crate::proto::ids::{EventId, SessionId};
 use crate::proto::link::Limits;
 use crate::proto::message::{Message, Request};
 use crate::proto::version::Revision;
+use crate::sync::lock;
 
 mod alarm;
 mod body_budget;
 mod core;
 mod end;
+mod inbox;
 mod log_limit;
+mod stdin_queue;
 pub mod stream;
 mod streams;
 pub mod worker;
 
 pub use body_budget::{BodyBudget, BodyPermit};
 pub use end::{End, Fault};
+use inbox::Post;
 use stream::{Feed, Reader};
 use worker::Worker;
 
@@ -65,19 +69,15 @@ pub enum Posted {
     Batch(Vec<Message>),
 }
 
-impl Posted {
-    fn into_messages(self) -> Vec<Message> {
-        match self {
-            Self::One(message) => vec![message],
-            Self::Batch(messages) => messages,
-        }
-    }
-}
-
+/// What the loop is asked.
 #[derive(Debug)]
 enum Command {
-    Post { posted: Posted, permit: Option<BodyPermit>, takes: Takes, feed: Feed },
+    /// Forward these messages.
+    Post(Post),
+    /// Attach a reader to the listening stream, or to another behind the event `after`.
     Listen { after: Option<EventId>, feed: Feed },
+    /// End for this reason, but only if the session is idle; say whether it does.
+    EndIfIdle { why: End, agreed: oneshot::Sender<bool> },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,10 +90,10 @@ enum Stop {
     Now(End),
 }
 
-/// How a session is, for whoever looks at it from outside.
-#[derive(Clone, Copy, Debug, Default)]
+/// The state of a session as others may see it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Since when nothing is in flight and nobody listens; `None` while that is not so.
+    /// Since when nothing is in flight and no client listens; `None` while that is not so.
     pub idle_since: Option<Instant>,
     /// Requests without an answer.
     pub in_flight: usize,
@@ -112,7 +112,8 @@ struct Shared {
     is_shared: bool,
     mailbox: mpsc::Sender<Command>,
     body_budget: BodyBudget,
-    stop: watch::Sender<Stop>,
+    stop: Mutex<Stop>,
+    /// Wakes the loop: [`Shared::stop`] has changed, or a reader is gone or has caught up.
     attention: Arc<Notify>,
     stats: Mutex<Stats>,
     /// Once it is clear: whether the first child answered `initialize` with a result, or why the session ended before.
@@ -154,7 +155,7 @@ impl Session {
             is_shared,
             mailbox,
             body_budget: BodyBudget::new(config.max_body),
-            stop: watch::Sender::new(Stop::No),
+            stop: Mutex::new(Stop::No),
             attention,
             stats: Mutex::default(),
             opened: watch::Sender::new(None),
@@ -202,7 +203,7 @@ impl Session {
 
     /// How it is.
     pub fn stats(&self) -> Stats {
-        *self.0.stats.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.0.stats)
     }
 
     /// Waits until `bytes` of a body may be read for this session.
@@ -225,11 +226,13 @@ impl Session {
         self.end_reason().unwrap_or(End::Shutdown)
     }
 
-    /// Passes messages on, and gives the permit of their body back once they are. `takes`: what the stream of their
-    /// answers may carry. Waits while the session is full.
+    /// Posts messages whose request's head was read at `arrived`: a request that has no answer after
+    /// [`Limits::request_timeout`] from then on gets a [`Fault::Timeout`], whether or not the child has read it.
+    /// `takes`: what the stream of the answers may carry. The permit of the body is given back once its messages have
+    /// been forwarded.
     ///
-    /// For requests the reader gets their events; otherwise it gets [`stream::Delivery::Accepted`]
-    /// or [`stream::Delivery::Refused`].
+    /// For requests the reader gets their events; otherwise it gets [`stream::Delivery::Accepted`],
+    /// [`stream::Delivery::Refused`] or [`stream::Delivery::NotForwarded`].
     ///
     /// # Errors
     /// Why the session ended, where it has.
@@ -238,9 +241,10 @@ impl Session {
         posted: Posted,
         permit: Option<BodyPermit>,
         takes: Takes,
+        arrived: Instant,
     ) -> Result<Reader, End> {
         let (feed, reader) = stream::queue(Arc::clone(&self.0.attention));
-        self.send(Command::Post { posted, permit, takes, feed }).await?;
+        self.send(Command::Post(Post { posted, permit, takes, feed, arrived })).await?;
         Ok(reader)
     }
 
@@ -261,23 +265,26 @@ impl Session {
 
     /// Ends the session now; what is in flight gets an error.
     pub fn end(&self, why: End) {
-        self.0.stop.send_if_modified(|stop| {
-            let first = !matches!(stop, Stop::Now(_));
-            if first {
-                *stop = Stop::Now(why);
-            }
-            first
-        });
+        let mut stop = lock(&self.0.stop);
+        if !matches!(*stop, Stop::Now(_)) {
+            *stop = Stop::Now(why);
+            self.0.attention.notify_one();
+        }
     }
 
     /// Ends the session as soon as nothing is in flight.
     pub fn end_when_idle(&self) {
-        self.0.stop.send_if_modified(|stop| {
-            let first = *stop == Stop::No;
-            if first {
-                *stop = Stop::WhenIdle;
-            }
-            first
-        });
+        let mut stop = lock(&self.0.stop);
+        if *stop == Stop::No {
+            *stop = Stop::WhenIdle;
+            self.0.attention.notify_one();
+        }
+    }
+
+    /// Ends the session if nothing is in flight, no client listens, and nothing that was posted before waits for the
+    /// loop. Returns whether this call ends it.
+    pub async fn end_if_idle(&self, why: End) -> bool {
+        let (agreed, answer) = oneshot::channel();
+        self.send(Command::EndIfIdle { why, agreed }).await.is_ok() && answer.await.unwrap_or(false)
     }
 }

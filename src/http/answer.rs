@@ -59,6 +59,7 @@ impl Answers {
                 Some(Delivery::Pending) => return Form::Events { events, complete: false },
                 Some(Delivery::Accepted) => return Form::Accepted,
                 Some(Delivery::Refused(refusal)) => return Form::Refused(Problem::Refused(refusal)),
+                Some(Delivery::NotForwarded(limit)) => return Form::Refused(Problem::NotForwarded(limit)),
                 Some(Delivery::NoReplay) => return Form::Refused(Problem::NoReplay),
                 Some(Delivery::Gone(end)) => return Form::NotTaken(end),
                 // Cut off before it began: the stream breaks as it would have later, and the session is as it was.

@@ -19,7 +19,7 @@ use super::sse::EventStream;
 use crate::proto::ids::Id;
 use crate::proto::message::Message;
 use crate::session::stream::{Delivery, Payload};
-use crate::session::{BodyPermit, End, Fault, Posted, Session};
+use crate::session::{BodyPermit, End, Posted, Session};
 use crate::sessions::{Found, NoSession, Opening, Sessions};
 
 /// What is offered to a request that names no session: there is nothing to listen to and nothing to end.
@@ -94,9 +94,7 @@ impl Legacy {
         let (body, permit) = self.bodies.read(head, body, target.session()).await?;
         let posted = parse(&body, target.session().and_then(Session::revision))?;
         match target {
-            Target::Session(session) => {
-                Ok(self.post_to(&session, head, posted, Some(permit), accepts).await?)
-            }
+            Target::Session(session) => Ok(self.post_to(&session, head, posted, permit, accepts).await?),
             Target::Key(keyed, found) => self.post_keyed(&keyed, found, head, posted, permit, accepts).await,
             Target::None => self.post_alone(head, posted, accepts).await,
         }
@@ -119,21 +117,14 @@ impl Legacy {
         session: &Session,
         head: &Head<'_>,
         posted: Posted,
-        permit: Option<BodyPermit>,
+        permit: BodyPermit,
         accepts: Accepts,
     ) -> Result<Response<Body>, Failure> {
         let id = request_id(&posted);
         head::check_version(head.headers, session.negotiated())
             .map_err(|problem| problem.about(id.as_ref()))?;
-        let posted = self.bodies.in_time(head, session.post(posted, permit, accepts.takes())).await;
-        let reader = match posted {
-            Ok(taken) => taken.map_err(Failure::NotTaken)?,
-            // It is a request, and its client knows how to deal with one that has failed.
-            Err(Problem::NotForwarded(limit)) if id.is_some() => {
-                return Err(Problem::Fault(Fault::Timeout(limit)).about(id.as_ref()).into());
-            }
-            Err(problem) => return Err(Rejection::from(problem).into()),
-        };
+        let posting = session.post(posted, Some(permit), accepts.takes(), head.arrived);
+        let reader = posting.await.map_err(Failure::NotTaken)?;
         match self.answers.first(&reader, accepts).await {
             Form::NotTaken(end) => Err(Failure::NotTaken(end)),
             form => Ok(self.answers.respond(session, reader, form, accepts, id)?),
@@ -159,19 +150,31 @@ impl Legacy {
         {
             return modern::answer(message);
         }
-        let session = match (found, &message) {
-            (Some(session), _) => session,
-            (None, Some(message)) => keyed.open(&self.sessions, head, message).await?,
+        let (session, permit) = match (found, &message) {
+            (Some(session), _) => (session, permit),
+            (None, Some(message)) => self.open(keyed, head, message).await?,
             (None, None) => return Err(Problem::SessionRequired.into()),
         };
-        match (self.post_to(&session, head, posted, Some(permit), accepts).await, message) {
+        match (self.post_to(&session, head, posted, permit, accepts).await, message) {
             // Its client knows of no session that it could have lost.
             (Err(Failure::NotTaken(_)), Some(message)) => {
-                let session = keyed.open(&self.sessions, head, &message).await?;
-                Ok(self.post_to(&session, head, Posted::One(message), None, accepts).await?)
+                let (session, permit) = self.open(keyed, head, &message).await?;
+                Ok(self.post_to(&session, head, Posted::One(message), permit, accepts).await?)
             }
             (answered, _) => Ok(answered?),
         }
+    }
+
+    /// Opens the session of a key, and moves the body of its first message into the session's budget.
+    async fn open(
+        &self,
+        keyed: &Keyed,
+        head: &Head<'_>,
+        first: &Message,
+    ) -> Result<(Session, BodyPermit), Rejection> {
+        let session = keyed.open(&self.sessions, head, first).await?;
+        let permit = self.bodies.in_time(head, session.body_permit(first.text().len())).await?;
+        Ok((session, permit.map_err(Problem::SessionEnded)?))
     }
 
     /// A POST without a session: `initialize` opens one, and nothing else is served.
@@ -229,13 +232,8 @@ impl Legacy {
         let session = self.find(&named, head)?;
         head::check_version(head.headers, session.negotiated())?;
         let after = head::last_event_id(head.headers)?;
-        let listening = async {
-            let reader = session.listen(after).await.map_err(Problem::SessionEnded)?;
-            let first = reader.next().await;
-            Ok::<_, Problem>((reader, first))
-        };
-        let (reader, first) = self.bodies.in_time(head, listening).await??;
-        match first {
+        let reader = session.listen(after).await.map_err(Problem::SessionEnded)?;
+        match reader.next().await {
             Some(Delivery::Accepted) => {}
             Some(Delivery::NoReplay) => return Err(Problem::NoReplay.into()),
             Some(Delivery::Gone(end)) => return Err(Problem::SessionEnded(end).into()),

@@ -145,8 +145,8 @@ impl Sse2024 {
             true => self.bodies.in_time(head, connection.readers.reserve()).await?.ok(),
             false => None,
         };
-        let posting = session.post(Posted::One(message), Some(permit), Takes::Events);
-        let reader = self.bodies.in_time(head, posting).await?.map_err(Problem::SessionEnded)?;
+        let posting = session.post(Posted::One(message), Some(permit), Takes::Events, head.arrived);
+        let reader = posting.await.map_err(Problem::SessionEnded)?;
         if let Some(place) = place {
             place.send(Member { reader, id, main: false });
             return Ok(empty(StatusCode::ACCEPTED));
@@ -154,6 +154,7 @@ impl Sse2024 {
         match reader.next().await {
             Some(Delivery::Accepted) => Ok(empty(StatusCode::ACCEPTED)),
             Some(Delivery::Refused(refusal)) => Err(Problem::Refused(refusal).into()),
+            Some(Delivery::NotForwarded(limit)) => Err(Problem::NotForwarded(limit).into()),
             Some(Delivery::Gone(end)) => Err(Problem::SessionEnded(end).into()),
             _ => Err(Problem::SessionNotFound.into()),
         }

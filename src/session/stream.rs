@@ -7,8 +7,9 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
@@ -16,6 +17,7 @@ use tokio::sync::Notify;
 use super::{End, Fault};
 use crate::proto::front::Refusal;
 use crate::proto::ids::{ClientId, EventId};
+use crate::sync::lock;
 
 /// How many bytes may wait for a reader before the session stops reading its child. A reader that goes on taking slows
 /// the child down; one that does not is cut off, see [`Feed::cut`], and can resume from the session's replay buffer.
@@ -32,6 +34,9 @@ pub enum Delivery {
     NoReplay,
     /// The session ended before it took what was posted: the child has not seen it.
     Gone(End),
+    /// Notifications or responses that could not be forwarded within this time, the request timeout: the child has not
+    /// seen them.
+    NotForwarded(Duration),
     /// An event of the stream.
     Event(Event),
     /// The answer has not come within [`Config::sse_after`](super::Config::sse_after): the client is to get a stream of
@@ -125,7 +130,7 @@ struct Shared {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.queue)
     }
 }
 

@@ -70,7 +70,7 @@ impl Sessions {
             return Ok(seat);
         }
         let full = || NoSession::Full(self.config.max_sessions);
-        if !self.is_seat_coming() && !self.evict() {
+        if !self.is_seat_coming() && !self.evict().await {
             return Err(full());
         }
         let _waiting = self.seats.wait();
@@ -87,20 +87,24 @@ impl Sessions {
         self.lock().leaving() > self.seats.waiting()
     }
 
-    /// Ends the session that has been idle for the longest time, if there is one and the operator wants it.
-    fn evict(&self) -> bool {
+    /// Ends the session that has been idle for the longest time, if there is one and the operator wants it. The session
+    /// itself decides: what was posted meanwhile keeps it.
+    async fn evict(&self) -> bool {
         if !self.config.evict {
             return false;
         }
-        let longest = {
+        let mut idle: Vec<_> = {
             let registry = self.lock();
-            let idle =
-                registry.live().filter_map(|live| Some((live.session.stats().idle_since?, &live.session)));
-            idle.min_by_key(|(since, _)| *since).map(|(_, session)| session.clone())
+            let live = registry.live();
+            live.filter_map(|live| Some((live.session.stats().idle_since?, live.session.clone()))).collect()
         };
-        longest.is_some_and(|session| {
-            self.end(&session, End::Evicted);
-            true
-        })
+        idle.sort_by_key(|(since, _)| *since);
+        for (_, session) in idle {
+            if session.end_if_idle(End::Evicted).await {
+                self.retire(session.id(), End::Evicted);
+                return true;
+            }
+        }
+        false
     }
 }

@@ -206,7 +206,7 @@ fn pipes(size: usize) -> (Pipes<DuplexStream, DuplexStream>, Child) {
 }
 
 async fn post(session: &Session, text: &str, streams: bool) -> Result<Reader, End> {
-    bounded(session.post(Posted::One(message(text)), None, takes(streams))).await
+    bounded(session.post(Posted::One(message(text)), None, takes(streams), Instant::now())).await
 }
 
 /// Nothing here takes a day: it waits for something that never comes.
@@ -235,6 +235,7 @@ fn words(delivery: Option<Delivery>) -> String {
         Some(Delivery::NoReplay) => "no replay".into(),
         Some(Delivery::Lagged) => "lagged".into(),
         Some(Delivery::Pending) => "pending".into(),
+        Some(Delivery::NotForwarded(after)) => format!("not forwarded {after:?}"),
         Some(Delivery::Gone(why)) => format!("gone {}", why.cause()),
         Some(Delivery::Event(event)) => match event.payload {
             Payload::Message(text) | Payload::Answer { message: text, .. } => {
@@ -367,7 +368,8 @@ async fn calls_that_are_answered_out_of_order_get_their_own_answers() {
 async fn a_batch_of_a_client_gets_all_its_answers_on_one_stream() {
     let mut harness = Harness::open().await;
     let batch = vec![message(&request("1", "a")), message(&note("n")), message(&request("2", "b"))];
-    let reader = harness.session.post(Posted::Batch(batch), None, Takes::Events).await.unwrap();
+    let reader =
+        harness.session.post(Posted::Batch(batch), None, Takes::Events, Instant::now()).await.unwrap();
     for line in [request("2", "a"), note("n"), request("3", "b")] {
         harness.child.expect(&line).await;
     }
@@ -549,7 +551,8 @@ async fn an_event_that_is_no_answer_says_itself_that_the_answer_takes_longer() {
 async fn one_answer_of_a_batch_in_time_leaves_the_reader_waiting_for_the_others() {
     let mut harness = impatient(SSE_AFTER).await;
     let batch = vec![message(&request("1", "a")), message(&request("2", "b"))];
-    let reader = harness.session.post(Posted::Batch(batch), None, Takes::Events).await.unwrap();
+    let reader =
+        harness.session.post(Posted::Batch(batch), None, Takes::Events, Instant::now()).await.unwrap();
     for line in [request("2", "a"), request("3", "b")] {
         harness.child.expect(&line).await;
     }
@@ -1577,8 +1580,8 @@ async fn a_child_that_exits_after_it_closed_its_stdin_is_not_waited_for_as_if_it
 
 // A child that does not read.
 
-/// The child reads nothing more, its queue is as full as it may be, and so is the mailbox. `queued` and `waiting` are
-/// the readers of the calls in either.
+/// The child reads nothing more, and its queue is as full as it may be. `queued` are the readers of the calls in it,
+/// `waiting` those of calls that have not been forwarded.
 struct Deaf {
     harness: Harness,
     queued: Vec<Reader>,
@@ -1599,7 +1602,7 @@ impl Deaf {
         queued.push(harness.post(&big(4)).await);
         settle().await;
         let mut waiting = Vec::new();
-        for id in 0..MAILBOX {
+        for id in 0..2 * MAILBOX {
             waiting.push(harness.post(&request(&(100 + id).to_string(), "x")).await);
         }
         Self { harness, queued, waiting }
@@ -1609,22 +1612,17 @@ impl Deaf {
 #[tokio::test(start_paused = true)]
 async fn a_deaf_child_makes_posts_wait_and_nothing_else() {
     let Deaf { mut harness, queued, waiting } = Deaf::new().await;
-    let text = request("200", "x");
-    let session = harness.session.clone();
-    let mut late = Box::pin(post(&session, &text, true));
-    assert!(poll_once(late.as_mut()).await.is_pending(), "there is no room for a further message");
     settle().await;
-    assert!(poll_once(late.as_mut()).await.is_pending(), "and no time gives it any");
-    assert!(available(&waiting[0]).await.is_empty());
+    assert!(available(&waiting[0]).await.is_empty(), "there is no room for a further message");
+    let listener = harness.listen(None).await;
+    harness.child.send(&news(1)).await;
+    assert_eq!(available(&listener).await, heard_range(1..=1), "a client may listen meanwhile");
 
     harness.child.send(&result("2")).await;
     assert_eq!(rest(&queued[0]).await, answered(2, "0"), "answers come all the same");
 
     let mut received = Vec::new();
-    while received.len() < 5 + MAILBOX + 1 {
-        if received.len() == 5 {
-            bounded(late.as_mut()).await.expect("there is room again");
-        }
+    while received.len() < 5 + waiting.len() {
         let line = harness.child.line().await.unwrap();
         received.push(message(&line).id().unwrap().as_json().to_owned());
     }
@@ -1635,13 +1633,8 @@ async fn a_deaf_child_makes_posts_wait_and_nothing_else() {
 #[tokio::test(start_paused = true)]
 async fn a_session_with_a_deaf_child_ends_at_once() {
     let Deaf { harness, queued, waiting } = Deaf::new().await;
-    let text = request("200", "x");
-    let session = harness.session.clone();
-    let mut late = Box::pin(post(&session, &text, true));
-    assert!(poll_once(late.as_mut()).await.is_pending());
     let ended = Instant::now();
     harness.session.end(End::Deleted);
-    assert_eq!(bounded(late).await.expect_err("it was never taken"), End::Deleted);
     for (id, reader) in queued.iter().enumerate() {
         let id_on_stream = 2 + id as u64;
         assert_eq!(rest(reader).await, failed(id_on_stream, &id.to_string(), "Ended(Deleted)"));
@@ -1654,7 +1647,174 @@ async fn a_session_with_a_deaf_child_ends_at_once() {
     assert_passed(ended, FINAL_FLUSH);
 }
 
+#[tokio::test(start_paused = true)]
+async fn each_call_to_a_deaf_child_gets_its_one_answer_by_its_deadline_however_many_they_are() {
+    const LENGTH: usize = 700_000;
+    let limits = Limits { request_timeout: secs(3), ..CONFIG.limits };
+    let harness = Harness::open_with(Config { limits, ..CONFIG }, NARROW).await;
+    let arrived = Instant::now();
+    let mut calls = Vec::new();
+    for id in 0..40 {
+        let session = harness.session.clone();
+        calls.push(tokio::spawn(async move {
+            let permit = session.body_permit(LENGTH).await.expect("the session is there");
+            let big = format!(r#","params":"{}"}}"#, "x".repeat(LENGTH));
+            let text = request(&id.to_string(), "x").replace('}', &big);
+            let posted = Posted::One(message(&text));
+            rest(&session.post(posted, Some(permit), Takes::Events, arrived).await.unwrap()).await
+        }));
+    }
+    for (id, call) in calls.into_iter().enumerate() {
+        let got = bounded(call).await.unwrap();
+        assert_eq!(got.len(), 2, "call {id}: {got:?}");
+        assert!(got[0].ends_with(&format!("-1 {id} Timeout(3s)")), "call {id}: {got:?}");
+        assert_passed(arrived, secs(3));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_of_a_call_counts_from_its_arrival() {
+    let mut harness = Harness::open().await;
+    sleep(secs(60)).await;
+    let arrived = Instant::now() - secs(60);
+    let posted = || Posted::One(message(&request("7", "x")));
+    let reader = harness.session.post(posted(), None, Takes::Events, arrived).await.unwrap();
+    harness.child.expect(&request("2", "x")).await;
+    assert_eq!(rest(&reader).await, failed(2, "7", "Timeout(100s)"));
+    assert_passed(arrived, CONFIG.limits.request_timeout);
+    harness.child.line().await;
+    let reader = harness.session.post(posted(), None, Takes::Events, arrived).await.unwrap();
+    assert_eq!(rest(&reader).await, failed(3, "7", "Timeout(100s)"), "it came too late for the child");
+    harness.accepted(&note("n")).await;
+    harness.child.expect(&note("n")).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_notification_that_a_deaf_child_leaves_no_room_for_is_refused_in_time() {
+    let Deaf { harness, waiting, .. } = Deaf::new().await;
+    let posted = Instant::now();
+    let reader = harness.post(&note("n")).await;
+    assert_eq!(rest(&reader).await, ["not forwarded 100s", "end"]);
+    assert_passed(posted, CONFIG.limits.request_timeout);
+    assert!(rest(&waiting[0]).await[0].ends_with("Timeout(100s)"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_whose_client_left_before_it_was_forwarded_is_not_forwarded() {
+    let Deaf { mut harness, queued, waiting } = Deaf::new().await;
+    drop(waiting);
+    let batch = vec![message(&request("300", "x")), message(&news(1)), message(&request("301", "x"))];
+    drop(harness.session.post(Posted::Batch(batch), None, Takes::Events, Instant::now()).await.unwrap());
+    drop(harness.post(&news(2)).await);
+    let stays = harness.post(&request("302", "x")).await;
+    for _ in &queued {
+        harness.child.line().await;
+    }
+    harness.child.expect(&news(1)).await;
+    harness.child.expect(&news(2)).await;
+    harness.child.expect(&request("7", "x")).await;
+    harness.child.send(&result("7")).await;
+    assert!(rest(&stays).await[0].ends_with(&result("302")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_leaves_while_its_body_waits_gives_the_memory_back() {
+    let Deaf { harness, .. } = Deaf::new().await;
+    let all = bounded(harness.session.body_permit(MAX_STDIN_QUEUE)).await.ok();
+    let posted = Posted::One(message(&request("7", "x")));
+    drop(harness.session.post(posted, all, Takes::Events, Instant::now()).await.unwrap());
+    assert!(bounded(harness.session.body_permit(MAX_STDIN_QUEUE)).await.is_ok());
+}
+
+// What came in time, though the loop looks late.
+
+/// A session whose handshake is over and whose loop runs only when it is polled.
+async fn by_hand() -> (Session, Child, Pin<Box<impl Future<Output = Ended<DuplexStream>>>>) {
+    let (session, opening, mut child, run) = unspawned(CONFIG, WIDE);
+    let mut run = Box::pin(run);
+    assert!(poll_once(run.as_mut()).await.is_pending());
+    child.send(&result("1")).await;
+    assert!(poll_once(run.as_mut()).await.is_pending());
+    drop(opening);
+    drop(post(&session, &note("notifications/initialized"), true).await.unwrap());
+    assert!(poll_once(run.as_mut()).await.is_pending());
+    (session, child, run)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_lies_in_the_pipe_counts_though_its_deadline_has_passed() {
+    for _ in 0..20 {
+        let (session, mut child, mut run) = by_hand().await;
+        let reader = post(&session, &request("7", "x"), true).await.unwrap();
+        assert!(poll_once(run.as_mut()).await.is_pending());
+        child.send(&result_of("2", 60_000)).await;
+        tokio::time::advance(2 * CONFIG.limits.request_timeout).await;
+        assert!(poll_once(run.as_mut()).await.is_pending());
+        let got = rest(&reader).await;
+        assert!(got[0].starts_with("2-1 {"), "{:.100}", got[0]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn last_words_in_the_pipe_count_though_the_loop_comes_late_to_them() {
+    for _ in 0..20 {
+        let (session, mut child, mut run) = by_hand().await;
+        let reader = post(&session, &request("7", "x"), true).await.unwrap();
+        assert!(poll_once(run.as_mut()).await.is_pending());
+        child.exit();
+        assert!(poll_once(run.as_mut()).await.is_pending(), "somebody else may hold stdout open");
+        child.send(&result_of("2", 60_000)).await;
+        tokio::time::advance(2 * DRAIN_STDOUT).await;
+        assert!(poll_once(run.as_mut()).await.is_ready());
+        let got = rest(&reader).await;
+        assert!(got[0].starts_with("2-1 {"), "{:.100}", got[0]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_in_the_mailbox_keeps_a_session_from_ending_as_idle() {
+    for _ in 0..20 {
+        let (session, mut child, mut run) = by_hand().await;
+        tokio::time::advance(2 * CONFIG.idle_timeout).await;
+        let reader = post(&session, &request("7", "x"), true).await.unwrap();
+        assert!(poll_once(run.as_mut()).await.is_pending(), "the session goes on");
+        child.send(&result("2")).await;
+        assert!(poll_once(run.as_mut()).await.is_pending());
+        assert_eq!(rest(&reader).await, answered(2, "7"));
+    }
+}
+
 // How a session ends.
+
+#[tokio::test(start_paused = true)]
+async fn a_session_is_evicted_only_while_it_is_idle() {
+    let mut harness = Harness::open().await;
+    let reader = harness.call("7", "2").await;
+    assert!(!harness.session.end_if_idle(End::Evicted).await, "a call is in flight");
+    harness.child.send(&result("2")).await;
+    assert_eq!(rest(&reader).await, answered(2, "7"));
+    let listener = harness.listen(None).await;
+    assert!(!harness.session.end_if_idle(End::Evicted).await, "a client listens");
+    drop(listener);
+    let session = harness.session.clone();
+    let both = tokio::join!(session.end_if_idle(End::Evicted), session.end_if_idle(End::Evicted));
+    assert_eq!(both, (true, false), "one of two that ask has ended it");
+    assert_eq!(harness.ended().await, End::Evicted);
+    assert!(!session.end_if_idle(End::Evicted).await, "it has ended already");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_in_the_mailbox_keeps_a_session_from_being_evicted() {
+    let (session, mut child, mut run) = by_hand().await;
+    let mut evicting = Box::pin(session.end_if_idle(End::Evicted));
+    assert!(poll_once(evicting.as_mut()).await.is_pending());
+    let reader = post(&session, &request("7", "x"), true).await.unwrap();
+    assert!(poll_once(run.as_mut()).await.is_pending(), "the session goes on");
+    assert!(!evicting.await, "and the one who asked is told so");
+    child.send(&result("2")).await;
+    assert!(poll_once(run.as_mut()).await.is_pending());
+    assert_eq!(rest(&reader).await, answered(2, "7"));
+}
 
 #[tokio::test(start_paused = true)]
 async fn the_end_of_a_session_fails_what_is_in_flight_and_closes_what_is_open() {
@@ -1975,7 +2135,7 @@ async fn a_body_gives_its_room_back_when_the_session_has_taken_it() {
     let mut harness = Harness::open().await;
     let all = bounded(harness.session.body_permit(MAX_STDIN_QUEUE)).await.ok();
     let posted = Posted::One(message(&note("n")));
-    let reader = harness.session.post(posted, all, Takes::Events).await.unwrap();
+    let reader = harness.session.post(posted, all, Takes::Events, Instant::now()).await.unwrap();
     assert_eq!(rest(&reader).await, ["accepted", "end"]);
     harness.child.expect(&note("n")).await;
     assert!(bounded(harness.session.body_permit(MAX_STDIN_QUEUE)).await.is_ok());
@@ -1986,14 +2146,13 @@ async fn a_body_that_is_not_taken_keeps_its_room_until_the_session_ends() {
     let Deaf { harness, waiting, .. } = Deaf::new().await;
     let room = bounded(harness.session.body_permit(MAX_STDIN_QUEUE)).await.ok();
     let posted = Posted::One(message(&note("n")));
-    let mut posting = Box::pin(harness.session.post(posted, room, Takes::Events));
-    assert!(poll_once(posting.as_mut()).await.is_pending());
+    let reader = harness.session.post(posted, room, Takes::Events, Instant::now()).await.unwrap();
     let mut next_body = Box::pin(harness.session.body_permit(1));
     assert!(poll_once(next_body.as_mut()).await.is_pending());
     harness.session.end(End::Deleted);
     assert_eq!(rest(&waiting[0]).await, ["gone deleted", "end"]);
     assert!(bounded(next_body).await.is_err(), "and then it is told so");
-    assert_eq!(bounded(posting).await.expect_err("it was never taken"), End::Deleted);
+    assert_eq!(rest(&reader).await, ["gone deleted", "end"]);
 }
 
 #[tokio::test(start_paused = true)]
