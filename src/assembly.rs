@@ -160,6 +160,7 @@ pub fn http_config(
         env_from_header: options.env_from_header.iter().filter_map(named).collect(),
         max_body: options.max_body,
         body_timeout: options.body_timeout,
+        request_timeout: options.request_timeout,
         keep_alive: options.keep_alive,
         prime: options.prime,
         sse_compat: options.sse_compat,

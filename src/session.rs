@@ -214,6 +214,14 @@ impl Session {
         self.0.body_budget.take(bytes).await.ok_or_else(|| self.ended())
     }
 
+    /// Waits until a body that grows may be so many `bytes` long.
+    ///
+    /// # Errors
+    /// Why the session ended, where it has.
+    pub async fn grow_body_permit(&self, permit: &mut BodyPermit, bytes: usize) -> Result<(), End> {
+        self.0.body_budget.grow(permit, bytes).await.ok_or_else(|| self.ended())
+    }
+
     fn ended(&self) -> End {
         self.end_reason().unwrap_or(End::Shutdown)
     }

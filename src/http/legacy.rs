@@ -88,10 +88,10 @@ impl Legacy {
         if !accepts.json && !accepts.stream {
             return Err(Problem::NotAcceptable.into());
         }
-        guard::check_body_head(head.headers, self.bodies.max)?;
+        guard::check_body_head(head.headers, self.bodies.max())?;
         // Before the body: a client that has lost its session should not have to send it first.
         let target = self.target(head)?;
-        let (body, permit) = self.bodies.read(body, target.session()).await?;
+        let (body, permit) = self.bodies.read(head, body, target.session()).await?;
         let posted = parse(&body, target.session().and_then(Session::revision))?;
         match target {
             Target::Session(session) => Ok(self.post_to(&session, head, posted, permit, accepts).await?),
@@ -117,13 +117,13 @@ impl Legacy {
         session: &Session,
         head: &Head<'_>,
         posted: Posted,
-        permit: Option<BodyPermit>,
+        permit: BodyPermit,
         accepts: Accepts,
     ) -> Result<Response<Body>, Failure> {
         let id = request_id(&posted);
         head::check_version(head.headers, session.negotiated())
             .map_err(|problem| problem.about(id.as_ref()))?;
-        let posting = session.post(posted, permit, accepts.takes(), head.arrived);
+        let posting = session.post(posted, Some(permit), accepts.takes(), head.arrived);
         let reader = posting.await.map_err(Failure::NotTaken)?;
         match self.answers.first(&reader, accepts).await {
             Form::NotTaken(end) => Err(Failure::NotTaken(end)),
@@ -138,7 +138,7 @@ impl Legacy {
         found: Option<Session>,
         head: &Head<'_>,
         posted: Posted,
-        permit: Option<BodyPermit>,
+        permit: BodyPermit,
         accepts: Accepts,
     ) -> Result<Response<Body>, Rejection> {
         let message = match &posted {
@@ -150,19 +150,31 @@ impl Legacy {
         {
             return modern::answer(message);
         }
-        let session = match (found, &message) {
-            (Some(session), _) => session,
-            (None, Some(message)) => keyed.open(&self.sessions, head, message).await?,
+        let (session, permit) = match (found, &message) {
+            (Some(session), _) => (session, permit),
+            (None, Some(message)) => self.open(keyed, head, message).await?,
             (None, None) => return Err(Problem::SessionRequired.into()),
         };
         match (self.post_to(&session, head, posted, permit, accepts).await, message) {
             // Its client knows of no session that it could have lost.
             (Err(Failure::NotTaken(_)), Some(message)) => {
-                let session = keyed.open(&self.sessions, head, &message).await?;
-                Ok(self.post_to(&session, head, Posted::One(message), None, accepts).await?)
+                let (session, permit) = self.open(keyed, head, &message).await?;
+                Ok(self.post_to(&session, head, Posted::One(message), permit, accepts).await?)
             }
             (answered, _) => Ok(answered?),
         }
+    }
+
+    /// Opens the session of a key, and moves the body of its first message into the session's budget.
+    async fn open(
+        &self,
+        keyed: &Keyed,
+        head: &Head<'_>,
+        first: &Message,
+    ) -> Result<(Session, BodyPermit), Rejection> {
+        let session = keyed.open(&self.sessions, head, first).await?;
+        let permit = self.bodies.in_time(head, session.body_permit(first.text().len())).await?;
+        Ok((session, permit.map_err(Problem::SessionEnded)?))
     }
 
     /// A POST without a session: `initialize` opens one, and nothing else is served.
@@ -300,7 +312,7 @@ pub(super) fn not_started(error: &NoSession) -> Problem {
         NoSession::Draining => Problem::Draining,
         NoSession::Crashing(pause) => Problem::Crashing(*pause),
         NoSession::Spawn { error, resource } => {
-            warn!(event = "child.spawn_failed", %error, resource);
+            warn!(event = "child.spawn_failed", %error, resource, "the server cannot be started");
             Problem::Spawn { resource: *resource }
         }
     }

@@ -116,6 +116,11 @@ const WALLS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "http/problem",
+        &["super::", "crate::http", "crate::sessions", "hyper::header", "hyper::Response", "tokio"],
+    ),
+    ("http/sse", &["hyper", "StatusCode", "super::response", "super::body", "super::head"]),
+    (
         "server",
         &[
             "serde",
