@@ -13,6 +13,7 @@ use super::log_limit::LogLimit;
 use super::stream::{Delivery, Feed, Payload};
 use super::streams::Streams;
 use super::{Command, Config, End, Fault, MAX_STDIN_QUEUE, Posted, Shared, Stats};
+use crate::heap;
 use crate::proto::front::{Front, Origin, Refusal, Takes, keyed, single};
 use crate::proto::ids::{ClientId, StreamId};
 use crate::proto::json::{elements, is_array};
@@ -166,6 +167,7 @@ impl<'s> Core<'s> {
     pub(super) fn written(&mut self, count: usize) {
         let stdin = &mut self.out.stdin;
         stdin.advance(count);
+        heap::note_freed(count);
         if stdin.is_empty() && stdin.capacity() > KEEP {
             *stdin = BytesMut::new(); // an idle session keeps no big buffer
         }
@@ -259,6 +261,7 @@ impl<'s> Core<'s> {
     }
 
     fn line(&mut self, line: &[u8]) {
+        heap::note_freed(line.len());
         let repaired;
         let text = match std::str::from_utf8(line) {
             Ok(text) => text,
