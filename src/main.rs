@@ -16,7 +16,7 @@ use mcp_bridge::server::listener::Listener;
 use mcp_bridge::sessions::{NoSession, Sessions};
 use mcp_bridge::shutdown::{self, Outcome, Steps};
 use mcp_bridge::signals::Signals;
-use mcp_bridge::{container, drain, log, open_files, server};
+use mcp_bridge::{container, drain, heap, log, open_files, server};
 use tracing::{error, info, warn};
 
 /// Every process that was asked to end has ended.
@@ -137,6 +137,7 @@ async fn run(options: &Options, prepared: Prepared, open_files: Option<u64>) -> 
     }
     let http = assembly::http_config(options, &listener, tokens.clone(), metadata);
     let http = Arc::new(Http::new(http, Arc::clone(&sessions)));
+    tokio::spawn(heap::give_back_when_quiet());
     let (drain, watch) = drain::channel();
     let server = tokio::spawn(server::serve(listener, server_config, Arc::clone(&http).service(), watch));
 

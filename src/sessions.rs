@@ -153,7 +153,7 @@ impl Sessions {
     fn seat_freed(self: &Arc<Self>) {
         self.lock().left();
         self.refill(); // all seats may have been taken when a warm child was
-        heap::give_back();
+        heap::note_freed(self.config.session.replay_buffer); // or about so much
     }
 
     /// Starts a session.

@@ -15,6 +15,7 @@ use super::stdin_queue::{Lost, StdinCursor};
 use super::stream::{Delivery, Feed, Payload};
 use super::streams::Streams;
 use super::{Command, Config, End, Fault, MAX_STDIN_QUEUE, Posted, Shared, Stats};
+use crate::heap;
 use crate::proto::front::{Front, Origin, Refusal, Takes, keyed, single};
 use crate::proto::ids::{ClientId, StreamId};
 use crate::proto::json::{elements, is_array};
@@ -200,6 +201,7 @@ impl<'s> Core<'s> {
     /// Notes that so many bytes of [`stdin`](Self::stdin) have been written.
     pub(super) fn written(&mut self, count: usize) {
         self.cursor.advance(&mut self.out.stdin, count);
+        heap::note_freed(count);
     }
 
     pub(super) fn command(&mut self, command: Command, now: Instant) {
@@ -351,6 +353,7 @@ impl<'s> Core<'s> {
     }
 
     fn line(&mut self, line: &[u8], now: Instant) {
+        heap::note_freed(line.len());
         let repaired;
         let text = match std::str::from_utf8(line) {
             Ok(text) => text,

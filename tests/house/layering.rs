@@ -46,7 +46,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("log", &["crate::", "tokio", "hyper"]),
     ("assembly", &["serde", "jsonrpc", "std::fs", "nix::", "tokio"]),
     ("shutdown", &["serde", "jsonrpc", "hyper", "nix::", "crate::cli", "crate::server", "crate::session::"]),
-    ("heap", &["crate::", "tokio", "hyper"]),
+    ("heap", &["crate::", "hyper"]),
     ("secret", &["crate::", "tokio", "hyper"]),
     ("token", &["tokio", "hyper", "crate::cli", "crate::http", "crate::server", "crate::session"]),
     ("drain", &["crate::"]),
