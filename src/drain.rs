@@ -1,9 +1,5 @@
-//! Who stops the program and what else it is told by signals; one signal that tells everyone to stop, and the knowledge
-//! of when everyone has.
+//! One signal that tells everyone to stop, and the knowledge of when everyone has.
 
-use std::io;
-
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 /// Says "stop". Purposefully not `Clone`: there is one who stops the program.
@@ -33,83 +29,6 @@ impl Watch {
     /// Waits for the signal. It stays given: a late watcher returns at once.
     pub async fn signaled(&mut self) {
         let _ = self.0.wait_for(|stop| *stop).await; // a dropped Drain means stop too
-    }
-}
-
-/// The signals that the program listens to, in the order in which they come.
-#[derive(Debug)]
-pub struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-    quit: Signal,
-    user1: Signal,
-}
-
-/// One of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heard {
-    /// SIGTERM: what orchestrators send.
-    Terminate,
-    /// SIGINT: Ctrl-C.
-    Interrupt,
-    /// SIGHUP: the terminal has been closed; or, to a program that reads a file, "read it again".
-    Hangup,
-    /// SIGQUIT, Ctrl-\: now.
-    Quit,
-    /// SIGUSR1: how are you?
-    User1,
-}
-
-impl Heard {
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Terminate => "SIGTERM",
-            Self::Interrupt => "SIGINT",
-            Self::Hangup => "SIGHUP",
-            Self::Quit => "SIGQUIT",
-            Self::User1 => "SIGUSR1",
-        }
-    }
-
-    /// The exit code that shells give a program which it ended.
-    pub fn exit_code(self) -> u8 {
-        let number = match self {
-            Self::Hangup => 1,
-            Self::Interrupt => 2,
-            Self::Quit => 3,
-            Self::User1 => 10,
-            Self::Terminate => 15,
-        };
-        128 + number
-    }
-}
-
-impl Signals {
-    /// Listens. To be called before the first child is started: for process 1 the kernel drops what nobody listens to.
-    ///
-    /// # Errors
-    /// What sigaction(2) said.
-    pub fn listen() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-            quit: signal(SignalKind::quit())?,
-            user1: signal(SignalKind::user_defined1())?,
-        })
-    }
-
-    /// Waits for the next of them.
-    pub async fn next(&mut self) -> Heard {
-        tokio::select! {
-            _ = self.terminate.recv() => Heard::Terminate,
-            _ = self.interrupt.recv() => Heard::Interrupt,
-            _ = self.hangup.recv() => Heard::Hangup,
-            _ = self.quit.recv() => Heard::Quit,
-            _ = self.user1.recv() => Heard::User1,
-        }
     }
 }
 

@@ -4,24 +4,33 @@
 //! The house, from the door inwards. Imports run one way, and `tests/house/layering.rs` holds them to it:
 //!
 //! ```text
-//! main → cli, server → http → sessions → session → proto
-//!                             sessions → child → reaper
+//! main → assembly, shutdown → cli, server → http → sessions → session → proto
+//!                                                  sessions → child → reaper
 //! ```
 //!
-//! `drain`, `log`, `memory`, `reaper` and `secret` are leaves: they know nothing else of the crate.
+//! `address`, `container`, `drain`, `exit_status`, `heap`, `log`, `open_files`, `reaper`, `secret`, `signals` and `sync` are
+//! leaves: they know nothing else of the crate but `exit_status` and `sync`; `token` knows `secret`.
 //!
 //! | module | what it knows |
 //! |---|---|
+//! | [`assembly`] | options and what the system has become the configurations of the parts |
+//! | [`shutdown`] | what a stop signal sets in motion, and how long each step has |
 //! | [`cli`] | argv and `MCP_BRIDGE_*` become validated options |
 //! | [`server`] | listener, connections and their limits, the graceful end |
-//! | [`drain`] | who stops the program, one signal for everyone, and when everyone has stopped |
+//! | [`drain`] | one stop for everyone, and when everyone has stopped |
+//! | [`signals`] | which signals are heard |
+//! | [`address`], [`container`] | where to listen, and whether this is a container |
+//! | [`open_files`] | the descriptor limit: raised, divided, as it was for children |
 //! | [`log`] | lines to stderr that nobody has to read |
-//! | [`secret`] | tokens and digests: what is compared and never shown |
-//! | [`memory`] | free memory goes back to the system |
-//! | [`http`] | which request means what; [`http::reply`] is the one table of refusals |
+//! | [`secret`], [`token`] | what is compared and never shown; the tokens that open the bridge |
+//! | [`heap`] | freed memory goes back to the system |
+//! | [`http`] | which request means what; [`http::problem`] is the one table of refusals |
+//! | [`probe`] | asks servers from outside: is that bridge ready |
 //! | [`sessions`] | which sessions exist; seats, keys, children started ahead; starts and ends them |
 //! | [`session`] | one session: a handle, and the one loop that owns machine, pipes and readers |
 //! | [`child`] | one process in its own group: pipes, environment, the way out, what it leaves |
+//! | [`exit_status`] | how a process ended |
+//! | [`sync`] | the lock that no panic poisons |
 //! | [`reaper`] | the only `waitpid` |
 //! | [`proto`] | the protocol without I/O; [`proto::machine`] is a session as a state machine |
 //!
@@ -29,15 +38,25 @@
 //! into its mailbox, the loop gives it to the machine, which writes it for the child under the bridge's own id. The
 //! child's answer comes back through the machine, gets the client's id again, and goes to the reader of the POST.
 
+pub mod address;
+pub mod assembly;
 pub mod child;
 pub mod cli;
+pub mod container;
 pub mod drain;
+pub mod exit_status;
+pub mod heap;
 pub mod http;
 pub mod log;
-pub mod memory;
+pub mod open_files;
+pub mod probe;
 pub mod proto;
 pub mod reaper;
 pub mod secret;
 pub mod server;
 pub mod session;
 pub mod sessions;
+pub mod shutdown;
+pub mod signals;
+pub mod sync;
+pub mod token;

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Seek};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -17,50 +17,47 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::yield_now;
 use tracing::{debug, warn};
 
-/// Looked for even without SIGCHLD: an end that was missed would keep its session for ever.
+use crate::exit_status::ExitStatus;
+use crate::sync;
+
+/// How often ended processes are looked for without SIGCHLD: an end that was missed would keep its session for ever.
 const SAFETY_NET: Duration = Duration::from_secs(1);
 
-/// How often, and how far apart, what is left is killed at the end.
+/// How many processes are reaped in one turn of the loop: a thousand that end at once must not stop the sessions.
+const PER_TURN: usize = 64;
+
+/// How many times, and how far apart, what is left when the program ends is killed.
 const ORPHAN_ROUNDS: u32 = 20;
 const ORPHAN_PAUSE: Duration = Duration::from_millis(10);
 
-/// How a process ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
-    /// It exited with this code.
-    Exited(i32),
-    /// This signal ended it.
-    Signaled(Signal),
-    /// A real-time signal ended it.
-    SignaledRealTime,
-}
-
-/// Who waits for whom.
+/// The one waiter. Clones are handles of the same.
 #[derive(Clone, Debug)]
 pub struct Reaper {
-    waiting: Arc<Mutex<HashMap<Pid, watch::Sender<Option<Status>>>>>,
+    /// The processes whose status is wanted. An entry goes while its pid is still reserved.
+    adopted: Arc<Mutex<HashMap<Pid, watch::Sender<Option<ExitStatus>>>>>,
     /// Our children, orphans that became ours included (proc(5), /proc/pid/task/tid/children). Open all the time: when
     /// descriptors have run out, processes must be found all the same. `None`: there is no /proc.
     children: Arc<Option<File>>,
 }
 
-/// The end of one process, when it has come. Clones all hear of it.
+/// The end of one process. Each clone sees it.
 #[derive(Clone, Debug)]
-pub struct ExitWatch(watch::Receiver<Option<Status>>);
+pub struct ExitWatch(watch::Receiver<Option<ExitStatus>>);
 
 impl ExitWatch {
-    /// Waits for the process; `None` if its status can no longer be learnt. Losing the future loses nothing.
-    pub async fn wait(&mut self) -> Option<Status> {
+    /// Waits until the process has been reaped. Cancel safe.
+    pub async fn wait(&mut self) -> ExitStatus {
         match self.0.wait_for(Option::is_some).await {
-            Ok(status) => *status,
-            Err(_) => None,
+            Ok(status) => status.unwrap_or(ExitStatus::Unknown),
+            Err(_) => ExitStatus::Unknown, // the reaper is gone
         }
     }
 
-    /// The status, if the process has been reaped.
-    pub fn status(&self) -> Option<Status> {
+    /// The status, if the process has been reaped. Before that its pid cannot be given to another process.
+    pub fn status(&self) -> Option<ExitStatus> {
         *self.0.borrow()
     }
 }
@@ -77,58 +74,64 @@ impl Reaper {
             warn!(event = "reaper.no_subreaper", %error, "orphans of children are left to init");
         }
         let children = File::open("/proc/thread-self/children").ok();
-        let reaper = Self { waiting: Arc::default(), children: Arc::new(children) };
+        let reaper = Self { adopted: Arc::default(), children: Arc::new(children) };
         let mut child_ended = signal(SignalKind::child())?;
         let task = reaper.clone();
         tokio::spawn(async move {
             loop {
                 let _ = tokio::time::timeout(SAFETY_NET, child_ended.recv()).await;
-                task.reap();
+                while task.reap_some() {
+                    yield_now().await;
+                }
             }
         });
         Ok(reaper)
     }
 
-    /// Takes charge of a process just spawned. There must be no await between spawn and this call, so that the
-    /// reaper cannot run in between and take it for an orphan.
+    /// Takes charge of a process just spawned. There must be no await between spawn and this call: the reaper's task
+    /// could run in between and take the process for an orphan.
     pub fn adopt(&self, pid: Pid) -> ExitWatch {
         let (sender, receiver) = watch::channel(None);
         self.lock().insert(pid, sender);
         ExitWatch(receiver)
     }
 
-    /// Reaps everything that has ended. Signals coalesce, so one of them may stand for many ends.
-    pub fn reap(&self) {
-        loop {
+    /// Reaps what has ended, at most [`PER_TURN`] processes; returns whether there may be more. Signals coalesce, so one
+    /// of them may stand for many ends.
+    fn reap_some(&self) -> bool {
+        for _ in 0..PER_TURN {
             // Looked at first and taken afterwards: while the process is a zombie its pid, and with it the number of
             // its process group, cannot be given to another.
             let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
             let pid = match waitid(Id::All, flags) {
                 Ok(status) => status.pid(),
                 Err(Errno::EINTR) => continue,
-                // Somebody ended by a signal that nix has no name for, a real-time one (signal(7)).
+                // A signal that nix has no name for ended it: a real-time one (signal(7)).
                 Err(Errno::EINVAL) => self.ended_without_a_name(flags),
                 Err(_) => None, // ECHILD: there is no child at all
             };
-            let Some(pid) = pid else { return };
-            let waiting = self.lock().remove(&pid);
-            if waiting.is_some() {
-                // Whatever the child left running in its own group goes with it.
+            let Some(pid) = pid else { return false };
+            let adopted = self.lock().remove(&pid);
+            if adopted.is_some() {
+                // What the child left running in its own group goes with it.
                 let _ = killpg(pid, Signal::SIGKILL);
             }
             let status = match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(_, code)) => Some(Status::Exited(code)),
-                Ok(WaitStatus::Signaled(_, signal, _)) => Some(Status::Signaled(signal)),
-                Err(Errno::EINVAL) => Some(Status::SignaledRealTime),
-                _ => None,
+                Ok(WaitStatus::Exited(_, code)) => ExitStatus::Code(code),
+                Ok(WaitStatus::Signaled(_, signal, _)) => ExitStatus::Signal(signal.as_str()),
+                Err(Errno::EINVAL) => ExitStatus::Signal("SIGRT"),
+                _ => ExitStatus::Unknown,
             };
-            match waiting {
-                Some(waiting) => {
-                    let _ = waiting.send(status); // the session may be over already
+            match adopted {
+                Some(adopted) => {
+                    let _ = adopted.send(Some(status)); // the session may be over already
                 }
-                None => debug!(event = "reaper.orphan", pid = pid.as_raw(), ?status),
+                None => {
+                    debug!(event = "reaper.orphan", pid = pid.as_raw(), %status, "an orphan has ended");
+                }
             }
         }
+        true
     }
 
     /// The process that waitid(2) has just reported and nix could not describe.
@@ -140,22 +143,26 @@ impl Reaper {
 
     /// Orphans that became ours: what a child started and left behind.
     pub fn orphans(&self) -> Vec<Pid> {
-        let waiting = self.lock();
-        self.children().into_iter().filter(|pid| !waiting.contains_key(pid)).collect()
+        let adopted = self.lock();
+        self.children().into_iter().filter(|pid| !adopted.contains_key(pid)).collect()
     }
 
     /// Kills whatever is left: children, and orphans of theirs that left their group and became ours. As process 1 the
-    /// kernel does it when we exit, elsewhere nobody would.
+    /// kernel does it when we exit; elsewhere they would live on.
     pub fn kill_orphans(&self) {
         // Killing a parent makes its children ours, so one look is not enough; the bound is for what will not die.
         for _ in 0..ORPHAN_ROUNDS {
-            self.reap();
+            while self.reap_some() {}
             let children = self.children();
             if children.is_empty() {
                 return;
             }
             for pid in children {
-                debug!(event = "reaper.kill", pid = pid.as_raw());
+                debug!(
+                    event = "reaper.kill",
+                    pid = pid.as_raw(),
+                    "a process that is left at the end is killed"
+                );
                 let _ = kill(pid, Signal::SIGKILL);
             }
             std::thread::sleep(ORPHAN_PAUSE); // the last thing the program does; nothing else runs any more
@@ -171,7 +178,7 @@ impl Reaper {
         list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).map(Pid::from_raw).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Pid, watch::Sender<Option<Status>>>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<Pid, watch::Sender<Option<ExitStatus>>>> {
+        sync::lock(&self.adopted)
     }
 }

@@ -1,4 +1,5 @@
-//! From a listener to requests: accepts connections, guards them in time and number, and ends them in order.
+//! From a listener to requests: accepts connections, guards them in time and number, and ends them in order. What a
+//! request means is the affair of the service that it is given.
 //!
 //! Three limits that hyper has in one knob, or not at all, are kept apart here: how long a connection may be silent
 //! before its first byte, how long a request head may take, and how long a connection may idle between requests. The
@@ -9,9 +10,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::body::Incoming;
+use bytes::Bytes;
+use hyper::body::{Body, Incoming};
 use hyper::server::conn::{http1, http2};
-use hyper::service::service_fn;
+use hyper::service::{Service, service_fn};
+use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -21,13 +24,16 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
 use crate::drain::Watch;
-use crate::http::Http;
 
-mod guarded;
+mod deadlines;
+mod exchanges;
 pub mod listener;
+mod sniff;
 
-use guarded::{Exchanges, Guarded, Tracked, sniff};
+use deadlines::{Guarded, Limits};
+use exchanges::{Exchanges, Expiry, Tracked};
 use listener::{Accepted, Listener};
+use sniff::{Protocol, sniff};
 
 /// What an operator sets.
 #[derive(Clone, Copy, Debug)]
@@ -59,27 +65,36 @@ const TCP_KEEPALIVE: (u32, u32, u32) = (30, 10, 3);
 const TCP_USER_TIMEOUT: u32 = 30_000;
 
 /// Serves connections until the signal; those that are there then finish what they are doing.
-pub async fn serve(listener: Listener, config: Config, http: Arc<Http>, mut stop: Watch) {
+pub async fn serve<S, B>(listener: Listener, config: Config, service: S, mut stop: Watch)
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send>,
+    S: Clone + Send + 'static,
+    B: Body<Data = Bytes, Error = io::Error> + Unpin + Send + 'static,
+{
     let permits = Arc::new(Semaphore::new(config.max_connections));
     loop {
-        // Taken before accept: what we cannot serve waits in the kernel and not in our memory.
-        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
+        // Taken before accept: what cannot be served waits in the kernel and not in this process's memory.
+        let permit = tokio::select! {
+            permit = Arc::clone(&permits).acquire_owned() => permit,
+            () = stop.signaled() => return,
+        };
+        let Ok(permit) = permit else { return };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = stop.signaled() => return,
         };
-        let (http, stop) = (Arc::clone(&http), stop.clone());
+        let (service, stop) = (service.clone(), stop.clone());
         match accepted {
             Ok(Accepted::Tcp(stream)) => {
                 tune(&stream);
                 tokio::spawn(async move {
-                    connection(stream, config, http, stop).await;
+                    connection(stream, config, service, stop).await;
                     drop(permit);
                 });
             }
             Ok(Accepted::Unix(stream)) => {
                 tokio::spawn(async move {
-                    connection(stream, config, http, stop).await;
+                    connection(stream, config, service, stop).await;
                     drop(permit);
                 });
             }
@@ -114,97 +129,82 @@ fn tune(stream: &TcpStream) {
     }
 }
 
-/// Why a connection over HTTP/2 must end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Over {
-    /// Nobody has asked for anything for too long.
-    Idle,
-    /// The peer has taken nothing of a response for too long.
-    Stuck,
-}
-
-/// Waits until a connection over HTTP/2 must end: pings show that its peer is there, and not that it is of use.
-/// `idle_timeout`: `None` where it is ending already.
-async fn outlived(exchanges: &Exchanges, idle_timeout: Option<Duration>, patience: Duration) -> Over {
-    let look = idle_timeout.unwrap_or(patience).min(patience) / 4;
-    loop {
-        sleep(look).await;
-        if exchanges.is_stuck(patience) {
-            return Over::Stuck;
-        }
-        let idle = exchanges.idle_since().map(|since| since.elapsed());
-        if idle.zip(idle_timeout).is_some_and(|(idle, limit)| idle >= limit) {
-            return Over::Idle;
-        }
-    }
-}
-
-async fn connection<S>(mut stream: S, config: Config, http: Arc<Http>, mut stop: Watch)
+async fn connection<C, S, B>(mut stream: C, config: Config, service: S, mut stop: Watch)
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send>,
+    S: Send + 'static,
+    B: Body<Data = Bytes, Error = io::Error> + Unpin + Send + 'static,
 {
     let sniffed = tokio::select! {
         sniffed = timeout(config.header_timeout, sniff(&mut stream)) => sniffed,
         () = stop.signaled() => return,
     };
-    let (is_h2, first) = match sniffed {
+    let (protocol, first) = match sniffed {
         Ok(Ok(sniffed)) => sniffed,
-        Ok(Err(_)) => return, // it left without a word
+        Ok(Err(_)) => return, // closed before its first byte, or within a preface
         Err(_) => {
             debug!(event = "conn.timeout", phase = "sniff");
             return;
         }
     };
-    let exchanges = Exchanges::default();
-    let service = {
+    let exchanges = Exchanges::new(protocol);
+    let limits = match protocol {
+        Protocol::Http1 => Some(Limits { head: config.header_timeout, idle: config.idle_timeout }),
+        Protocol::Http2 => None,
+    };
+    let io = TokioIo::new(Guarded::new(stream, first, exchanges.clone(), limits));
+    let tracked = {
         let exchanges = exchanges.clone();
-        service_fn(move |request: hyper::Request<Incoming>| {
-            let (http, exchange) = (Arc::clone(&http), exchanges.begin(is_h2));
+        service_fn(move |request| {
+            let (exchange, answering) = (exchanges.begin(), service.call(request));
             async move {
-                let response = http.handle(request).await;
+                let response = answering.await?;
                 Ok::<_, Infallible>(response.map(|body| Tracked::new(body, exchange)))
             }
         })
     };
-    // Only HTTP/1 sends requests one after the other; HTTP/2 has pings instead.
-    let head_timeout = (!is_h2).then_some(config.header_timeout);
-    let io = TokioIo::new(Guarded::new(stream, first, exchanges.clone(), head_timeout));
-    let served = if is_h2 {
-        let connection = http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(MAX_H2_STREAMS)
-            .max_header_list_size(MAX_HEAD as u32 / 2)
-            .keep_alive_interval(config.header_timeout)
-            .keep_alive_timeout(config.header_timeout)
-            .serve_connection(io, service);
-        tokio::pin!(connection);
-        let mut idle_timeout = Some(config.idle_timeout);
-        loop {
+    let served = match protocol {
+        Protocol::Http1 => {
+            // hyper's own header timeout would make and drop a timer for each request.
+            let connection = http1::Builder::new()
+                .header_read_timeout(None)
+                .max_buf_size(MAX_HEAD)
+                .serve_connection(io, tracked);
+            tokio::pin!(connection);
             tokio::select! {
-                served = &mut connection => break served,
-                () = stop.signaled(), if idle_timeout.is_some() => {}
-                over = outlived(&exchanges, idle_timeout, config.response_timeout) => if over == Over::Stuck {
-                    debug!(event = "conn.timeout", phase = "response");
-                    return;
+                served = &mut connection => served,
+                () = stop.signaled() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
                 }
             }
-            // Once: what is going on may end.
-            if idle_timeout.take().is_some() {
-                connection.as_mut().graceful_shutdown();
-            }
         }
-    } else {
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(config.idle_timeout)
-            .max_buf_size(MAX_HEAD)
-            .serve_connection(io, service);
-        tokio::pin!(connection);
-        tokio::select! {
-            served = &mut connection => served,
-            () = stop.signaled() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
+        Protocol::Http2 => {
+            let connection = http2::Builder::new(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(MAX_H2_STREAMS)
+                .max_header_list_size(MAX_HEAD as u32 / 2)
+                .keep_alive_interval(config.header_timeout)
+                .keep_alive_timeout(config.header_timeout)
+                .serve_connection(io, tracked);
+            tokio::pin!(connection);
+            let mut idle_timeout = Some(config.idle_timeout);
+            loop {
+                tokio::select! {
+                    served = &mut connection => break served,
+                    () = stop.signaled(), if idle_timeout.is_some() => {}
+                    expiry = exchanges.expiry(idle_timeout, config.response_timeout) => {
+                        if expiry == Expiry::Stuck {
+                            debug!(event = "conn.timeout", phase = "response");
+                            return;
+                        }
+                    }
+                }
+                // Once: what is going on may end.
+                if idle_timeout.take().is_some() {
+                    connection.as_mut().graceful_shutdown();
+                }
             }
         }
     };
@@ -212,4 +212,46 @@ where
         debug!(event = "conn.error", %error);
     }
     drop(stop); // its being alive is what the drain waits for
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::address::Address;
+    use crate::drain;
+    use http_body_util::{BodyExt, Empty};
+    use tokio::io::AsyncWriteExt;
+    use tokio::sync::Notify;
+
+    #[tokio::test]
+    async fn accepting_ends_with_the_signal_while_all_connections_are_taken() {
+        let config = Config {
+            max_connections: 1,
+            header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(10),
+            response_timeout: Duration::from_secs(10),
+        };
+        let listener = Listener::bind(&Address::Tcp(([127, 0, 0, 1], 0).into())).await.unwrap();
+        let url = listener.url().unwrap();
+        let called = Arc::new(Notify::new());
+        let service = service_fn({
+            let called = Arc::clone(&called);
+            move |_: Request<Incoming>| {
+                called.notify_one();
+                async {
+                    std::future::pending::<()>().await;
+                    Ok(Response::new(Empty::<Bytes>::new().map_err(io::Error::other)))
+                }
+            }
+        });
+        let (drain, watch) = drain::channel();
+        let accepting = tokio::spawn(serve(listener, config, service, watch));
+        let mut client = TcpStream::connect(url.trim_start_matches("http://")).await.unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+        called.notified().await;
+        let draining = tokio::spawn(drain.drain());
+        let ended = timeout(Duration::from_secs(10), accepting).await;
+        assert!(ended.is_ok(), "it waits for the connection of an exchange that does not end");
+        assert!(!draining.is_finished(), "the exchange goes on");
+    }
 }

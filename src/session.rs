@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
+pub use crate::exit_status::ExitStatus;
 use crate::proto::front::Takes;
 use crate::proto::ids::{EventId, SessionId};
 use crate::proto::link::Limits;
@@ -23,7 +24,7 @@ mod streams;
 pub mod worker;
 
 pub use body_budget::{BodyBudget, BodyPermit};
-pub use end::{End, ExitStatus, Fault};
+pub use end::{End, Fault};
 use stream::{Feed, Reader};
 use worker::Worker;
 

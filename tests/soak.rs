@@ -177,7 +177,7 @@ impl Soak {
             log.iter().filter(|line| line.contains(&event)).filter_map(|line| pid(line)).collect()
         };
         let taken = of("session.start");
-        of("child.ahead").into_iter().filter(|pid| !taken.contains(pid) && proc::is_alive(*pid)).collect()
+        of("child.warm").into_iter().filter(|pid| !taken.contains(pid) && proc::is_alive(*pid)).collect()
     }
 
     /// Three pipes belong to each child that waits, and do not count.

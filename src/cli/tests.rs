@@ -1,11 +1,16 @@
 //! What is typed, and what comes of it.
 
-use super::*;
 use std::collections::HashMap;
+use std::time::Duration;
+
+use super::table::{Kind, TABLE};
+use super::values::{duration, size};
+use super::*;
+use crate::secret::Secret;
 
 struct Variables(HashMap<String, String>);
 
-impl Environment for Variables {
+impl EnvSource for Variables {
     fn get(&self, name: &str) -> Option<OsString> {
         self.0.get(name).map(Into::into)
     }
@@ -58,7 +63,7 @@ fn where_to_listen_and_why() {
         other => panic!("{other:?}"),
     };
     let tcp = |text: &str| Address::Tcp(text.parse().expect("an address"));
-    assert_eq!(listen("-- x", &[], None), (tcp(LOCAL), "default; --listen changes it"));
+    assert_eq!(listen("-- x", &[], None), (tcp("127.0.0.1:8080"), "default; --listen changes it"));
     assert_eq!(listen("-- x", &[], Some("pid 1")), (tcp(CONTAINER), "pid 1"));
     assert_eq!(listen("--listen [::1]:0 -- x", &[], Some("pid 1")), (tcp("[::1]:0"), "--listen"));
     assert_eq!(
@@ -274,11 +279,82 @@ fn a_variable_that_names_no_option_is_told_but_not_what_kubernetes_sets() {
 }
 
 #[test]
-fn help_and_version_are_for_whoever_asked() {
+fn help_and_version_are_printed() {
     assert!(matches!(run("--help", &[], None), Ok(Task::Print(text)) if text.contains("--max-sessions")));
     assert!(
         matches!(run("--version", &[], None), Ok(Task::Print(text)) if text.starts_with("mcp-bridge 0."))
     );
     assert!(matches!(run("--healthcheck", &[], None), Ok(Task::HealthCheck(_))));
     assert!(matches!(run("--check -- x", &[], None), Ok(Task::Check(_))));
+}
+
+#[test]
+fn each_default_can_be_typed() {
+    let typed: Vec<String> = TABLE
+        .iter()
+        .filter_map(|entry| match entry.kind {
+            Kind::Value { default, .. } => Some(format!("{}={default}", entry.flag())),
+            _ => None,
+        })
+        .collect();
+    assert!(typed.len() > 20, "{typed:?}");
+    let mut given = options(&format!("{} -- x", typed.join(" ")), &[]);
+    let default = options("-- x", &[]);
+    given.listen_because = default.listen_because;
+    assert_eq!(format!("{given:?}"), format!("{default:?}"));
+}
+
+#[test]
+fn each_option_is_set_by_its_variable_too_and_no_other_is() {
+    for entry in TABLE {
+        let name = entry.variable();
+        let wrong = name.iter().map(|name| (&**name, "\u{0}")).collect::<Vec<_>>();
+        let variables = [&wrong[..], &[("MCP_BRIDGE_VERSION", "1"), ("MCP_BRIDGE_INSTALL", "/x")]].concat();
+        match (run("-- x", &variables, None), entry.kind) {
+            (Ok(Task::Serve(options)), _) => {
+                let unknown = ["MCP_BRIDGE_INSTALL", "MCP_BRIDGE_VERSION"];
+                assert_eq!(options.unknown_variables, unknown, "{entry:?}");
+            }
+            (Err(why), _) => assert!(why.starts_with(&name.unwrap_or_default()), "{entry:?}: {why}"),
+            (Ok(other), _) => panic!("{entry:?}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn every_text_about_options_has_each_of_them() {
+    let text = |line: &str| match run(line, &[], None) {
+        Ok(Task::Print(text)) => text,
+        other => panic!("{line}: {other:?}"),
+    };
+    let (help, man) = (text("--help"), text("--man"));
+    let [bash, zsh, fish] = ["bash", "zsh", "fish"].map(|shell| text(&format!("--completions {shell}")));
+    // The help stands in lines of its own, so that words may be broken at any space.
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    for entry in TABLE {
+        assert!(words(&help).contains(&words(entry.help())), "help: {entry:?}");
+        let in_roff = entry.variable().filter(|_| matches!(entry.kind, Kind::Secret { .. }));
+        let in_roff = in_roff.unwrap_or_else(|| entry.flag().replace('-', "\\-"));
+        assert!(man.contains(&format!("\\fB{in_roff}\\fR")), "man: {entry:?}");
+        if matches!(entry.kind, Kind::Secret { .. }) {
+            continue; // it is not typed
+        }
+        let flag = entry.flag();
+        assert!(help.contains(&format!("{flag} ")) || help.contains(&format!("{flag}\n")), "help: {flag}");
+        assert!(bash.contains(&format!("{flag} ")), "bash: {flag}");
+        assert!(zsh.contains(&format!("{flag}[")), "zsh: {flag}");
+        assert!(fish.contains(&format!(" -l {} ", flag.trim_start_matches('-'))), "fish: {flag}");
+    }
+}
+
+#[test]
+fn help_fits_into_a_terminal_of_80_columns() {
+    let help = super::help::help();
+    assert!(help.lines().all(|line| line.chars().count() <= 80), "{help}");
+    assert!(help.lines().all(|line| line.trim_end() == line), "{help}");
+}
+
+#[test]
+fn a_shell_that_has_no_completions_is_a_mistake() {
+    assert!(error("--completions csh", &[]).contains("write bash or zsh or fish"));
 }

@@ -1,16 +1,52 @@
-//! How the values of options are written. Each error is the cure: it stands behind the option's name and the value.
+//! How the values of options are written. Each error says what to write; [`super::source`] puts the option's name and the
+//! value in front of it.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use regex_lite::Regex;
 
-use super::{Address, SessionKey};
+use super::{KeySource, LogFormat, OnExit};
+use crate::address::Address;
 
 /// The most that a count may be.
-pub(super) const MAX_COUNT: usize = 100_000;
+const MAX_COUNT: usize = 100_000;
 
-/// A year: longer is a slip of the pen.
+/// What one of these words stands for.
+pub(super) fn one_of<T: Copy>(words: &[(&str, T)], text: &str) -> Result<T, String> {
+    let found = words.iter().find(|(word, _)| *word == text);
+    found.map(|(_, meaning)| *meaning).ok_or_else(|| {
+        let words: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+        format!("write {}", words.join(" or "))
+    })
+}
+
+pub(super) fn on_exit(text: &str) -> Result<OnExit, String> {
+    one_of(&[("end", OnExit::End), ("respawn", OnExit::Respawn)], text)
+}
+
+pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
+    one_of(&[("text", LogFormat::Text), ("json", LogFormat::Json)], text)
+}
+
+pub(super) fn count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if (1..=MAX_COUNT).contains(&number) => Ok(number),
+        _ => Err(format!("write a number from 1 to {MAX_COUNT}")),
+    }
+}
+
+pub(super) fn count_or_zero(text: &str) -> Result<usize, String> {
+    if text == "0" { Ok(0) } else { count(text) }
+}
+
+/// A path of the file system; whether there is something is for its user to find out.
+pub(super) fn file(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() { Err("write a path".to_owned()) } else { Ok(text.into()) }
+}
+
+/// A year: what is longer is a typing error.
 const MAX_DURATION: Duration = Duration::from_secs(366 * 24 * 3600);
 
 pub(super) fn address(text: &str) -> Result<Address, String> {
@@ -26,7 +62,7 @@ pub(super) fn address(text: &str) -> Result<Address, String> {
     })
 }
 
-/// Paths that mean something else.
+/// Paths with a meaning of their own.
 const RESERVED: [&str; 4] = ["/healthz", "/readyz", "/sse", "/message"];
 
 pub(super) fn path(text: &str) -> Result<String, String> {
@@ -84,7 +120,7 @@ pub(super) fn url(text: &str) -> Result<String, String> {
 }
 
 /// The name of an environment variable (POSIX.1-2024, base definitions 8.1).
-pub(super) fn variable(text: &str) -> Result<String, String> {
+pub(super) fn variable_name(text: &str) -> Result<String, String> {
     let first = text.bytes().next().is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_');
     if first && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
         Ok(text.to_owned())
@@ -102,7 +138,7 @@ pub(super) fn assignment(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// Variables that make a loader, a shell or an interpreter run something else: a client's value must not get there.
+/// Variables that decide what a loader, a shell or an interpreter runs: a client must not set them.
 const DANGEROUS: &[&str] = &[
     "PATH",
     "HOME",
@@ -168,7 +204,7 @@ const DANGEROUS_FAMILIES: &[&str] = &[
 pub(super) fn env_from_header(text: &str) -> Result<(String, String), String> {
     let cure = || "write NAME=HEADER, as in GITHUB_TOKEN=X-GitHub-Token".to_owned();
     let (name, header) = text.split_once('=').ok_or_else(cure)?;
-    let name = variable(name).map_err(|_| cure())?;
+    let name = variable_name(name).map_err(|_| cure())?;
     let upper = name.to_ascii_uppercase();
     if DANGEROUS.contains(&&*upper) || DANGEROUS_FAMILIES.iter().any(|family| upper.starts_with(family)) {
         return Err(format!(
@@ -178,25 +214,26 @@ pub(super) fn env_from_header(text: &str) -> Result<(String, String), String> {
     Ok((name, header_name(header).ok_or_else(cure)?))
 }
 
-/// A header's name in lower case: a token (RFC 9110 §5.6.2), less what nobody uses there.
+/// A header's name in lower case: a token (RFC 9110 §5.6.2) without the characters that header names do not have in
+/// practice.
 fn header_name(text: &str) -> Option<String> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
     (!text.is_empty() && text.bytes().all(plain)).then(|| text.to_ascii_lowercase())
 }
 
-pub(super) fn session_key(text: &str) -> Result<SessionKey, String> {
+pub(super) fn key_source(text: &str) -> Result<KeySource, String> {
     if text == "shared" {
-        return Ok(SessionKey::Shared);
+        return Ok(KeySource::Shared);
     }
     let name = text.strip_prefix("header:").and_then(header_name);
     let cure = || "write shared, or header:NAME as in header:Authorization".to_owned();
-    name.map(SessionKey::Header).ok_or_else(cure)
+    name.map(KeySource::Header).ok_or_else(cure)
 }
 
 pub(super) fn pattern(text: &str) -> Result<Regex, String> {
     let pattern = Regex::new(text)
         .map_err(|why| format!("{why}; write a regular expression, as in 'not ready|(?i)still loading'"))?;
-    // Most likely a slip, such as a | at the end; and what would be sent again then need not have been refused.
+    // Most likely a typing error, such as a | at the end; it would send again what was not refused.
     if pattern.is_match("") {
         return Err("it matches any text; write what the server says only while it is not ready".to_owned());
     }

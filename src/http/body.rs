@@ -1,33 +1,59 @@
-//! Bodies: bounded bytes in, JSON or an event stream out. The only place that knows how SSE is spelt.
+//! Bodies of requests: bounded bytes in, one message or a batch out.
 
-use std::collections::VecDeque;
-use std::future::Future;
-use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
-use tokio::sync::mpsc;
-use tokio::time::{Instant, Sleep, timeout};
+use hyper::body::{Body as _, Incoming};
+use tokio::time::timeout;
 
-use super::reply::Problem;
-use crate::proto::ids::{EventId, Id};
-use crate::session::stream::{Delivery, Event, Payload, Reader};
-use crate::session::{BodyBudget, BodyPermit, Session};
+use super::problem::Problem;
+use super::response::Rejection;
+use crate::proto::json::{elements, is_array};
+use crate::proto::message::{Malformed, Message};
+use crate::proto::version::Revision;
+use crate::session::{BodyBudget, BodyPermit, Posted, Session};
 
-/// What a client waits before it reconnects to a primed stream, in milliseconds.
-const RETRY: &str = "1000";
+/// How many messages a batch may have: each costs more memory than its few bytes of the body.
+const MAX_BATCH: usize = 1000;
 
 /// How much of a body that does not say its length is read without leave, in bytes. A body without a session needs none
 /// up to this length at all: most are `initialize`, and must not wait for somebody else's slow megabytes.
 const SMALL: usize = 64 * 1024;
 
+/// What holds for all bodies.
+#[derive(Debug)]
+pub(super) struct Bodies {
+    /// The longest body, in bytes.
+    pub(super) max: usize,
+    timeout: Duration,
+    /// For bodies that name no session.
+    anonymous: BodyBudget,
+}
+
+impl Bodies {
+    /// `max`: the longest body, in bytes; `timeout`: how long one may take.
+    pub(super) fn new(max: usize, timeout: Duration) -> Self {
+        Self { max, timeout, anonymous: BodyBudget::new(max) }
+    }
+
+    /// Reads a body, with leave to hold it: of the session that it is for, where there is one.
+    ///
+    /// # Errors
+    /// The [`Problem`].
+    pub(super) async fn read(
+        &self,
+        body: Incoming,
+        session: Option<&Session>,
+    ) -> Result<(Bytes, Option<BodyPermit>), Problem> {
+        let leave = session.map_or(Leave::Lobby(&self.anonymous), Leave::Session);
+        read(body, self.max, self.timeout, leave).await
+    }
+}
+
 /// Who gives leave to hold a body: memory is bounded for each session, and for all bodies together that name none.
 #[derive(Clone, Copy, Debug)]
-pub enum Leave<'l> {
+enum Leave<'l> {
     /// The session that the body is for: one whose child does not read makes its clients wait with their bodies.
     Session(&'l Session),
     /// Nobody has a session yet.
@@ -39,7 +65,7 @@ impl Leave<'_> {
         match self {
             Self::Session(session) => {
                 let permit = session.body_permit(bytes).await;
-                permit.map(Some).map_err(|end| Problem::SessionNotFound(Some(end)))
+                permit.map(Some).map_err(Problem::SessionEnded)
             }
             Self::Lobby(_) if bytes <= SMALL => Ok(None),
             Self::Lobby(budget) => Ok(budget.take(bytes).await),
@@ -52,7 +78,7 @@ impl Leave<'_> {
 /// # Errors
 /// [`Problem::BodyTooLarge`], [`Problem::BodyTimeout`], [`Problem::BodyBroken`], or [`Problem::SessionNotFound`] where
 /// the session has ended meanwhile: what nobody will take is not read.
-pub async fn read(
+async fn read(
     body: Incoming,
     max: usize,
     limit: Duration,
@@ -98,304 +124,43 @@ pub async fn read(
     }
 }
 
-/// The body of an answer.
-#[derive(Debug)]
-pub enum Body {
-    /// None.
-    Empty,
-    /// A whole one; `None` once it has been sent.
-    Full(Option<Bytes>),
-    /// Server-sent events of one stream.
-    Stream(Box<EventStream>),
-    /// Server-sent events of all streams of a client of the old transport.
-    Merged(Box<MergedStream>),
+/// Reads what was posted: one message, or a batch where the session's revision has them.
+///
+/// # Errors
+/// The refusal.
+pub(super) fn parse(body: &Bytes, revision: Option<Revision>) -> Result<Posted, Rejection> {
+    if !is_array(body) {
+        return parse_one(body.clone()).map(Posted::One);
+    }
+    let text = std::str::from_utf8(body).map_err(|_| Problem::Parse)?;
+    let elements = elements(text).ok_or(Problem::Parse)?;
+    if !revision.is_some_and(Revision::batches) {
+        return Err(Problem::Batch(revision).into());
+    }
+    if elements.is_empty() {
+        return Err(Problem::Invalid("an empty batch").into());
+    }
+    if elements.len() > MAX_BATCH {
+        return Err(Problem::Invalid("a batch of more than 1000 messages").into());
+    }
+    let messages = elements
+        .into_iter()
+        .map(|element| parse_one(body.slice_ref(element.as_bytes())))
+        .collect::<Result<Vec<_>, _>>()?;
+    if messages.iter().any(|message| message.method() == "initialize") {
+        // 2025-03-26 `basic/lifecycle`
+        return Err(Problem::Invalid("initialize must not be part of a batch").into());
+    }
+    Ok(Posted::Batch(messages))
 }
 
-impl Body {
-    /// A whole body.
-    pub fn full(bytes: Bytes) -> Self {
-        Self::Full(Some(bytes))
-    }
-}
-
-impl HttpBody for Body {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        match self.get_mut() {
-            Self::Empty => Poll::Ready(None),
-            Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Stream(stream) => {
-                stream.poll_chunk(context).map(|chunk| chunk.map(|chunk| chunk.map(Frame::data)))
-            }
-            Self::Merged(stream) => {
-                stream.poll_chunk(context).map(|chunk| chunk.map(|chunk| chunk.map(Frame::data)))
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Empty => true,
-            Self::Full(bytes) => bytes.is_none(),
-            Self::Stream(_) | Self::Merged(_) => false,
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Empty => SizeHint::with_exact(0),
-            Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Self::Stream(_) | Self::Merged(_) => SizeHint::default(),
-        }
-    }
-}
-
-/// Says when a stream has been silent for so long that a comment is due.
-#[derive(Debug)]
-struct KeepAlive {
-    pause: Duration,
-    /// Made at the first wait: most streams that begin with an answer never wait.
-    timer: Option<Pin<Box<Sleep>>>,
-}
-
-impl KeepAlive {
-    fn new(pause: Duration) -> Self {
-        Self { pause, timer: None }
-    }
-
-    /// Something was sent.
-    fn restart(&mut self) {
-        if let Some(timer) = &mut self.timer {
-            timer.as_mut().reset(Instant::now() + self.pause);
-        }
-    }
-
-    /// The comment, when it is due.
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Bytes> {
-        let pause = self.pause;
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(pause)));
-        std::task::ready!(timer.as_mut().poll(context));
-        self.restart();
-        Poll::Ready(Bytes::from_static(b": keep-alive\n\n"))
-    }
-}
-
-/// Events as they come, and a comment when none has come for a while.
-#[derive(Debug)]
-pub struct EventStream {
-    /// What has been taken from the reader already.
-    first: VecDeque<Event>,
-    reader: Reader,
-    /// The request that is answered, for an error the session makes of it before it counts as an event.
-    id: Option<Id>,
-    prime: Option<EventId>,
-    keep_alive: KeepAlive,
-    lagged: bool,
-    ended: bool,
-}
-
-impl EventStream {
-    /// A stream that begins with `first` and goes on with what the reader gets. After each `pause` without an event
-    /// it sends a comment, which keeps idle limits of proxies away. `prime`: begin with an event that carries this
-    /// id and no data. `id`: the request's, where there is one.
-    pub fn new(
-        first: Vec<Event>,
-        reader: Reader,
-        pause: Duration,
-        prime: Option<EventId>,
-        id: Option<Id>,
-    ) -> Self {
-        Self {
-            first: first.into(),
-            reader,
-            id,
-            prime,
-            keep_alive: KeepAlive::new(pause),
-            lagged: false,
-            ended: false,
-        }
-    }
-
-    fn poll_chunk(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, io::Error>>> {
-        let mut chunk = BytesMut::new();
-        if let Some(id) = self.prime.take() {
-            // A data line must be there: without one no event is dispatched and the id is not remembered.
-            push(&mut chunk, &["id: ", &id.to_string(), "\nretry: ", RETRY, "\ndata: \n\n"]);
-        }
-        // Whatever is there goes out in one chunk.
-        while !self.ended && !self.lagged {
-            let next = match self.first.pop_front() {
-                Some(event) => Poll::Ready(Some(Delivery::Event(event))),
-                None => self.reader.poll_next(context),
-            };
-            let Poll::Ready(next) = next else { break };
-            match next {
-                Some(Delivery::Event(event)) => {
-                    self.ended = event.last;
-                    encode(&mut chunk, Some(event.id), &event.payload);
-                }
-                Some(Delivery::Lagged) => {
-                    self.lagged = true;
-                    break;
-                }
-                Some(other) => self.ended = encode_refusal(&mut chunk, other, self.id.as_ref()),
-                None => self.ended = true,
-            }
-        }
-        if !chunk.is_empty() {
-            self.keep_alive.restart();
-            return Poll::Ready(Some(Ok(chunk.freeze())));
-        }
-        if self.lagged {
-            // Not a proper end: the client must know that there is more, and where to resume.
-            self.ended = true;
-            return Poll::Ready(Some(Err(lagged())));
-        }
-        if self.ended {
-            return Poll::Ready(None);
-        }
-        self.keep_alive.poll(context).map(|comment| Some(Ok(comment)))
-    }
-}
-
-/// One reader on a shared stream.
-#[derive(Debug)]
-pub struct Joined {
-    /// The reader.
-    pub reader: Reader,
-    /// The request that it answers.
-    pub id: Option<Id>,
-    /// Whether the shared stream ends with it.
-    pub main: bool,
-}
-
-/// Everything a client of the 2024-11-05 transport gets: one stream for all answers and notifications.
-pub struct MergedStream {
-    /// The event that names where to post.
-    endpoint: Option<Bytes>,
-    /// Readers that will come.
-    coming: mpsc::Receiver<Joined>,
-    readers: Vec<Joined>,
-    /// The main reader has ended.
-    over: bool,
-    keep_alive: KeepAlive,
-    /// Dropped with the stream, which is how its owner learns of the end.
-    _owner: Box<dyn std::any::Any + Send + Sync>,
-}
-
-impl std::fmt::Debug for MergedStream {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("MergedStream").field("readers", &self.readers.len()).finish_non_exhaustive()
-    }
-}
-
-impl MergedStream {
-    /// A stream that begins by saying where to post and goes on with what all the readers get that come in. It ends with
-    /// the main one of them, or when no further reader can come and all have ended.
-    pub fn new(
-        endpoint: &str,
-        coming: mpsc::Receiver<Joined>,
-        pause: Duration,
-        owner: Box<dyn std::any::Any + Send + Sync>,
-    ) -> Self {
-        let endpoint = Some(format!("event: endpoint\ndata: {endpoint}\n\n").into());
-        Self {
-            endpoint,
-            coming,
-            readers: Vec::new(),
-            over: false,
-            keep_alive: KeepAlive::new(pause),
-            _owner: owner,
-        }
-    }
-
-    fn poll_chunk(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, io::Error>>> {
-        if let Some(endpoint) = self.endpoint.take() {
-            return Poll::Ready(Some(Ok(endpoint)));
-        }
-        let mut open = true;
-        while let Poll::Ready(coming) = self.coming.poll_recv(context) {
-            let Some(reader) = coming else {
-                open = false;
-                break;
-            };
-            self.readers.push(reader);
-        }
-        let (mut chunk, mut lags) = (BytesMut::new(), false);
-        self.readers.retain(|Joined { reader, id, main }| {
-            while let Poll::Ready(next) = reader.poll_next(context) {
-                match next {
-                    Some(Delivery::Event(event)) => encode(&mut chunk, None, &event.payload),
-                    Some(Delivery::Lagged) => lags = true,
-                    Some(other) => {
-                        encode_refusal(&mut chunk, other, id.as_ref());
-                    }
-                    None => {
-                        self.over |= main;
-                        return false;
-                    }
-                }
-            }
-            true
-        });
-        if lags {
-            return Poll::Ready(Some(Err(lagged())));
-        }
-        if !chunk.is_empty() {
-            self.keep_alive.restart();
-            return Poll::Ready(Some(Ok(chunk.freeze())));
-        }
-        if self.over || (!open && self.readers.is_empty()) {
-            return Poll::Ready(None);
-        }
-        self.keep_alive.poll(context).map(|comment| Some(Ok(comment)))
-    }
-}
-
-fn lagged() -> io::Error {
-    io::Error::other("the client reads too slowly")
-}
-
-/// Writes one event (HTML, "Server-sent events"): LF only, one `data:` line. A message holds no raw CR or LF here.
-fn encode(out: &mut BytesMut, id: Option<EventId>, what: &Payload) {
-    let fault;
-    let message = match what {
-        Payload::Message(message) | Payload::Answer { message, .. } => message,
-        Payload::Fault { id, fault: why } => {
-            fault = Problem::Fault(why.clone()).row().json(Some(&id.0));
-            &fault
-        }
-    };
-    out.reserve(message.len() + 64);
-    push(out, &["event: message\n"]);
-    if let Some(id) = id {
-        push(out, &["id: ", &id.to_string(), "\n"]);
-    }
-    push(out, &["data: "]);
-    out.extend_from_slice(message);
-    push(out, &["\n\n"]);
-}
-
-/// Writes what the session said in place of events, once the head of the answer is out. Whether the stream ends so.
-fn encode_refusal(out: &mut BytesMut, delivery: Delivery, id: Option<&Id>) -> bool {
-    let problem = match delivery {
-        Delivery::Refused(refusal) => Problem::Refused(refusal),
-        Delivery::Gone(end) => Problem::SessionNotFound(Some(end)),
-        _ => return false,
-    };
-    push(out, &["event: message\ndata: "]);
-    out.extend_from_slice(&problem.row().json(id));
-    push(out, &["\n\n"]);
-    true
-}
-
-fn push(out: &mut BytesMut, parts: &[&str]) {
-    for part in parts {
-        out.extend_from_slice(part.as_bytes());
-    }
+/// Reads one message.
+///
+/// # Errors
+/// The refusal, with the message's id where it has a usable one.
+pub(super) fn parse_one(text: Bytes) -> Result<Message, Rejection> {
+    Message::parse(text).map_err(|malformed| match malformed {
+        Malformed::Parse => Problem::Parse.into(),
+        Malformed::Invalid(id, why) => Problem::Invalid(why).about(id.as_ref()),
+    })
 }

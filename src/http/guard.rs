@@ -1,30 +1,61 @@
-//! What a request must look like before anybody reads its body: pure functions over its head.
+//! May it in? What a request's head must look like before its body is read, from cheap to dear.
 
-use std::ffi::OsString;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use hyper::header::{
-    ACCEPT, ACCESS_CONTROL_REQUEST_HEADERS, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE,
-    EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, TRANSFER_ENCODING,
+    AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderMap, HeaderValue,
+    ORIGIN, TRANSFER_ENCODING,
 };
 use hyper::http::request::Parts;
 use hyper::{Uri, Version};
 
-use super::reply::Problem;
-use crate::proto::front::Takes;
-use crate::proto::ids::{EventId, SessionId};
-use crate::proto::version::Revision;
+use tracing::warn;
 
-/// `Mcp-Session-Id` (2025-03-26 `basic/transports`, "Session Management").
-pub const MCP_SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+use super::problem::Problem;
+use crate::secret::Digest;
+use crate::token::Tokens;
 
-/// `MCP-Protocol-Version` (2025-06-18 `basic/transports`).
-pub const MCP_PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+/// Checks where a request comes from and whose token it carries.
+#[derive(Debug)]
+pub(super) struct Guard {
+    pub(super) trust: Trust,
+    /// `None`: everybody is let in.
+    pub(super) tokens: Option<Arc<Tokens>>,
+    /// Where it is written how to get a token.
+    pub(super) metadata: Option<String>,
+}
 
-/// `Last-Event-ID` (HTML, "Server-sent events").
-pub const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+impl Guard {
+    /// Lets a request in by its `Host` and `Origin`, and returns the origin of the page that may read the answer.
+    ///
+    /// # Errors
+    /// The [`Problem`].
+    pub(super) fn admit(&self, parts: &Parts) -> Result<Option<HeaderValue>, Problem> {
+        let checked = self.trust.check_host(parts).and_then(|()| self.trust.check_origin(&parts.headers));
+        if let Err(problem @ (Problem::Host(_) | Problem::Origin(_))) = &checked {
+            let row = problem.row();
+            warn!(event = "http.forbidden", reason = row.reason, hint = %row.message);
+        }
+        checked.map(|()| parts.headers.get(ORIGIN).cloned())
+    }
 
-/// Whom a browser's page, or a name that points here, may be.
+    /// Whose token the request carries; `None` where no token is asked for.
+    ///
+    /// # Errors
+    /// [`Problem::Unauthorized`] or [`Problem::Header`].
+    pub(super) fn caller(&self, headers: &HeaderMap) -> Result<Option<Digest>, Problem> {
+        let Some(tokens) = &self.tokens else { return Ok(None) };
+        let given = bearer(headers)?;
+        let caller = given.and_then(|token| tokens.check(token));
+        if caller.is_none() {
+            return Err(Problem::Unauthorized { given: given.is_some(), metadata: self.metadata.clone() });
+        }
+        Ok(caller)
+    }
+}
+
+/// Which pages of browsers, and which names that resolve to this address, are trusted.
 #[derive(Clone, Debug, Default)]
 pub struct Trust {
     /// Whether the listener is reached through loopback only. Then only loopback names are ours: a page on another
@@ -122,7 +153,7 @@ fn host_name(authority: &str) -> &str {
     let is_port = |port: &str| {
         port.strip_prefix(':').is_some_and(|port| port.bytes().all(|byte| byte.is_ascii_digit()))
     };
-    if port.is_empty() || is_port(port) { host } else { authority } // no address, and so nobody's
+    if port.is_empty() || is_port(port) { host } else { authority } // not a valid authority; matches no name
 }
 
 fn is_loopback(name: &str) -> bool {
@@ -133,7 +164,7 @@ fn is_loopback(name: &str) -> bool {
 ///
 /// # Errors
 /// [`Problem::Header`] for two of them: what stands in front may have checked the other one.
-pub fn bearer(headers: &HeaderMap) -> Result<Option<&[u8]>, Problem> {
+fn bearer(headers: &HeaderMap) -> Result<Option<&[u8]>, Problem> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
@@ -144,89 +175,6 @@ pub fn bearer(headers: &HeaderMap) -> Result<Option<&[u8]>, Problem> {
     let (scheme, token) = value.split_at(space);
     // Another scheme is a token that is not ours.
     Ok(Some(if scheme.eq_ignore_ascii_case(b"bearer") { token.trim_ascii() } else { b"" }))
-}
-
-/// The longest value that a header may give to a child, in bytes.
-const MAX_FROM_HEADER: usize = 8 * 1024;
-
-/// The variables that a child gets from the headers of its client's `initialize`. A header that is not there is a
-/// variable that is not set.
-///
-/// # Errors
-/// [`Problem::Header`], where a value is too long, occurs twice or is no text.
-pub fn environment(
-    headers: &HeaderMap,
-    wanted: &[(String, HeaderName)],
-) -> Result<Vec<(OsString, OsString)>, Problem> {
-    let mut environment = Vec::new();
-    for (variable, header) in wanted {
-        let mut values = headers.get_all(header).iter();
-        let Some(value) = values.next() else { continue };
-        if values.next().is_some() {
-            return Err(Problem::Header("a header that becomes a variable of the server occurs twice"));
-        }
-        // What begins like a shell function is run by an old bash (CVE-2014-6271).
-        let harmless =
-            |text: &&str| text.len() <= MAX_FROM_HEADER && !text.contains('\t') && !text.starts_with("()");
-        let text = value.to_str().ok().filter(harmless);
-        let Some(text) = text else {
-            let why = "a header that becomes a variable of the server is longer than 8 KiB or has other than visible characters";
-            return Err(Problem::Header(why));
-        };
-        environment.push((variable.into(), text.into()));
-    }
-    Ok(environment)
-}
-
-/// Which forms of an answer the client takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Accepts {
-    /// `application/json`.
-    pub json: bool,
-    /// `text/event-stream`.
-    pub stream: bool,
-}
-
-impl Accepts {
-    /// What the stream of an answer may carry.
-    pub fn takes(self) -> Takes {
-        if self.stream { Takes::Events } else { Takes::AnswerOnly }
-    }
-}
-
-/// Reads `Accept` (RFC 9110 §12.5.1). None at all means anything.
-pub fn accepts(headers: &HeaderMap) -> Accepts {
-    if !headers.contains_key(ACCEPT) {
-        return Accepts { json: true, stream: true };
-    }
-    Accepts {
-        json: prefers(headers, "application", "json"),
-        stream: prefers(headers, "text", "event-stream"),
-    }
-}
-
-/// Whether the most specific range that matches the type has a weight above zero.
-fn prefers(headers: &HeaderMap, kind: &str, subtype: &str) -> bool {
-    let mut best: Option<(u8, bool)> = None;
-    let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    for range in values.flat_map(|value| value.split(',')) {
-        let mut parameters = range.split(';').map(str::trim);
-        let Some((left, right)) = parameters.next().and_then(|range| range.split_once('/')) else { continue };
-        let specific = match (left.eq_ignore_ascii_case(kind), right.eq_ignore_ascii_case(subtype)) {
-            (true, true) => 2,
-            (true, false) if right == "*" => 1,
-            _ if left == "*" && right == "*" => 0,
-            _ => continue,
-        };
-        let zero = parameters
-            .filter_map(|parameter| parameter.split_once('='))
-            .filter(|(name, _)| name.trim().eq_ignore_ascii_case("q"))
-            .any(|(_, weight)| weight.trim().parse().is_ok_and(|weight: f32| weight <= 0.0));
-        if best.is_none_or(|(so_far, _)| specific >= so_far) {
-            best = Some((specific, !zero));
-        }
-    }
-    best.is_some_and(|(_, wanted)| wanted)
 }
 
 /// Checks what the head says of the body of a POST: framing, type, coding and announced length.
@@ -266,75 +214,6 @@ pub fn check_body_head(headers: &HeaderMap, max_body: usize) -> Result<(), Probl
         return Err(Problem::BodyTooLarge(max_body));
     }
     Ok(())
-}
-
-/// The session that a request names; `Some(None)` is a name that no session of this bridge can have.
-///
-/// # Errors
-/// [`Problem::SessionHeader`] for what is no session id at all (spec: visible ASCII only), or two of them.
-pub fn session_id(headers: &HeaderMap) -> Result<Option<Option<SessionId>>, Problem> {
-    let mut values = headers.get_all(MCP_SESSION_ID).iter();
-    let Some(value) = values.next() else { return Ok(None) };
-    if values.next().is_some() {
-        return Err(Problem::SessionHeader("occurs twice"));
-    }
-    let visible = |value: &&str| !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_graphic());
-    let Some(value) = value.to_str().ok().filter(visible) else {
-        return Err(Problem::SessionHeader("must be one or more visible ASCII characters"));
-    };
-    // Another server's id is well-formed too: its client must hear 404 to begin anew.
-    Ok(Some(SessionId::parse(value)))
-}
-
-/// Checks `MCP-Protocol-Version` within a session: any known revision, or what the child negotiated. Clients are
-/// known to send another than the negotiated one.
-///
-/// # Errors
-/// [`Problem::Version`].
-pub fn check_version(headers: &HeaderMap, negotiated: Option<&str>) -> Result<(), Problem> {
-    for value in headers.get_all(MCP_PROTOCOL_VERSION) {
-        let text = String::from_utf8_lossy(value.as_bytes());
-        if Revision::parse(&text).is_none() && negotiated != Some(&*text) {
-            return Err(Problem::Version(text.into_owned()));
-        }
-    }
-    Ok(())
-}
-
-/// The event behind which a GET wants to go on.
-///
-/// # Errors
-/// [`Problem::NoReplay`] for what is no event id of ours.
-pub fn last_event_id(headers: &HeaderMap) -> Result<Option<EventId>, Problem> {
-    let Some(value) = headers.get(LAST_EVENT_ID) else { return Ok(None) };
-    value.to_str().ok().and_then(EventId::parse).map(Some).ok_or(Problem::NoReplay)
-}
-
-/// Adds what lets a page of an allowed origin read the answer (Fetch, "CORS protocol").
-pub fn add_cors(headers: &mut HeaderMap, origin: HeaderValue) {
-    headers.insert("access-control-allow-origin", origin);
-    headers.append("vary", HeaderValue::from_static("Origin"));
-    let exposed = "Mcp-Session-Id, WWW-Authenticate, Last-Event-Id, Mcp-Protocol-Version, Mcp-Bridge-Error";
-    headers.insert("access-control-expose-headers", HeaderValue::from_static(exposed));
-}
-
-/// Adds the answer to a preflight. `requested`: the headers of the OPTIONS request.
-pub fn add_preflight(headers: &mut HeaderMap, requested: &HeaderMap) {
-    const ALLOWED: &str = "content-type, accept, authorization, last-event-id, mcp-session-id, mcp-protocol-version, \
-                           mcp-method, mcp-name";
-    let mut allowed = ALLOWED.to_owned();
-    let asked = requested.get(ACCESS_CONTROL_REQUEST_HEADERS).and_then(|value| value.to_str().ok());
-    for name in asked.unwrap_or_default().split(',').map(str::trim) {
-        if name.to_ascii_lowercase().starts_with("mcp-param-") {
-            allowed.push_str(", ");
-            allowed.push_str(name);
-        }
-    }
-    headers.insert("access-control-allow-methods", HeaderValue::from_static("GET, POST, DELETE, OPTIONS"));
-    if let Ok(allowed) = HeaderValue::from_str(&allowed) {
-        headers.insert("access-control-allow-headers", allowed);
-    }
-    headers.insert("access-control-max-age", HeaderValue::from_static("7200"));
 }
 
 #[cfg(test)]
@@ -449,31 +328,6 @@ mod tests {
     }
 
     #[test]
-    fn accept_is_read_as_media_ranges() {
-        let table = [
-            (&[][..], (true, true)),
-            (&["application/json, text/event-stream"], (true, true)),
-            (&["text/event-stream,application/json;q=0.1"], (true, true)),
-            (&["*/*"], (true, true)),
-            (&["application/json"], (true, false)),
-            (&["Application/JSON; charset=utf-8"], (true, false)),
-            (&["text/event-stream"], (false, true)),
-            (&["text/*"], (false, true)),
-            (&["application/*", "text/event-stream"], (true, true)),
-            (&["*/*, text/event-stream;q=0"], (true, false)),
-            (&["text/event-stream;q=0, */*"], (true, false)),
-            (&["application/json;q=0.0"], (false, false)),
-            (&["text/html"], (false, false)),
-            (&["application/jsonx"], (false, false)),
-            (&[""], (false, false)),
-        ];
-        for (values, (json, stream)) in table {
-            let list: Vec<_> = values.iter().map(|value| ("accept", *value)).collect();
-            assert_eq!(accepts(&headers(&list)), Accepts { json, stream }, "{values:?}");
-        }
-    }
-
-    #[test]
     fn the_head_of_a_body() {
         let json = ("content-type", "application/json");
         let table: &[(&[(&str, &str)], &str)] = &[
@@ -500,30 +354,5 @@ mod tests {
             };
             assert_eq!(seen, *want, "{list:?}");
         }
-    }
-
-    #[test]
-    fn a_foreign_session_id_is_well_formed_and_an_impossible_one_is_not() {
-        let read = |value: &str| session_id(&headers(&[("mcp-session-id", value)]));
-        assert!(matches!(read(&"a".repeat(48)), Ok(Some(Some(_)))));
-        assert!(matches!(read("some_other.server's~id"), Ok(Some(None))), "its client must hear 404");
-        assert!(matches!(read(&"a".repeat(10_000)), Ok(Some(None))));
-        assert!(matches!(read("a b"), Err(Problem::SessionHeader(_))));
-        assert!(matches!(read(""), Err(Problem::SessionHeader(_))));
-        let twice = headers(&[("mcp-session-id", "a"), ("mcp-session-id", "b")]);
-        assert!(matches!(session_id(&twice), Err(Problem::SessionHeader(_))));
-        assert!(matches!(session_id(&headers(&[])), Ok(None)));
-    }
-
-    #[test]
-    fn any_known_version_passes_and_so_does_the_negotiated_one() {
-        let check =
-            |value: &str, negotiated| check_version(&headers(&[("mcp-protocol-version", value)]), negotiated);
-        assert!(check("2025-03-26", Some("2025-11-25")).is_ok(), "the conformance suite sends such pairs");
-        assert!(check("2026-07-28", Some("2026-07-28")).is_ok(), "rmcp does, where the server echoes it");
-        assert!(check("2099-01-01", Some("2099-01-01")).is_ok());
-        assert!(matches!(check("2099-01-01", Some("2025-11-25")), Err(Problem::Version(_))));
-        assert!(matches!(check("", None), Err(Problem::Version(_))));
-        assert!(check_version(&headers(&[]), None).is_ok());
     }
 }

@@ -1,19 +1,21 @@
-//! Requests that carry no `Mcp-Session-Id` and have a session all the same.
+//! Requests that carry no `Mcp-Session-Id` and have a session all the same: a key names it.
 
 use std::ffi::OsString;
+use std::sync::Arc;
 
-use hyper::header::{HeaderMap, HeaderName};
+use hyper::header::HeaderName;
 
-use super::guard::{self, MCP_PROTOCOL_VERSION};
-use super::reply::Problem;
-use super::{Asking, Http, Refused, no_session};
+use super::head::{self, Head};
+use super::legacy::{is_initialize, not_started};
+use super::problem::Problem;
+use super::response::Rejection;
 use crate::proto::front::Takes;
 use crate::proto::link::own_initialize;
 use crate::proto::message::Message;
 use crate::proto::version::Revision;
 use crate::secret::Digest;
 use crate::session::Session;
-use crate::sessions::Opening;
+use crate::sessions::{Opening, Sessions};
 
 /// What names the session of a request that carries no `Mcp-Session-Id`.
 #[derive(Clone, Debug)]
@@ -24,39 +26,26 @@ pub enum SessionKey {
     Shared,
 }
 
-/// The name of a session that has no id for its clients, and what its child gets from them.
+/// The key of one request, and what the child of its session gets from the request's headers.
 pub(super) struct Keyed {
     pub(super) key: Digest,
     environment: Vec<(OsString, OsString)>,
 }
 
 impl Keyed {
-    /// How the bridge opens the session: in its own name, as a client that can do nothing but ask, and with the revision
-    /// that its first client speaks.
-    fn opening(&self, headers: &HeaderMap, first: &Message, owner: Option<Digest>) -> Opening {
-        let wanted = first.param(&["protocolVersion"]).and_then(|span| first.text().get(span));
-        let wanted = wanted.and_then(|token| std::str::from_utf8(token).ok());
-        let wanted = wanted.filter(|_| first.method() == "initialize").map(|text| text.trim_matches('"'));
-        let header = headers.get(MCP_PROTOCOL_VERSION).and_then(|value| value.to_str().ok());
-        let revision = wanted.or(header).and_then(Revision::parse).filter(|revision| !revision.modern());
-        let initialize = own_initialize(revision.unwrap_or(Revision::R2025_11_25));
-        let environment = self.environment.clone();
-        Opening { initialize, takes: Takes::AnswerOnly, owner, environment }
-    }
-}
-
-impl Http {
-    /// What names the session of a request that carries no id.
+    /// The key of a request; `None` where the header that has it is absent.
     ///
     /// # Errors
     /// [`Problem::Header`].
-    pub(super) fn keyed(&self, asking: &Asking<'_>) -> Result<Option<Keyed>, Problem> {
-        let headers = &asking.parts.headers;
-        let value = match &self.config.session_key {
-            None => return Ok(None),
-            Some(SessionKey::Shared) => None,
-            Some(SessionKey::Header(name)) => {
-                let mut values = headers.get_all(name).iter();
+    pub(super) fn of(
+        key: &SessionKey,
+        head: &Head<'_>,
+        env_from_header: &[(String, HeaderName)],
+    ) -> Result<Option<Self>, Problem> {
+        let value = match key {
+            SessionKey::Shared => None,
+            SessionKey::Header(name) => {
+                let mut values = head.headers.get_all(name).iter();
                 let Some(value) = values.next() else { return Ok(None) };
                 if values.next().is_some() {
                     return Err(Problem::Header("the header that names the session occurs twice"));
@@ -64,29 +53,46 @@ impl Http {
                 Some(value.as_bytes())
             }
         };
-        let environment = guard::environment(headers, &self.config.env_from_header)?;
-        // Whoever comes with another token or another value for the child's environment is somebody else.
-        let caller = asking.caller.as_ref().map(Digest::as_bytes);
+        let environment = head::environment(head.headers, env_from_header)?;
+        // A different token or environment value makes a different session.
+        let caller = head.caller.as_ref().map(Digest::as_bytes);
         let variables =
             environment.iter().flat_map(|(name, value)| [name, value]).map(|text| text.as_encoded_bytes());
         let key = Digest::of_all(
             [value.unwrap_or_default(), caller.unwrap_or_default()].into_iter().chain(variables),
         );
-        Ok(Some(Keyed { key, environment }))
+        Ok(Some(Self { key, environment }))
     }
 
     /// The session of this key, opened by the bridge if need be; `first` is the request that wants it.
     ///
     /// # Errors
     /// The refusal.
-    pub(super) async fn open_keyed(
+    pub(super) async fn open(
         &self,
-        keyed: &Keyed,
-        asking: &Asking<'_>,
+        sessions: &Arc<Sessions>,
+        head: &Head<'_>,
         first: &Message,
-    ) -> Result<Session, Refused> {
-        let opening = keyed.opening(&asking.parts.headers, first, asking.caller);
-        let opened = self.sessions.keyed(keyed.key, opening).await;
-        opened.map_err(|error| (no_session(&error), first.id().cloned()))
+    ) -> Result<Session, Rejection> {
+        let opened = sessions.keyed(self.key, self.opening(head, first)).await;
+        opened.map_err(|error| not_started(&error).about(first.id()))
+    }
+
+    /// How the bridge opens the session: in its own name, as a client that can do nothing but ask, and with the revision
+    /// that its first client speaks.
+    fn opening(&self, head: &Head<'_>, first: &Message) -> Opening {
+        let asked = if is_initialize(first) { first.param(&["protocolVersion"]) } else { None };
+        let asked = asked.and_then(|span| std::str::from_utf8(first.text().get(span)?).ok());
+        let wanted = match asked {
+            Some(text) => Revision::parse(text.trim_matches('"')),
+            None => head.revision(),
+        };
+        let wanted = wanted.filter(|revision| !revision.modern()).unwrap_or(Revision::R2025_11_25);
+        Opening {
+            initialize: own_initialize(wanted),
+            takes: Takes::AnswerOnly,
+            owner: head.caller,
+            environment: self.environment.clone(),
+        }
     }
 }

@@ -1,16 +1,12 @@
-//! The socket: where it is, and whether somebody answers on it.
+//! The socket that connections come from: TCP or a socket file.
 
-use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
-use crate::cli::Address;
-
-/// How long a health check waits for the bridge.
-const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
+use crate::address::Address;
 
 /// A connection.
 pub(super) enum Accepted {
@@ -30,8 +26,7 @@ pub enum Listener {
 }
 
 impl Listener {
-    /// Binds. `[::]` falls back to `0.0.0.0` on a kernel without IPv6; a socket file that nobody listens on any more
-    /// is replaced.
+    /// Binds. `[::]` falls back to `0.0.0.0` on a kernel without IPv6; a socket file without a listener is replaced.
     ///
     /// # Errors
     /// What socket(2), bind(2) or listen(2) said.
@@ -104,52 +99,4 @@ impl Drop for Listener {
             let _ = std::fs::remove_file(path);
         }
     }
-}
-
-/// Asks the bridge that listens on `address` whether it takes new sessions. Blocks; for a program that does nothing
-/// else, in images that hold no other client.
-pub fn is_ready(address: &Address) -> bool {
-    fn ask(mut stream: impl Read + Write) -> io::Result<bool> {
-        stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-        let mut status = [0; 12];
-        stream.read_exact(&mut status)?;
-        Ok(status == *b"HTTP/1.1 200")
-    }
-    let asked = match address {
-        Address::Tcp(address) => {
-            let ip = match address.ip() {
-                IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-                IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-                ip => ip,
-            };
-            // A bridge on [::] may have fallen back to IPv4.
-            let addresses =
-                [SocketAddr::new(ip, address.port()), (Ipv4Addr::LOCALHOST, address.port()).into()];
-            let connect = |address| std::net::TcpStream::connect_timeout(address, HEALTH_TIMEOUT);
-            addresses.iter().find_map(|address| connect(address).ok()).map(|stream| {
-                stream.set_read_timeout(Some(HEALTH_TIMEOUT))?;
-                ask(stream)
-            })
-        }
-        Address::Unix(path) => std::os::unix::net::UnixStream::connect(path).ok().map(|stream| {
-            stream.set_read_timeout(Some(HEALTH_TIMEOUT))?;
-            ask(stream)
-        }),
-    };
-    matches!(asked, Some(Ok(true)))
-}
-
-/// What shows that this process lives in a container, where loopback would be reachable for nobody.
-pub fn container_evidence() -> Option<&'static str> {
-    if nix::unistd::getpid().as_raw() == 1 {
-        return Some("in a container: this is process 1");
-    }
-    let files = [
-        ("/.dockerenv", "in a container: /.dockerenv is there"),
-        ("/run/.containerenv", "in a container: /run/.containerenv is there"),
-    ];
-    if let Some((_, because)) = files.into_iter().find(|(file, _)| std::path::Path::new(file).exists()) {
-        return Some(because);
-    }
-    std::env::var_os("KUBERNETES_SERVICE_HOST").map(|_| "in a container: KUBERNETES_SERVICE_HOST is set")
 }

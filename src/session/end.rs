@@ -1,30 +1,9 @@
 //! Why a session ended, and why a request got the bridge's answer in place of the child's.
 
-use std::fmt;
 use std::time::Duration;
 
+use crate::exit_status::ExitStatus;
 use crate::proto::front::Refusal;
-
-/// How a process ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ExitStatus {
-    /// It exited with this code.
-    Code(i32),
-    /// A signal of this name ended it.
-    Signal(&'static str),
-    /// It ended, but somebody else took its status.
-    Unknown,
-}
-
-impl fmt::Display for ExitStatus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Code(code) => write!(f, "exit code {code}"),
-            Self::Signal(signal) => write!(f, "signal {signal}"),
-            Self::Unknown => f.write_str("an unknown status"),
-        }
-    }
-}
 
 /// Why a session ended. Each end has exactly one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

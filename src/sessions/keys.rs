@@ -1,67 +1,109 @@
-//! Sessions for clients that carry no `Mcp-Session-Id`: named by a key, opened by the bridge itself.
+//! Sessions for clients that send no `Mcp-Session-Id`: named by a key, opened by the bridge itself.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 
 use super::{NoSession, Opening, Sessions};
 use crate::secret::Digest;
 use crate::session::Session;
+use crate::sync;
 
-/// Who starts the session of a key; the others of the same key wait for it.
-pub(super) type Turn = Arc<tokio::sync::Mutex<()>>;
+/// One lock for each key whose session is being started: its holder starts the session, the others wait for it.
+#[derive(Debug, Default)]
+pub(super) struct KeyLocks(Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>);
 
-/// Gives a turn back, so that keys which are not used leave nothing behind.
-struct Starting<'s> {
-    sessions: &'s Sessions,
+/// A caller's share in the lock of a key. With the last one the lock is forgotten, so that keys which are not used leave
+/// nothing behind.
+struct KeyLock<'l> {
+    locks: &'l KeyLocks,
     key: Digest,
+    lock: Arc<tokio::sync::Mutex<()>>,
 }
 
-impl Drop for Starting<'_> {
+impl KeyLocks {
+    fn of(&self, key: Digest) -> KeyLock<'_> {
+        let lock = Arc::clone(sync::lock(&self.0).entry(key).or_default());
+        KeyLock { locks: self, key, lock }
+    }
+}
+
+impl Drop for KeyLock<'_> {
     fn drop(&mut self) {
-        self.sessions.lock().starting.remove(&self.key);
+        let mut locks = sync::lock(&self.locks.0);
+        if Arc::strong_count(&self.lock) == 2 {
+            locks.remove(&self.key); // the map's own, and this one
+        }
     }
 }
 
 impl Sessions {
     /// The live session of this key.
     pub fn find_keyed(&self, key: Digest) -> Option<Session> {
-        let session = {
-            let registry = self.lock();
-            registry.keys.get(&key).and_then(|id| registry.live.get(id)).map(|owned| owned.it.clone())
-        }?;
+        let session = self.lock().keyed(&key).cloned()?;
         match session.end_reason() {
             None => Some(session),
             Some(why) => {
-                self.bury(session.id(), why); // nobody may have done it yet, and its seat is coming
+                self.retire(session.id(), why); // its supervisor may not have run yet, and its seat is coming
                 None
             }
         }
     }
 
-    /// The session of this key; opens it if there is none. However many ask at once, one is opened.
+    /// The session of this key; opens it if there is none. However many callers ask at once, one is opened.
     ///
     /// # Errors
     /// [`NoSession`].
     pub async fn keyed(self: &Arc<Self>, key: Digest, opening: Opening) -> Result<Session, NoSession> {
-        loop {
-            if let Some(session) = self.find_keyed(key) {
-                return Ok(session);
-            }
-            let turn = Arc::clone(self.lock().starting.entry(key).or_default());
-            let _mine = turn.lock().await;
-            // Whoever had the turn before may have given it back, and somebody else may have taken a new one.
-            if !self.lock().starting.get(&key).is_some_and(|current| Arc::ptr_eq(current, &turn)) {
-                continue;
-            }
-            let _starting = Starting { sessions: self, key };
-            if let Some(session) = self.find_keyed(key) {
-                return Ok(session);
-            }
-            let open = |config, id, initialize| {
-                let (session, worker) = Session::shared(config, id, initialize);
-                (session, worker, ())
-            };
-            let (session, ()) = self.launch(opening, Some(key), open).await?;
+        if let Some(session) = self.find_keyed(key) {
             return Ok(session);
         }
+        let key_lock = self.key_locks.of(key);
+        let _held = key_lock.lock.lock().await;
+        if let Some(session) = self.find_keyed(key) {
+            return Ok(session);
+        }
+        let open = |config, id, initialize| {
+            let (session, worker) = Session::shared(config, id, initialize);
+            (session, worker, ())
+        };
+        let (session, ()) = self.launch(opening, Some(key), open).await?;
+        Ok(session)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(text: &str) -> Digest {
+        Digest::of(text.as_bytes())
+    }
+
+    #[tokio::test]
+    async fn callers_of_one_key_share_a_lock_and_the_last_of_them_takes_it_away() {
+        let locks = KeyLocks::default();
+        let (first, second, other) = (locks.of(key("a")), locks.of(key("a")), locks.of(key("b")));
+        let held = first.lock.lock().await;
+        assert!(second.lock.try_lock().is_err(), "the same");
+        assert!(other.lock.try_lock().is_ok(), "another");
+        drop(held);
+        drop(first);
+        assert!(Arc::ptr_eq(&second.lock, &locks.of(key("a")).lock), "one of them is still there");
+        drop((second, other));
+        assert!(sync::lock(&locks.0).is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_leaves_while_it_waits_leaves_nothing_behind() {
+        let locks = KeyLocks::default();
+        let holder = locks.of(key("a"));
+        let held = holder.lock.lock().await;
+        let waiter = locks.of(key("a"));
+        let waited = tokio::time::timeout(std::time::Duration::ZERO, waiter.lock.lock()).await.is_ok();
+        assert!(!waited);
+        drop(held);
+        drop(holder);
+        drop(waiter);
+        assert!(sync::lock(&locks.0).is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! What a child says on stderr becomes log lines.
+//! What a child writes to stderr becomes log lines.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -12,33 +12,46 @@ use crate::proto::line::{Frame, LineDecoder};
 use crate::reaper::ExitWatch;
 
 /// The longest line of a child's stderr that is logged, in bytes; the rest of it is cut off.
-const STDERR_LINE: usize = 8 * 1024;
+const MAX_LINE: usize = 8 * 1024;
 
 /// Lines of one child's stderr that are logged per second; what is more is read, counted and dropped.
-const STDERR_RATE: u32 = 1000;
+const MAX_RATE: u32 = 1000;
 
 /// How long stderr is read after the child's end: a grandchild may hold it open for ever.
-const STDERR_LAST_WORDS: Duration = Duration::from_millis(250);
+const DRAIN_STDERR: Duration = Duration::from_millis(250);
 
-/// Logs what the child says on stderr, line by line. It is always read: a child whose stderr is full stands still.
+/// Logs what the child writes to stderr, line by line. It is always read: a child whose stderr is full stands still.
 pub(super) async fn log(mut stderr: Receiver, sid: Arc<OnceLock<String>>, mut exit: ExitWatch) {
-    let mut decoder = LineDecoder::new(STDERR_LINE);
+    let mut decoder = LineDecoder::new(MAX_LINE);
     let mut until: Option<Instant> = None;
     let (mut second, mut lines, mut suppressed) = (Instant::now(), 0, 0_u64);
     let sid = || sid.get().map_or("-", String::as_str);
+    let log_suppressed = |lines: u64| {
+        if lines > 0 {
+            warn!(
+                event = "child.stderr_suppressed",
+                sid = sid(),
+                lines,
+                "a server writes too much to stderr"
+            );
+        }
+    };
     let mut log = |line: &[u8]| {
         if second.elapsed() >= Duration::from_secs(1) {
-            if suppressed > 0 {
-                warn!(event = "child.stderr_suppressed", sid = sid(), lines = suppressed);
-            }
+            log_suppressed(suppressed);
             (second, lines, suppressed) = (Instant::now(), 0, 0);
         }
-        if lines == STDERR_RATE {
+        if lines == MAX_RATE {
             suppressed += 1;
             return;
         }
         lines += 1;
-        info!(event = "child.stderr", sid = sid(), line = &*String::from_utf8_lossy(line));
+        info!(
+            event = "child.stderr",
+            sid = sid(),
+            line = &*String::from_utf8_lossy(line),
+            "a server writes to stderr"
+        );
     };
     loop {
         let deadline = until.unwrap_or_else(Instant::now);
@@ -47,21 +60,19 @@ pub(super) async fn log(mut stderr: Receiver, sid: Arc<OnceLock<String>>, mut ex
                 while let Some(frame) = decoder.next() {
                     match frame {
                         Frame::Line(line) => log(line.bytes()),
-                        Frame::TooLong { head, .. } => log(head.get(..STDERR_LINE).unwrap_or(head)),
+                        Frame::TooLong { head, .. } => log(head.get(..MAX_LINE).unwrap_or(head)),
                     }
                 }
                 if matches!(read, Ok(0) | Err(_)) {
                     break;
                 }
             }
-            _ = exit.wait(), if until.is_none() => until = Some(Instant::now() + STDERR_LAST_WORDS),
+            _ = exit.wait(), if until.is_none() => until = Some(Instant::now() + DRAIN_STDERR),
             () = sleep_until(deadline), if until.is_some() => break,
         }
     }
     if let Some(line) = decoder.finish() {
         log(line.bytes());
     }
-    if suppressed > 0 {
-        warn!(event = "child.stderr_suppressed", sid = sid(), lines = suppressed);
-    }
+    log_suppressed(suppressed);
 }

@@ -68,7 +68,7 @@ fn a_child_that_closes_stdout_is_over_though_it_lives() {
         mode: "close_stdout",
         options: &[],
         answer: Answer::Fault("child_stdout_closed", json!({ "cause": "child_stdout_closed" })),
-        log: &[r#"event="session.end""#, r#"reason="child_stdout_closed""#, r#"farewell="eof""#],
+        log: &[r#"event="session.end""#, r#"reason="child_stdout_closed""#, r#"stopped_by="eof""#],
         then: Then::Over("child_stdout_closed", json!({})),
     });
     beside.finish();
@@ -84,7 +84,7 @@ fn a_child_that_closes_stdin_may_answer_what_it_has_and_then_is_over() {
         assert_eq!(answer["id"], 7);
         assert_fault(&answer, "child_stdin_closed", &json!({ "cause": "child_stdin_closed" }));
         beside.assert_over(&bad, "child_stdin_closed", &json!({}));
-        beside.logged(&bad, &[r#"event="session.end""#, r#"farewell="term""#]);
+        beside.logged(&bad, &[r#"event="session.end""#, r#"stopped_by="term""#]);
     });
     beside.finish();
 }

@@ -18,10 +18,10 @@ fn pid_of(session: &Session, which: &str) -> Pid {
 
 /// Ends the session by DELETE and waits for the log line of its end, which says how the child was made to go.
 #[track_caller]
-fn assert_deleted(beside: &Beside, session: &Session, farewell: &str) {
+fn assert_deleted(beside: &Beside, session: &Session, stopped_by: &str) {
     assert_eq!(session.delete().status, 204);
-    let farewell = format!("farewell=\"{farewell}\"");
-    beside.logged(session, &[r#"event="session.end""#, r#"reason="deleted""#, &farewell]);
+    let stopped_by = format!("stopped_by=\"{stopped_by}\"");
+    beside.logged(session, &[r#"event="session.end""#, r#"reason="deleted""#, &stopped_by]);
     beside.assert_over(session, "deleted", &json!({}));
 }
 
@@ -149,7 +149,7 @@ fn a_child_that_left_its_group_is_signalled_by_its_own_number() {
         kill(pid_of(&bad, "pid"), Signal::SIGSTOP).unwrap();
         assert_eq!(bad.delete().status, 204);
         let line = beside.logged(&bad, &[r#"event="session.end""#, r#"reason="deleted""#]);
-        assert!(line.contains(r#"farewell="term""#) || line.contains(r#"farewell="kill""#), "{line}");
+        assert!(line.contains(r#"stopped_by="term""#) || line.contains(r#"stopped_by="kill""#), "{line}");
     });
     beside.finish();
 }

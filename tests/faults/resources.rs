@@ -260,7 +260,7 @@ fn a_session_that_cannot_start_for_want_of_a_resource_leaves_nothing_and_the_nex
 #[test]
 fn a_child_kept_warm_serves_while_none_can_be_started_and_another_follows_when_it_can() {
     let bridge = Bridge::start(&["--warm", "1"], &["hostile", "good"]);
-    let started = || bridge.log().iter().filter(|line| line.contains("child.ahead")).count();
+    let started = || bridge.log().iter().filter(|line| line.contains("child.warm")).count();
     eventually("one is started ahead", || started() == 1);
     let Some(failing) = Failing::start(&bridge, "?fork,?vfork,clone,?clone3:error=EAGAIN") else { return };
     let session = bridge.session();

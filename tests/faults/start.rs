@@ -124,7 +124,7 @@ fn the_last_words_of_such_a_child_are_in_the_log_and_not_in_the_answer() {
 fn a_child_that_never_answers_initialize_is_502_and_leaves_no_process() {
     let options = ["--init-timeout", "3s", "--sse-after", "10s"];
     let data = json!({ "cause": "init_timeout" });
-    let fault = Failed { mode: "hang_init", token: "init_timeout", data, status: r#"farewell="eof""# };
+    let fault = Failed { mode: "hang_init", token: "init_timeout", data, status: r#"stopped_by="eof""# };
     let beside = check(&options, &fault);
     support::eventually("the child is gone", || beside.bridge.processes().len() == 1);
     beside.finish();

@@ -4,6 +4,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// Small leaves that every room may use.
+const COMMON: &[&str] = &["crate::exit_status", "crate::sync"];
+
 /// Each room, and the words that must not occur in it.
 const WALLS: &[(&str, &[&str])] = &[
     (
@@ -29,11 +32,20 @@ const WALLS: &[(&str, &[&str])] = &[
             "crate::session",
         ],
     ),
+    ("address", &["crate::", "tokio", "hyper", "nix::"]),
+    ("container", &["crate::", "tokio", "hyper"]),
+    ("open_files", &["crate::", "tokio", "hyper"]),
     ("reaper", &["crate::"]),
+    ("exit_status", &["crate::", "tokio", "hyper", "nix::"]),
+    ("sync", &["crate::", "tokio", "hyper"]),
     ("log", &["crate::", "tokio", "hyper"]),
-    ("memory", &["crate::", "tokio", "hyper"]),
+    ("assembly", &["serde", "jsonrpc", "std::fs", "nix::", "tokio"]),
+    ("shutdown", &["serde", "jsonrpc", "hyper", "nix::", "crate::cli", "crate::server", "crate::session::"]),
+    ("heap", &["crate::", "tokio", "hyper"]),
     ("secret", &["crate::", "tokio", "hyper"]),
+    ("token", &["tokio", "hyper", "crate::cli", "crate::http", "crate::server", "crate::session"]),
     ("drain", &["crate::"]),
+    ("signals", &["crate::", "hyper"]),
     ("child", &["serde", "json", "crate::proto", "crate::session", "crate::http", "crate::server", "hyper"]),
     (
         "session",
@@ -68,6 +80,7 @@ const WALLS: &[(&str, &[&str])] = &[
             "crate::cli",
         ],
     ),
+    ("sessions/registry", &["tokio", "Mutex", "Instant::now", "tracing", "nix::"]),
     (
         "http",
         &[
@@ -81,7 +94,20 @@ const WALLS: &[(&str, &[&str])] = &[
             "std::process",
         ],
     ),
-    ("server", &["serde", "jsonrpc", "crate::child", "crate::reaper", "crate::session", "crate::proto"]),
+    (
+        "server",
+        &[
+            "serde",
+            "jsonrpc",
+            "crate::child",
+            "crate::http",
+            "crate::reaper",
+            "crate::session",
+            "crate::proto",
+            "crate::cli",
+        ],
+    ),
+    ("probe", &["crate::http", "crate::server", "crate::session"]),
     (
         "cli",
         &[
@@ -141,8 +167,9 @@ fn no_module_names_what_it_may_not_know() {
                 continue;
             }
             for (number, line) in code(&path) {
+                let named = COMMON.iter().fold(line.clone(), |line, leaf| line.replace(leaf, ""));
                 for word in *words {
-                    if line.contains(word) {
+                    if named.contains(word) {
                         broken.push(format!("{}:{number} names {word:?}: {}", path.display(), line.trim()));
                     }
                 }
@@ -175,7 +202,7 @@ fn unsafe_stands_between_fork_and_exec_and_where_memory_goes_back_and_nowhere_el
         );
     }
     places.sort();
-    assert_eq!(places, ["child.rs", "memory.rs"]);
+    assert_eq!(places, ["child.rs", "heap.rs"]);
 }
 
 #[test]

@@ -16,3 +16,4 @@ mod support;
 mod catalogue;
 mod examples;
 mod layering;
+mod options;

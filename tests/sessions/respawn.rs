@@ -447,7 +447,7 @@ fn sessions_that_come_crash_and_go_leave_their_seats_and_nothing_else() {
         bridge.signal(Signal::SIGUSR1);
         let log = bridge.log();
         let state = log.iter().rfind(|line| line.contains(r#"event="bridge.state""#));
-        state.is_some_and(|line| line.contains("sessions=0 leaving=0 waiting=0 ahead=2 processes=2 "))
+        state.is_some_and(|line| line.contains("sessions=0 leaving=0 waiting=0 warm=2 processes=2 "))
     });
     assert_eq!((bridge.processes().len(), bridge.zombies().len()), (2, 0));
     let all: Vec<Session> = (0..8).map(|_| bridge.session()).collect();

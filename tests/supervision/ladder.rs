@@ -22,9 +22,9 @@ fn shell(options: &[&str], scratch: &Scratch, script: &str) -> Bridge {
 
 /// The last line about a session, which says how its child left.
 #[track_caller]
-fn assert_farewell(bridge: &Bridge, farewell: &str) {
+fn assert_stopped_by(bridge: &Bridge, stopped_by: &str) {
     let line = bridge.logged("the session ends", |line| line.contains("session.end"));
-    assert!(line.contains(&format!("farewell=\"{farewell}\"")), "{farewell}: {line}");
+    assert!(line.contains(&format!("stopped_by=\"{stopped_by}\"")), "{stopped_by}: {line}");
 }
 
 // ---------------------------------------------------------------------------------------------- the steps and their times
@@ -42,7 +42,7 @@ fn by_default_a_child_has_five_seconds_until_sigterm_and_two_more_until_sigkill(
     assert!(start.elapsed() >= Duration::from_secs(5), "SIGTERM after {:?}", start.elapsed());
     within(Duration::from_secs(2) + SLACK, "SIGKILL comes", || bridge.processes().is_empty());
     assert!(start.elapsed() >= Duration::from_secs(7), "SIGKILL after {:?}", start.elapsed());
-    assert_farewell(&bridge, "kill");
+    assert_stopped_by(&bridge, "kill");
 }
 
 #[test]
@@ -52,7 +52,7 @@ fn a_child_that_leaves_by_itself_is_sent_no_signal() {
     let bridge = shell(&["--stop-grace", "20s"], &scratch, script);
     bridge.session().delete();
     bridge.leaves_nothing();
-    assert_farewell(&bridge, "eof");
+    assert_stopped_by(&bridge, "eof");
     assert!(!Path::new(&scratch.path("term")).exists());
 }
 
@@ -63,7 +63,7 @@ fn a_child_that_needs_sigterm_may_clean_up_on_it() {
     let bridge = shell(&["--stop-grace", "3s"], &scratch, script);
     bridge.session().delete();
     bridge.leaves_nothing();
-    assert_farewell(&bridge, "term");
+    assert_stopped_by(&bridge, "term");
     assert!(Path::new(&scratch.path("clean")).exists());
 }
 
@@ -78,7 +78,7 @@ fn sigterm_is_for_the_whole_group() {
     let bridge = shell(&["--stop-grace", "3s"], &scratch, script);
     bridge.session().delete();
     bridge.leaves_nothing();
-    assert_farewell(&bridge, "term");
+    assert_stopped_by(&bridge, "term");
     assert!(Path::new(&scratch.path("helper")).exists(), "the helper has been asked too");
 }
 
@@ -90,7 +90,7 @@ fn a_stopped_child_is_woken_to_see_sigterm() {
     kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGSTOP).unwrap();
     session.delete();
     bridge.leaves_nothing();
-    assert_farewell(&bridge, "term");
+    assert_stopped_by(&bridge, "term");
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn a_child_that_reads_nothing_leaves_too() {
     let call = session.start_call("echo", json!({ "text": "x".repeat(1 << 20) }));
     session.delete();
     bridge.leaves_nothing();
-    assert_farewell(&bridge, "term");
+    assert_stopped_by(&bridge, "term");
     drop(call);
 }
 
@@ -113,7 +113,7 @@ fn what_a_child_writes_while_it_leaves_is_read() {
     let bridge = shell(&["--stop-grace", "20s"], &scratch, script);
     bridge.session().delete();
     bridge.leaves_nothing();
-    assert_farewell(&bridge, "eof");
+    assert_stopped_by(&bridge, "eof");
     assert!(Path::new(&scratch.path("done")).exists());
 }
 
@@ -142,7 +142,7 @@ fn no_wrapper_leaves_anything() {
         ),
         ("takes SIGTERM, its child does not", &*stays, "term"),
     ];
-    for (name, script, farewell) in wrappers {
+    for (name, script, stopped_by) in wrappers {
         let scratch = Scratch::new();
         let bridge = shell(&["--stop-grace", "1s"], &scratch, script);
         let session = bridge.session();
@@ -150,7 +150,7 @@ fn no_wrapper_leaves_anything() {
         assert!(bridge.processes().len() >= 2, "{name}: {:?}", bridge.processes());
         session.delete();
         bridge.leaves_nothing();
-        assert_farewell(&bridge, farewell);
+        assert_stopped_by(&bridge, stopped_by);
     }
 }
 
@@ -222,6 +222,6 @@ fn the_pipes_of_an_ended_session_are_closed_whoever_else_holds_them() {
         within(SLACK, "the pipes are closed", || proc::open_files(bridge.pid()) <= before);
         assert!(start.elapsed() < SLACK);
     }
-    let left = || bridge.log().iter().filter(|line| line.contains(r#"farewell="eof""#)).count();
+    let left = || bridge.log().iter().filter(|line| line.contains(r#"stopped_by="eof""#)).count();
     within(SLACK, "each child left by itself", || left() == 5);
 }

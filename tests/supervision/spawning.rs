@@ -311,10 +311,10 @@ fn sigusr1_logs_the_state_of_the_bridge_and_of_each_session_and_changes_nothing(
 
     bridge.signal(Signal::SIGUSR1);
     let line = bridge.logged("the bridge", |line| line.contains(r#"event="bridge.state""#));
-    for (name, value) in [("sessions", 3), ("leaving", 0), ("waiting", 0), ("ahead", 0), ("processes", 3)] {
+    for (name, value) in [("sessions", 3), ("leaving", 0), ("waiting", 0), ("warm", 0), ("processes", 3)] {
         assert_eq!(field(&line, name), value, "{name}: {line}");
     }
-    assert!(line.contains("ready=true"), "{line}");
+    assert!(line.contains("ready=true") && line.contains("max_sessions=64"), "{line}");
     let of = |session: &Session, wanted: &dyn Fn(&str) -> bool| {
         let sid = format!("sid=\"{}\"", &session.id[..8]);
         let is_it = |line: &str| line.contains(r#"event="session.state""#) && line.contains(&sid);
@@ -324,7 +324,10 @@ fn sigusr1_logs_the_state_of_the_bridge_and_of_each_session_and_changes_nothing(
         let line = of(session, &|_| true);
         assert_eq!(field(&line, "in_flight"), in_flight, "{line}");
         assert!(stdin.contains(&field(&line, "stdin_queue")), "{line}");
+        assert!(line.contains(r#"state="open""#) && line.contains("keyed=false"), "{line}");
     }
+    let pid = idle.look("pids")["pid"].as_u64();
+    assert_eq!(Some(field(&of(&idle, &|_| true), "pid")), pid, "its child");
     assert_eq!(calls.iter_mut().map(|call| text_of(&call.answer())).collect::<Vec<_>>(), ["slept", "slept"]);
     bridge.signal(Signal::SIGUSR1);
     of(&idle, &|line| field(line, "idle") >= 2);
@@ -485,7 +488,7 @@ fn a_bridge_that_ends_at_once_starts_no_server_any_more() {
     bridge.logged("the end", |line| line.contains(r#"event="bridge.exit""#));
     let log = bridge.log();
     let mut after = log.iter().skip_while(|line| !line.contains(r#"event="bridge.stopping""#));
-    assert_eq!(after.find(|line| line.contains(r#"event="child.ahead""#)), None);
+    assert_eq!(after.find(|line| line.contains(r#"event="child.warm""#)), None);
 }
 
 #[test]

@@ -3,8 +3,10 @@
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Request, StatusCode, Version};
+use mcp_bridge::http::cors;
 use mcp_bridge::http::guard::{self, Trust};
-use mcp_bridge::http::reply::Problem;
+use mcp_bridge::http::head::{self, Named};
+use mcp_bridge::http::problem::Problem;
 use mcp_bridge::proto::version::Revision;
 use serde_json::Value;
 
@@ -28,7 +30,7 @@ pub fn headers(data: &[u8]) {
     session(&head.headers);
     version(&head.headers);
     preflight(&head.headers);
-    refused(guard::last_event_id(&head.headers));
+    refused(head::last_event_id(&head.headers));
 }
 
 /// A head as it stands on the wire, without what no HTTP parser lets pass.
@@ -150,19 +152,19 @@ fn host(trust: &Trust, head: &Parts) {
 }
 
 fn accept(headers: &HeaderMap) {
-    let accepts = guard::accepts(headers);
+    let accepts = head::accepts(headers);
     let values = values(headers, "accept");
     let mut joined = HeaderMap::new();
     let text: Vec<&str> = headers.get_all("accept").iter().filter_map(|value| value.to_str().ok()).collect();
     if !values.is_empty() {
         joined.insert("accept", HeaderValue::from_str(&text.join(",")).unwrap());
     }
-    assert_eq!(guard::accepts(&joined), accepts, "RFC 9110 §5.3: several lines are one list");
+    assert_eq!(head::accepts(&joined), accepts, "RFC 9110 §5.3: several lines are one list");
     let lower = text.join(",").to_ascii_lowercase();
     assert!(values.is_empty() || !accepts.json || lower.contains("application/") || lower.contains("*/*"));
     assert!(values.is_empty() || !accepts.stream || lower.contains("text/") || lower.contains("*/*"));
     joined.append("accept", HeaderValue::from_static("text/event-stream, application/json"));
-    let both = guard::accepts(&joined);
+    let both = head::accepts(&joined);
     assert!(both.json && both.stream, "what is named last and whole is taken");
 }
 
@@ -184,17 +186,20 @@ fn body(headers: &HeaderMap) {
 }
 
 fn session(headers: &HeaderMap) {
-    let session = refused(guard::session_id(headers));
+    let session = refused(head::session(headers));
     let values = values(headers, "mcp-session-id");
     let [value] = values[..] else {
-        return assert_eq!(session.is_some(), values.is_empty(), "one session at most");
+        return assert_eq!(session, values.is_empty().then_some(Named::None), "one session at most");
     };
     let visible = !value.is_empty() && value.iter().all(|byte| (0x21..0x7f).contains(byte));
     let possible = visible
         && value.len() <= 128
         && value.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-');
     assert_eq!(session.is_some(), visible, "visible ASCII is an id");
-    let id = session.flatten().flatten();
+    let id = match session {
+        Some(Named::Id(id)) => Some(id),
+        _ => None,
+    };
     assert_eq!(id.as_ref().map(|id| id.as_str().as_bytes()), possible.then_some(value), "the id as it came");
     assert!(
         id.is_none_or(|id| !format!("{id:?}").contains(id.as_str()) || value.len() <= 48),
@@ -205,16 +210,16 @@ fn session(headers: &HeaderMap) {
 fn version(headers: &HeaderMap) {
     let known = |value: &[u8]| Revision::ALL.iter().any(|revision| revision.as_str().as_bytes() == value);
     let values = values(headers, "mcp-protocol-version");
-    let passed = refused(guard::check_version(headers, None)).is_some();
+    let passed = refused(head::check_version(headers, None)).is_some();
     assert_eq!(passed, values.iter().all(|value| known(value)));
-    let passed = refused(guard::check_version(headers, Some(NEGOTIATED))).is_some();
+    let passed = refused(head::check_version(headers, Some(NEGOTIATED))).is_some();
     assert_eq!(passed, values.iter().all(|value| known(value) || *value == NEGOTIATED.as_bytes()));
 }
 
 fn preflight(requested: &HeaderMap) {
     let allowed = |requested: &HeaderMap| {
         let mut headers = HeaderMap::new();
-        guard::add_preflight(&mut headers, requested);
+        cors::allow_preflight(&mut headers, requested);
         let allowed = headers["access-control-allow-headers"].to_str().expect("ASCII").to_owned();
         allowed.split(',').map(|name| name.trim().to_ascii_lowercase()).collect::<Vec<_>>()
     };

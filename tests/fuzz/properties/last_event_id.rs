@@ -1,7 +1,7 @@
 //! Places in streams as clients name them.
 
 use hyper::header::{HeaderMap, HeaderValue};
-use mcp_bridge::http::guard::{self, LAST_EVENT_ID};
+use mcp_bridge::http::head::{self, LAST_EVENT_ID};
 use mcp_bridge::proto::ids::{EventId, StreamId};
 
 /// Any text is refused or is the one spelling of an event, and any event is read back as it was written.
@@ -13,7 +13,7 @@ pub fn last_event_id(data: &[u8]) {
     }
     if let Ok(value) = HeaderValue::from_bytes(data) {
         let want = value.to_str().ok().and_then(EventId::parse);
-        let got = guard::last_event_id(&HeaderMap::from_iter([(LAST_EVENT_ID, value)]));
+        let got = head::last_event_id(&HeaderMap::from_iter([(LAST_EVENT_ID, value)]));
         assert_eq!(got.ok(), want.map(Some), "as a header");
     }
     let number = |from: usize| {

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use hyper::body::Body as _;
-use mcp_bridge::http::body::{Body, EventStream, Joined, MergedStream};
+use mcp_bridge::http::response::Body;
+use mcp_bridge::http::sse::{EventStream, Joined, MergedStream};
 use mcp_bridge::proto::front::Refusal;
 use mcp_bridge::proto::ids::{ClientId, EventId, Id, StreamId};
 use mcp_bridge::proto::line::push_one_line;

@@ -8,22 +8,12 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
-};
-use hyper::{Response, StatusCode};
+use hyper::StatusCode;
 
-use super::body::Body;
 use crate::proto::front::Refusal;
 use crate::proto::ids::Id;
 use crate::proto::version::Revision;
 use crate::session::{End, ExitStatus, Fault};
-
-/// Where the reason token stands.
-pub const MCP_BRIDGE_ERROR: HeaderName = HeaderName::from_static("mcp-bridge-error");
-
-const NOSNIFF: (HeaderName, HeaderValue) =
-    (HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
 
 const PARSE_ERROR: i32 = -32700;
 const INVALID_REQUEST: i32 = -32600;
@@ -47,8 +37,10 @@ pub enum Problem {
     SessionRequired,
     /// `Mcp-Session-Id` is unusable; why.
     SessionHeader(&'static str),
-    /// The named session does not exist, or has ended.
-    SessionNotFound(Option<End>),
+    /// The named session does not exist, as far as the caller may know.
+    SessionNotFound,
+    /// The named session has ended.
+    SessionEnded(End),
     /// `MCP-Protocol-Version` names no revision.
     Version(String),
     /// `Last-Event-ID` is malformed, unknown, or too old.
@@ -160,9 +152,11 @@ impl Problem {
             Self::SessionHeader(why) => {
                 (S::BAD_REQUEST, INVALID_REQUEST, "invalid_request", format!("Mcp-Session-Id {why}").into())
             }
-            Self::SessionNotFound(end) => {
-                let reason = if end.is_some() { "session_terminated" } else { "session_not_found" };
-                (S::NOT_FOUND, SESSION_NOT_FOUND, reason, "Session not found".into())
+            Self::SessionNotFound => {
+                (S::NOT_FOUND, SESSION_NOT_FOUND, "session_not_found", "Session not found".into())
+            }
+            Self::SessionEnded(_) => {
+                (S::NOT_FOUND, SESSION_NOT_FOUND, "session_terminated", "Session not found".into())
             }
             Self::Version(version) => {
                 let known = Revision::ALL.map(Revision::as_str).join(", ");
@@ -308,7 +302,7 @@ impl Problem {
     /// What a program may want to know beside the token.
     fn data(&self) -> Vec<(&'static str, String)> {
         let end = match self {
-            Self::SessionNotFound(Some(end)) => *end,
+            Self::SessionEnded(end) => *end,
             Self::Fault(Fault::Ended(end) | Fault::Lost(end)) | Self::StartFailed(Fault::Ended(end)) => *end,
             _ => return Vec::new(),
         };
@@ -325,7 +319,7 @@ impl Problem {
     }
 
     /// After how many seconds it may be worth another try.
-    fn retry_after(&self) -> Option<u64> {
+    pub fn retry_after(&self) -> Option<u64> {
         match self {
             Self::Full(_) => Some(5),
             Self::Draining | Self::Spawn { .. } => Some(1),
@@ -335,12 +329,12 @@ impl Problem {
     }
 
     /// What a client without a token must be told (RFC 6750 §3, RFC 9728 §5.1).
-    fn challenge(&self) -> Option<HeaderValue> {
+    pub fn challenge(&self) -> Option<String> {
         let Self::Unauthorized { given, metadata } = self else { return None };
         let error = given.then(|| "error=\"invalid_token\"".to_owned());
         let metadata = metadata.as_ref().map(|url| format!("resource_metadata=\"{url}\""));
         let parameters: Vec<_> = error.into_iter().chain(metadata).collect();
-        HeaderValue::from_str(format!("Bearer {}", parameters.join(", ")).trim_end()).ok()
+        Some(format!("Bearer {}", parameters.join(", ")).trim_end().to_owned())
     }
 }
 
@@ -424,42 +418,6 @@ impl Row {
     }
 }
 
-/// The whole answer to a request that is refused.
-pub fn refuse(problem: &Problem, id: Option<&Id>) -> Response<Body> {
-    let row = problem.row();
-    let mut response = json(row.status, row.json(id));
-    let headers = response.headers_mut();
-    headers.insert(MCP_BRIDGE_ERROR, HeaderValue::from_static(row.reason));
-    if let Problem::Method(allowed) = problem {
-        headers.insert(ALLOW, HeaderValue::from_static(allowed));
-    }
-    if let Some(seconds) = problem.retry_after() {
-        headers.insert(RETRY_AFTER, seconds.into());
-    }
-    if let Some(challenge) = problem.challenge() {
-        headers.insert(WWW_AUTHENTICATE, challenge);
-    }
-    response
-}
-
-/// A JSON answer.
-pub fn json(status: StatusCode, body: Bytes) -> Response<Body> {
-    let mut response = empty(status);
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    *response.body_mut() = Body::full(body);
-    response
-}
-
-/// An answer without a body.
-pub fn empty(status: StatusCode) -> Response<Body> {
-    let mut response = Response::new(Body::Empty);
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(NOSNIFF.0, NOSNIFF.1);
-    response
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -472,7 +430,7 @@ mod tests {
 
     #[test]
     fn a_lost_session_has_a_null_id_because_the_go_sdk_keeps_using_it_otherwise() {
-        let value = parsed(&Problem::SessionNotFound(None), None);
+        let value = parsed(&Problem::SessionNotFound, None);
         assert_eq!(value["id"], Value::Null);
         assert_eq!(value["error"]["code"], -32001);
         assert_eq!(value["error"]["message"], "Session not found");

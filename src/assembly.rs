@@ -1,0 +1,167 @@
+//! Options and what the system has become the configurations of the parts.
+
+use std::fmt;
+use std::sync::Arc;
+
+use hyper::header::HeaderName;
+
+use crate::child::{self, Command, Unrunnable};
+use crate::cli::{KeySource, OnExit, Options};
+use crate::http::guard::Trust;
+use crate::http::metadata::Metadata;
+use crate::proto::link::{Limits, Readiness};
+use crate::server::listener::Listener;
+use crate::shutdown::Steps;
+use crate::token::Tokens;
+use crate::{http, open_files, server, session, sessions};
+
+/// What the options name and the system must have.
+#[derive(Debug)]
+pub struct Prepared {
+    /// What each session runs.
+    pub command: Command,
+    /// What a client must send; `None`: nothing.
+    pub tokens: Option<Arc<Tokens>>,
+    /// What a client without a token is told.
+    pub metadata: Option<Metadata>,
+}
+
+/// Why the options cannot be used on this system.
+#[derive(Debug)]
+pub enum Unusable {
+    /// An option, or the file it names. A sentence for the operator.
+    Option(String),
+    /// The command.
+    Command(Unrunnable),
+}
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Option(why) => f.write_str(why),
+            Self::Command(why) => why.fmt(f),
+        }
+    }
+}
+
+impl Prepared {
+    /// Finds it all.
+    ///
+    /// # Errors
+    /// The first thing that is missing or wrong.
+    pub fn find(options: &Options) -> Result<Self, Unusable> {
+        Ok(Self {
+            tokens: tokens(options).map_err(Unusable::Option)?.map(Arc::new),
+            metadata: metadata(options).map_err(Unusable::Option)?,
+            command: command(options).map_err(Unusable::Command)?,
+        })
+    }
+}
+
+fn tokens(options: &Options) -> Result<Option<Tokens>, String> {
+    match (&options.token_file, &options.token) {
+        (Some(file), _) => Tokens::from_file(file.clone()).map(Some),
+        (None, Some(text)) => Tokens::from_text(text).map(Some),
+        (None, None) => Ok(None),
+    }
+}
+
+fn metadata(options: &Options) -> Result<Option<Metadata>, String> {
+    match &options.resource_metadata {
+        Some(url) => Metadata::new(url.clone(), &options.authorization_server).map(Some),
+        None if options.authorization_server.is_empty() => Ok(None),
+        None => {
+            Err("--authorization-server needs --resource-metadata, the URL where clients find it".to_owned())
+        }
+    }
+}
+
+fn command(options: &Options) -> Result<Command, Unrunnable> {
+    let minimal = child::EnvPolicy::MINIMAL.into_iter().map(Into::into);
+    let passed = options.pass_env.iter().map(Into::into);
+    let environment = child::EnvPolicy {
+        only: options.clean_env.then(|| minimal.chain(passed).collect()),
+        never: options.env_from_header.iter().map(|(variable, _)| variable.into()).collect(),
+        set: options.env.iter().map(|(name, value)| (name.into(), value.into())).collect(),
+    };
+    Command::new(&options.command, options.cwd.clone(), environment)
+}
+
+/// How sessions are kept.
+pub fn sessions_config(options: &Options) -> sessions::Config {
+    sessions::Config {
+        max_sessions: options.max_sessions,
+        replica: options.replica.clone(),
+        // One child ahead of the first session by default: its client does not wait for the process to start. A child
+        // whose environment depends on its client cannot be started before there is one.
+        prewarm: options.warm.max(usize::from(!options.lazy && options.env_from_header.is_empty())),
+        warm: options.warm,
+        evict: options.evict,
+        max_starting: options.max_starting,
+        stop_grace: options.stop_grace,
+        shutdown_grace: Steps::within(options.shutdown_timeout).grace,
+        session: session::Config {
+            limits: Limits {
+                init_timeout: options.init_timeout,
+                request_timeout: options.request_timeout,
+                max_in_flight: options.max_in_flight,
+                respawn: options.on_exit == OnExit::Respawn,
+                ready: Readiness {
+                    delay: options.ready_delay,
+                    refusal: options.ready_retry.clone().map(Arc::new),
+                    timeout: options.ready_timeout,
+                },
+            },
+            idle_timeout: options.idle_timeout,
+            sse_after: options.sse_after,
+            max_lifetime: options.max_lifetime,
+            max_body: options.max_body,
+            max_message: options.max_message,
+            replay_buffer: options.replay_buffer,
+            prime: options.prime,
+        },
+    }
+}
+
+/// How connections are served. `open_files`: the limit, as [`open_files::raise`] returned it.
+pub fn server_config(options: &Options, open_files: Option<u64>) -> server::Config {
+    server::Config {
+        max_connections: options.max_connections.unwrap_or_else(|| open_files::for_connections(open_files)),
+        header_timeout: options.header_timeout,
+        idle_timeout: options.connection_idle_timeout,
+        response_timeout: options.body_timeout,
+    }
+}
+
+/// How requests on this listener are answered.
+pub fn http_config(
+    options: &Options,
+    listener: &Listener,
+    tokens: Option<Arc<Tokens>>,
+    metadata: Option<Metadata>,
+) -> http::Config {
+    let header = |name: &String| HeaderName::try_from(name).ok();
+    let named = |(variable, name): &(String, String)| header(name).map(|header| (variable.clone(), header));
+    let session_key = match &options.session_key {
+        Some(KeySource::Header(name)) => header(name).map(http::SessionKey::Header),
+        Some(KeySource::Shared) => Some(http::SessionKey::Shared),
+        None => None,
+    };
+    http::Config {
+        path: options.path.clone(),
+        trust: Trust {
+            loopback: listener.is_loopback(),
+            origins: options.allow_origin.clone(),
+            hosts: options.allow_host.clone(),
+        },
+        tokens,
+        metadata,
+        session_key,
+        env_from_header: options.env_from_header.iter().filter_map(named).collect(),
+        max_body: options.max_body,
+        body_timeout: options.body_timeout,
+        keep_alive: options.keep_alive,
+        prime: options.prime,
+        sse_compat: options.sse_compat,
+    }
+}

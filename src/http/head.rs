@@ -1,0 +1,252 @@
+//! What a request's head asks for: pure functions over its fields.
+
+use std::ffi::OsString;
+
+use hyper::header::{ACCEPT, HeaderMap, HeaderName};
+
+use super::problem::Problem;
+use crate::proto::front::Takes;
+use crate::proto::ids::{EventId, SessionId};
+use crate::proto::version::Revision;
+use crate::secret::Digest;
+
+/// `Mcp-Session-Id` (2025-03-26 `basic/transports`, "Session Management").
+pub const MCP_SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+
+/// `MCP-Protocol-Version` (2025-06-18 `basic/transports`).
+pub const MCP_PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+
+/// `Last-Event-ID` (HTML, "Server-sent events").
+pub const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+/// A request's head that has passed the guard.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Head<'r> {
+    pub(super) headers: &'r HeaderMap,
+    /// The query of the request target.
+    pub(super) query: Option<&'r str>,
+    /// Whose token it carries.
+    pub(super) caller: Option<Digest>,
+}
+
+impl Head<'_> {
+    /// The known revision that `MCP-Protocol-Version` names.
+    pub(super) fn revision(&self) -> Option<Revision> {
+        let value = self.headers.get(MCP_PROTOCOL_VERSION)?;
+        Revision::parse(value.to_str().ok()?)
+    }
+}
+
+/// The longest value that a header may give to a child, in bytes.
+const MAX_FROM_HEADER: usize = 8 * 1024;
+
+/// The variables that a child gets from the headers of its client's `initialize`. A header that is not there is a
+/// variable that is not set.
+///
+/// # Errors
+/// [`Problem::Header`], where a value is too long, occurs twice or is no text.
+pub fn environment(
+    headers: &HeaderMap,
+    wanted: &[(String, HeaderName)],
+) -> Result<Vec<(OsString, OsString)>, Problem> {
+    let mut environment = Vec::new();
+    for (variable, header) in wanted {
+        let mut values = headers.get_all(header).iter();
+        let Some(value) = values.next() else { continue };
+        if values.next().is_some() {
+            return Err(Problem::Header("a header that becomes a variable of the server occurs twice"));
+        }
+        // What begins like a shell function is run by an old bash (CVE-2014-6271).
+        let harmless =
+            |text: &&str| text.len() <= MAX_FROM_HEADER && !text.contains('\t') && !text.starts_with("()");
+        let text = value.to_str().ok().filter(harmless);
+        let Some(text) = text else {
+            let why = "a header that becomes a variable of the server is longer than 8 KiB or has other than visible characters";
+            return Err(Problem::Header(why));
+        };
+        environment.push((variable.into(), text.into()));
+    }
+    Ok(environment)
+}
+
+/// Which forms of an answer the client takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accepts {
+    /// `application/json`.
+    pub json: bool,
+    /// `text/event-stream`.
+    pub stream: bool,
+}
+
+impl Accepts {
+    /// What the stream of an answer may carry.
+    pub fn takes(self) -> Takes {
+        if self.stream { Takes::Events } else { Takes::AnswerOnly }
+    }
+}
+
+/// Reads `Accept` (RFC 9110 §12.5.1): of the ranges that match a form the most specific one counts, and among equals the
+/// last. No `Accept` at all means anything.
+pub fn accepts(headers: &HeaderMap) -> Accepts {
+    if !headers.contains_key(ACCEPT) {
+        return Accepts { json: true, stream: true };
+    }
+    let (mut json, mut stream) = (Preference::default(), Preference::default());
+    let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    for range in values.flat_map(|value| value.split(',')) {
+        let mut parameters = range.split(';').map(str::trim);
+        let Some((kind, subtype)) = parameters.next().and_then(|range| range.split_once('/')) else {
+            continue;
+        };
+        let refused = parameters
+            .filter_map(|parameter| parameter.split_once('='))
+            .filter(|(name, _)| name.trim().eq_ignore_ascii_case("q"))
+            .any(|(_, weight)| weight.trim().parse().is_ok_and(|weight: f32| weight <= 0.0));
+        json.see(specificity((kind, subtype), ("application", "json")), !refused);
+        stream.see(specificity((kind, subtype), ("text", "event-stream")), !refused);
+    }
+    Accepts { json: json.wanted, stream: stream.wanted }
+}
+
+/// What the ranges seen so far say of one form.
+#[derive(Default)]
+struct Preference {
+    specificity: Option<u8>,
+    wanted: bool,
+}
+
+impl Preference {
+    fn see(&mut self, specificity: Option<u8>, wanted: bool) {
+        if specificity.is_some() && specificity >= self.specificity {
+            *self = Self { specificity, wanted };
+        }
+    }
+}
+
+/// How closely a range names a media type; `None` where it does not match.
+fn specificity(range: (&str, &str), media_type: (&str, &str)) -> Option<u8> {
+    let same = |left: &str, right: &str| left.eq_ignore_ascii_case(right);
+    match (same(range.0, media_type.0), same(range.1, media_type.1)) {
+        (true, true) => Some(2),
+        (true, false) if range.1 == "*" => Some(1),
+        _ if range == ("*", "*") => Some(0),
+        _ => None,
+    }
+}
+
+/// Which session a request names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Named {
+    /// None.
+    None,
+    /// One that cannot be ours: no id of this bridge has this form.
+    Impossible,
+    /// This one.
+    Id(SessionId),
+}
+
+/// The session that a request names.
+///
+/// # Errors
+/// [`Problem::SessionHeader`] for what is no session id at all (spec: visible ASCII only), or two of them.
+pub fn session(headers: &HeaderMap) -> Result<Named, Problem> {
+    let mut values = headers.get_all(MCP_SESSION_ID).iter();
+    let Some(value) = values.next() else { return Ok(Named::None) };
+    if values.next().is_some() {
+        return Err(Problem::SessionHeader("occurs twice"));
+    }
+    let visible = |value: &&str| !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_graphic());
+    let Some(value) = value.to_str().ok().filter(visible) else {
+        return Err(Problem::SessionHeader("must be one or more visible ASCII characters"));
+    };
+    // Another server's id is well-formed too: its client must get 404 to begin anew.
+    Ok(SessionId::parse(value).map_or(Named::Impossible, Named::Id))
+}
+
+/// Checks `MCP-Protocol-Version` within a session: any known revision, or what the child negotiated. Clients are
+/// known to send another than the negotiated one.
+///
+/// # Errors
+/// [`Problem::Version`].
+pub fn check_version(headers: &HeaderMap, negotiated: Option<&str>) -> Result<(), Problem> {
+    for value in headers.get_all(MCP_PROTOCOL_VERSION) {
+        let text = String::from_utf8_lossy(value.as_bytes());
+        if Revision::parse(&text).is_none() && negotiated != Some(&*text) {
+            return Err(Problem::Version(text.into_owned()));
+        }
+    }
+    Ok(())
+}
+
+/// The event behind which a GET wants to go on.
+///
+/// # Errors
+/// [`Problem::NoReplay`] for what is no event id of ours.
+pub fn last_event_id(headers: &HeaderMap) -> Result<Option<EventId>, Problem> {
+    let Some(value) = headers.get(LAST_EVENT_ID) else { return Ok(None) };
+    value.to_str().ok().and_then(EventId::parse).map(Some).ok_or(Problem::NoReplay)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper::Request;
+
+    fn headers(list: &[(&str, &str)]) -> HeaderMap {
+        let mut request = Request::builder();
+        for (name, value) in list {
+            request = request.header(*name, *value);
+        }
+        request.body(()).expect("a request").into_parts().0.headers
+    }
+
+    #[test]
+    fn accept_is_read_as_media_ranges() {
+        let table = [
+            (&[][..], (true, true)),
+            (&["application/json, text/event-stream"], (true, true)),
+            (&["text/event-stream,application/json;q=0.1"], (true, true)),
+            (&["*/*"], (true, true)),
+            (&["application/json"], (true, false)),
+            (&["Application/JSON; charset=utf-8"], (true, false)),
+            (&["text/event-stream"], (false, true)),
+            (&["text/*"], (false, true)),
+            (&["application/*", "text/event-stream"], (true, true)),
+            (&["*/*, text/event-stream;q=0"], (true, false)),
+            (&["text/event-stream;q=0, */*"], (true, false)),
+            (&["application/json;q=0.0"], (false, false)),
+            (&["text/html"], (false, false)),
+            (&["application/jsonx"], (false, false)),
+            (&[""], (false, false)),
+        ];
+        for (values, (json, stream)) in table {
+            let list: Vec<_> = values.iter().map(|value| ("accept", *value)).collect();
+            assert_eq!(accepts(&headers(&list)), Accepts { json, stream }, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn a_foreign_session_id_is_well_formed_and_an_impossible_one_is_not() {
+        let read = |value: &str| session(&headers(&[("mcp-session-id", value)]));
+        assert!(matches!(read(&"a".repeat(48)), Ok(Named::Id(_))));
+        assert!(matches!(read("some_other.server's~id"), Ok(Named::Impossible)), "its client must get 404");
+        assert!(matches!(read(&"a".repeat(10_000)), Ok(Named::Impossible)));
+        assert!(matches!(read("a b"), Err(Problem::SessionHeader(_))));
+        assert!(matches!(read(""), Err(Problem::SessionHeader(_))));
+        let twice = headers(&[("mcp-session-id", "a"), ("mcp-session-id", "b")]);
+        assert!(matches!(session(&twice), Err(Problem::SessionHeader(_))));
+        assert!(matches!(session(&headers(&[])), Ok(Named::None)));
+    }
+
+    #[test]
+    fn any_known_version_passes_and_so_does_the_negotiated_one() {
+        let check =
+            |value: &str, negotiated| check_version(&headers(&[("mcp-protocol-version", value)]), negotiated);
+        assert!(check("2025-03-26", Some("2025-11-25")).is_ok(), "the conformance suite sends such pairs");
+        assert!(check("2026-07-28", Some("2026-07-28")).is_ok(), "rmcp does, where the server echoes it");
+        assert!(check("2099-01-01", Some("2099-01-01")).is_ok());
+        assert!(matches!(check("2099-01-01", Some("2025-11-25")), Err(Problem::Version(_))));
+        assert!(matches!(check("", None), Err(Problem::Version(_))));
+        assert!(check_version(&headers(&[]), None).is_ok());
+    }
+}

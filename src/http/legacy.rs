@@ -1,0 +1,306 @@
+//! The session era (2025-03-26 to 2025-11-25, `basic/transports`): POST, GET and DELETE of the endpoint.
+
+use std::sync::Arc;
+
+use hyper::body::Incoming;
+use hyper::header::{HeaderName, HeaderValue};
+use hyper::{Response, StatusCode};
+use tracing::warn;
+
+use super::answer::{Answers, Form};
+use super::body::{Bodies, parse};
+use super::guard;
+use super::head::{self, Accepts, Head, MCP_SESSION_ID, Named};
+use super::keyed::{Keyed, SessionKey};
+use super::modern;
+use super::problem::Problem;
+use super::response::{Body, Rejection, empty, event_stream};
+use super::sse::EventStream;
+use crate::proto::ids::Id;
+use crate::proto::message::Message;
+use crate::session::stream::{Delivery, Payload};
+use crate::session::{BodyPermit, End, Posted, Session};
+use crate::sessions::{Found, NoSession, Opening, Sessions};
+
+/// What is offered to a request that names no session: there is nothing to listen to and nothing to end.
+const METHODS_ALONE: &str = "POST, OPTIONS";
+
+/// The endpoint, as the session era has it.
+#[derive(Debug)]
+pub(super) struct Legacy {
+    pub(super) sessions: Arc<Sessions>,
+    pub(super) bodies: Arc<Bodies>,
+    pub(super) answers: Answers,
+    pub(super) session_key: Option<SessionKey>,
+    pub(super) env_from_header: Arc<[(String, HeaderName)]>,
+}
+
+/// Where a POST goes.
+enum Target {
+    /// To the session that it names.
+    Session(Session),
+    /// To the session of a key; `None`: that is still to be opened.
+    Key(Keyed, Option<Session>),
+    /// To none: only `initialize` has something to begin.
+    None,
+}
+
+impl Target {
+    fn session(&self) -> Option<&Session> {
+        match self {
+            Self::Session(session) => Some(session),
+            Self::Key(_, session) => session.as_ref(),
+            Self::None => None,
+        }
+    }
+}
+
+/// Why a POST within a session has no answer of the session.
+enum Failure {
+    /// The session ended before it took what was posted: that has not happened, and may be sent to another session.
+    NotTaken(End),
+    /// Refused. Sent again it might happen twice.
+    Rejected(Rejection),
+}
+
+impl From<Rejection> for Failure {
+    fn from(rejection: Rejection) -> Self {
+        Self::Rejected(rejection)
+    }
+}
+
+impl From<Failure> for Rejection {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::NotTaken(end) => Problem::SessionEnded(end).into(),
+            Failure::Rejected(rejection) => rejection,
+        }
+    }
+}
+
+impl Legacy {
+    /// Answers a POST.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub(super) async fn post(&self, head: &Head<'_>, body: Incoming) -> Result<Response<Body>, Rejection> {
+        let accepts = head::accepts(head.headers);
+        if !accepts.json && !accepts.stream {
+            return Err(Problem::NotAcceptable.into());
+        }
+        guard::check_body_head(head.headers, self.bodies.max)?;
+        // Before the body: a client that has lost its session should not have to send it first.
+        let target = self.target(head)?;
+        let (body, permit) = self.bodies.read(body, target.session()).await?;
+        let posted = parse(&body, target.session().and_then(Session::revision))?;
+        match target {
+            Target::Session(session) => Ok(self.post_to(&session, head, posted, permit, accepts).await?),
+            Target::Key(keyed, found) => self.post_keyed(&keyed, found, head, posted, permit, accepts).await,
+            Target::None => self.post_alone(head, posted, accepts).await,
+        }
+    }
+
+    fn target(&self, head: &Head<'_>) -> Result<Target, Problem> {
+        match head::session(head.headers)? {
+            Named::None => {}
+            named => return self.find(&named, head).map(Target::Session),
+        }
+        let Some(key) = &self.session_key else { return Ok(Target::None) };
+        let Some(keyed) = Keyed::of(key, head, &self.env_from_header)? else { return Ok(Target::None) };
+        let session = self.sessions.find_keyed(keyed.key);
+        Ok(Target::Key(keyed, session))
+    }
+
+    /// A POST within a session.
+    async fn post_to(
+        &self,
+        session: &Session,
+        head: &Head<'_>,
+        posted: Posted,
+        permit: Option<BodyPermit>,
+        accepts: Accepts,
+    ) -> Result<Response<Body>, Failure> {
+        let id = request_id(&posted);
+        head::check_version(head.headers, session.negotiated())
+            .map_err(|problem| problem.about(id.as_ref()))?;
+        let reader = session.post(posted, permit, accepts.takes()).await.map_err(Failure::NotTaken)?;
+        match self.answers.first(&reader, accepts).await {
+            Form::NotTaken(end) => Err(Failure::NotTaken(end)),
+            form => Ok(self.answers.respond(session, reader, form, accepts, id)?),
+        }
+    }
+
+    /// A POST to the session of a key, which is opened if need be.
+    async fn post_keyed(
+        &self,
+        keyed: &Keyed,
+        found: Option<Session>,
+        head: &Head<'_>,
+        posted: Posted,
+        permit: Option<BodyPermit>,
+        accepts: Accepts,
+    ) -> Result<Response<Body>, Rejection> {
+        let message = match &posted {
+            Posted::One(message) => Some(message.clone()),
+            Posted::Batch(_) => None,
+        };
+        if let Some(message) = &message
+            && modern::is_modern(head, message)
+        {
+            return modern::answer(message);
+        }
+        let session = match (found, &message) {
+            (Some(session), _) => session,
+            (None, Some(message)) => keyed.open(&self.sessions, head, message).await?,
+            (None, None) => return Err(Problem::SessionRequired.into()),
+        };
+        match (self.post_to(&session, head, posted, permit, accepts).await, message) {
+            // Its client knows of no session that it could have lost.
+            (Err(Failure::NotTaken(_)), Some(message)) => {
+                let session = keyed.open(&self.sessions, head, &message).await?;
+                Ok(self.post_to(&session, head, Posted::One(message), None, accepts).await?)
+            }
+            (answered, _) => Ok(answered?),
+        }
+    }
+
+    /// A POST without a session: `initialize` opens one, and nothing else is served.
+    async fn post_alone(
+        &self,
+        head: &Head<'_>,
+        posted: Posted,
+        accepts: Accepts,
+    ) -> Result<Response<Body>, Rejection> {
+        let Posted::One(message) = posted else { return Err(Problem::SessionRequired.into()) };
+        let initialize = match message {
+            Message::Request(request) if request.method() == "initialize" => request,
+            message if modern::is_modern(head, &message) => return modern::answer(&message),
+            message => return Err(Problem::SessionRequired.about(message.id())),
+        };
+        let id = initialize.id().clone();
+        let environment = head::environment(head.headers, &self.env_from_header);
+        let opening = Opening {
+            initialize,
+            takes: accepts.takes(),
+            owner: head.caller,
+            environment: environment.map_err(|problem| problem.about(Some(&id)))?,
+        };
+        let started = self.sessions.start(opening).await;
+        let (session, reader) = started.map_err(|error| not_started(&error).about(Some(&id)))?;
+        let unclaimed = Unclaimed { sessions: &self.sessions, session: Some(&session) };
+        let form = self.answers.first(&reader, accepts).await;
+        let opened = match &form {
+            Form::Events { events, .. } => match events.last().map(|event| &event.payload) {
+                Some(Payload::Fault { fault, .. }) => {
+                    return Err(Problem::StartFailed(fault.clone()).about(Some(&id)));
+                }
+                Some(Payload::Answer { success, .. }) => *success,
+                _ => true,
+            },
+            _ => false,
+        };
+        let mut response = self.answers.respond(&session, reader, form, accepts, Some(id))?;
+        unclaimed.claim();
+        if opened && let Ok(value) = HeaderValue::from_str(session.id().as_str()) {
+            response.headers_mut().insert(MCP_SESSION_ID, value);
+        }
+        Ok(response)
+    }
+
+    /// Answers a GET: a stream of what the child sends unasked, or of what followed an event.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub(super) async fn get(&self, head: &Head<'_>) -> Result<Response<Body>, Rejection> {
+        let named = named(head)?;
+        if !head::accepts(head.headers).stream {
+            return Err(Problem::NotAcceptableForGet.into());
+        }
+        let session = self.find(&named, head)?;
+        head::check_version(head.headers, session.negotiated())?;
+        let after = head::last_event_id(head.headers)?;
+        let reader = session.listen(after).await.map_err(Problem::SessionEnded)?;
+        match reader.next().await {
+            Some(Delivery::Accepted) => {}
+            Some(Delivery::NoReplay) => return Err(Problem::NoReplay.into()),
+            Some(Delivery::Gone(end)) => return Err(Problem::SessionEnded(end).into()),
+            _ => return Err(Problem::SessionNotFound.into()),
+        }
+        let prime = if after.is_none() && self.answers.primes(&session) { reader.position() } else { None };
+        let stream = EventStream::new(Vec::new(), reader, self.answers.keep_alive, prime, None);
+        Ok(event_stream(Body::Stream(Box::new(stream))))
+    }
+
+    /// Answers a DELETE: the session ends.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub(super) fn delete(&self, head: &Head<'_>) -> Result<Response<Body>, Rejection> {
+        let session = self.find(&named(head)?, head)?;
+        head::check_version(head.headers, session.negotiated())?;
+        self.sessions.end(&session, End::Deleted);
+        Ok(empty(StatusCode::NO_CONTENT))
+    }
+
+    fn find(&self, named: &Named, head: &Head<'_>) -> Result<Session, Problem> {
+        let Named::Id(id) = named else { return Err(Problem::SessionNotFound) };
+        match self.sessions.find(id, head.caller) {
+            Found::Live(session) => Ok(session),
+            Found::Ended(end) => Err(Problem::SessionEnded(end)),
+            Found::Unknown => Err(Problem::SessionNotFound),
+        }
+    }
+}
+
+/// The session that a GET or DELETE must name.
+fn named(head: &Head<'_>) -> Result<Named, Problem> {
+    match head::session(head.headers)? {
+        Named::None => Err(Problem::Method(METHODS_ALONE)),
+        named => Ok(named),
+    }
+}
+
+fn request_id(posted: &Posted) -> Option<Id> {
+    match posted {
+        Posted::One(message) => message.request().map(|request| request.id().clone()),
+        Posted::Batch(_) => None,
+    }
+}
+
+/// Whether the message opens a session.
+pub(super) fn is_initialize(message: &Message) -> bool {
+    message.request().is_some_and(|request| request.method() == "initialize")
+}
+
+/// Ends a session whose client leaves before it was told the id: no other client can ever use or end it.
+struct Unclaimed<'s> {
+    sessions: &'s Sessions,
+    session: Option<&'s Session>,
+}
+
+impl Unclaimed<'_> {
+    fn claim(mut self) {
+        self.session = None;
+    }
+}
+
+impl Drop for Unclaimed<'_> {
+    fn drop(&mut self) {
+        if let Some(session) = self.session {
+            self.sessions.end(session, End::Unclaimed);
+        }
+    }
+}
+
+/// Why there is no session, as a client is told.
+pub(super) fn not_started(error: &NoSession) -> Problem {
+    match error {
+        NoSession::Full(limit) => Problem::Full(*limit),
+        NoSession::Draining => Problem::Draining,
+        NoSession::Crashing(pause) => Problem::Crashing(*pause),
+        NoSession::Spawn { error, resource } => {
+            warn!(event = "child.spawn_failed", %error, resource);
+            Problem::Spawn { resource: *resource }
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! The HTTP+SSE transport of 2024-11-05 (`basic/transports`), for clients that never moved: `GET /sse` opens a stream
+//! whose first event says where to post, and every answer comes on that stream. On the same sessions as the endpoint
+//! proper; a session ends with its stream, because there is no other way to name it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::header::HeaderName;
+use hyper::{Response, StatusCode};
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+
+use super::body::{Bodies, parse_one};
+use super::guard;
+use super::head::{self, Head};
+use super::legacy::not_started;
+use super::problem::Problem;
+use super::response::{Body, Rejection, empty, event_stream};
+use super::route::MESSAGE;
+use super::sse::{Joined, MergedStream};
+use crate::proto::front::{Refusal, Takes};
+use crate::proto::ids::{ClientId, SessionId};
+use crate::proto::message::{Message, Request};
+use crate::secret::Digest;
+use crate::session::stream::Delivery;
+use crate::session::{BodyPermit, End, Posted, Session};
+use crate::sessions::{Opening, Sessions};
+
+/// How long a stream may be open before its client sends `initialize`.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How many readers may wait to join a stream. A client that does not read its stream waits with its posts.
+const JOINING: usize = 4;
+
+/// The old transport.
+#[derive(Debug)]
+pub(super) struct Sse2024 {
+    sessions: Arc<Sessions>,
+    bodies: Arc<Bodies>,
+    env_from_header: Arc<[(String, HeaderName)]>,
+    keep_alive: Duration,
+    connections: Arc<Mutex<Connections>>,
+}
+
+/// The open streams, by the name under which their clients post.
+type Connections = HashMap<SessionId, Arc<Connection>>;
+
+#[derive(Debug)]
+struct Connection {
+    owner: Option<Digest>,
+    readers: mpsc::Sender<Joined>,
+    state: Mutex<State>,
+}
+
+#[derive(Clone, Debug)]
+enum State {
+    /// Its client has not sent `initialize`.
+    Fresh,
+    Starting,
+    Open(Session),
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Sse2024 {
+    pub(super) fn new(
+        sessions: Arc<Sessions>,
+        bodies: Arc<Bodies>,
+        env_from_header: Arc<[(String, HeaderName)]>,
+        keep_alive: Duration,
+    ) -> Self {
+        Self { sessions, bodies, env_from_header, keep_alive, connections: Arc::default() }
+    }
+
+    /// Opens a stream.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub(super) fn open(&self, head: &Head<'_>) -> Result<Response<Body>, Rejection> {
+        if !head::accepts(head.headers).stream {
+            return Err(Problem::NotAcceptableForGet.into());
+        }
+        if !self.sessions.is_taking() {
+            return Err(Problem::Draining.into());
+        }
+        let id = self.sessions.new_id().map_err(|error| not_started(&error))?;
+        let (readers, coming) = mpsc::channel(JOINING);
+        let connection =
+            Arc::new(Connection { owner: head.caller, readers, state: Mutex::new(State::Fresh) });
+        lock(&self.connections).insert(id.clone(), connection);
+        let endpoint = format!("{MESSAGE}?sessionId={}", id.as_str());
+        let owner = Owner {
+            id: id.clone(),
+            open: Arc::clone(&self.connections),
+            sessions: Arc::clone(&self.sessions),
+        };
+        tokio::spawn(forget_if_unused(id, Arc::downgrade(&self.connections)));
+        let stream = MergedStream::new(&endpoint, coming, self.keep_alive, Box::new(owner));
+        Ok(event_stream(Body::Merged(Box::new(stream))))
+    }
+
+    /// Ends the streams of clients that have not sent `initialize`.
+    pub(super) fn close_fresh(&self) {
+        lock(&self.connections).retain(|_, connection| !matches!(*lock(&connection.state), State::Fresh));
+    }
+
+    /// The connection that a POST is for, and its session if it has one.
+    fn find(&self, head: &Head<'_>) -> Result<(Option<Session>, Arc<Connection>), Problem> {
+        let query = head.query.unwrap_or_default();
+        let id = query.split('&').find_map(|pair| pair.strip_prefix("sessionId=")).and_then(SessionId::parse);
+        let connection = id.and_then(|id| lock(&self.connections).get(&id).cloned());
+        let connection = connection.filter(|connection| connection.owner == head.caller);
+        let connection = connection.ok_or(Problem::SessionNotFound)?;
+        let session = match &*lock(&connection.state) {
+            State::Open(session) => Some(session.clone()),
+            State::Fresh | State::Starting => None,
+        };
+        Ok((session, connection))
+    }
+
+    /// Takes one message of a client; its answer comes on the client's stream.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub(super) async fn post(&self, head: &Head<'_>, body: Incoming) -> Result<Response<Body>, Rejection> {
+        guard::check_body_head(head.headers, self.bodies.max)?;
+        let (session, connection) = self.find(head)?;
+        let (body, permit) = self.bodies.read(body, session.as_ref()).await?;
+        let message = parse_one(body)?;
+        let message = match message {
+            Message::Request(request) if request.method() == "initialize" => {
+                let id = request.id().clone();
+                let initialized = self.initialize(&connection, head, request).await;
+                return initialized.map_err(|problem| problem.about(Some(&id)));
+            }
+            message => message,
+        };
+        let session = match &*lock(&connection.state) {
+            State::Open(session) => session.clone(),
+            State::Fresh | State::Starting => {
+                return Err(Problem::Invalid("initialize comes first").about(message.id()));
+            }
+        };
+        post(&connection, &session, message, permit).await
+    }
+
+    /// Starts the session of a connection.
+    async fn initialize(
+        &self,
+        connection: &Connection,
+        head: &Head<'_>,
+        initialize: Request,
+    ) -> Result<Response<Body>, Problem> {
+        let environment = head::environment(head.headers, &self.env_from_header)?;
+        let id = initialize.id().clone();
+        // In one step: two initializes at once must not start two sessions.
+        let before = std::mem::replace(&mut *lock(&connection.state), State::Starting);
+        if !matches!(before, State::Fresh) {
+            *lock(&connection.state) = before;
+            return Err(Problem::Refused(Refusal::AlreadyInitialized(ClientId(id))));
+        }
+        // If the client leaves while it waits for a place it may try again.
+        let mut starting = Starting { connection, started: false };
+        let (takes, owner) = (Takes::Events, connection.owner);
+        let opening = Opening { initialize, takes, owner, environment };
+        let started = self.sessions.start(opening).await;
+        let (session, reader) = started.map_err(|error| not_started(&error))?;
+        *lock(&connection.state) = State::Open(session.clone());
+        starting.started = true;
+        let _ = connection.readers.send(Joined { reader, id: Some(id), main: false }).await;
+        if let Ok(reader) = session.listen(None).await {
+            let _ = connection.readers.send(Joined { reader, id: None, main: true }).await;
+        }
+        if connection.readers.is_closed() {
+            self.sessions.end(&session, End::Disconnected); // the stream closed meanwhile
+        }
+        Ok(empty(StatusCode::ACCEPTED))
+    }
+}
+
+/// Passes one message to the session of a connection.
+async fn post(
+    connection: &Connection,
+    session: &Session,
+    message: Message,
+    permit: Option<BodyPermit>,
+) -> Result<Response<Body>, Rejection> {
+    let id = message.request().map(|request| request.id().clone());
+    // A place for the answer first: what the client does not read it may not ask for.
+    let place = if id.is_some() { connection.readers.reserve().await.ok() } else { None };
+    let reader =
+        session.post(Posted::One(message), permit, Takes::Events).await.map_err(Problem::SessionEnded)?;
+    if let Some(place) = place {
+        place.send(Joined { reader, id, main: false });
+        return Ok(empty(StatusCode::ACCEPTED));
+    }
+    match reader.next().await {
+        Some(Delivery::Accepted) => Ok(empty(StatusCode::ACCEPTED)),
+        Some(Delivery::Refused(refusal)) => Err(Problem::Refused(refusal).into()),
+        Some(Delivery::Gone(end)) => Err(Problem::SessionEnded(end).into()),
+        _ => Err(Problem::SessionNotFound.into()),
+    }
+}
+
+/// Makes a connection fresh again if its session did not start.
+struct Starting<'c> {
+    connection: &'c Connection,
+    started: bool,
+}
+
+impl Drop for Starting<'_> {
+    fn drop(&mut self) {
+        if !self.started {
+            *lock(&self.connection.state) = State::Fresh;
+        }
+    }
+}
+
+/// Ends the stream of a client that says nothing.
+async fn forget_if_unused(id: SessionId, open: Weak<Mutex<Connections>>) {
+    sleep(PATIENCE).await;
+    let Some(open) = open.upgrade() else { return };
+    let mut open = lock(&open);
+    if open.get(&id).is_some_and(|connection| matches!(*lock(&connection.state), State::Fresh)) {
+        open.remove(&id); // the last sender of its readers: the stream ends
+    }
+}
+
+/// Goes with the stream, and the session with it.
+struct Owner {
+    id: SessionId,
+    open: Arc<Mutex<Connections>>,
+    sessions: Arc<Sessions>,
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        let Some(connection) = lock(&self.open).remove(&self.id) else { return };
+        if let State::Open(session) = &*lock(&connection.state) {
+            self.sessions.end(session, End::Disconnected);
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! How the bridge is at one moment, as plain data: for the log, for pages and for metrics.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::info;
+
+use super::Sessions;
+use super::registry::Live;
+use crate::session::Session;
+
+/// How the bridge is at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The live sessions, oldest first.
+    pub sessions: Vec<SessionSnapshot>,
+    /// Sessions that have ended and still hold a seat, because their children are not gone.
+    pub leaving: usize,
+    /// Clients that wait for a seat.
+    pub waiting: usize,
+    /// Children that wait for a session.
+    pub warm: usize,
+    /// Children that are not gone: of live sessions, of those that are leaving, and the warm ones.
+    pub processes: usize,
+    /// How many sessions there may be; those that are leaving and the warm children count.
+    pub max_sessions: usize,
+    /// Why no new session would be started; `None`: it would, as far as there are seats.
+    pub not_ready: Option<NotReady>,
+}
+
+/// Why no session is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotReady {
+    /// The bridge is stopping.
+    Draining,
+    /// Every child fails at its start; the next is tried after this time.
+    Crashing(Duration),
+}
+
+/// How a live session is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionSnapshot {
+    /// The short form of its id, as log lines have it: enough to recognize it, too little to use it.
+    pub sid: String,
+    /// Whether a key names it and not its id.
+    pub keyed: bool,
+    /// What it is doing.
+    pub state: State,
+    /// The process id of its child; `None` between two children.
+    pub pid: Option<i32>,
+    /// How long ago it started.
+    pub age: Duration,
+    /// For how long nothing has been in flight and no client has listened; `None` while that is not so.
+    pub idle: Option<Duration>,
+    /// Requests without an answer.
+    pub in_flight: usize,
+    /// Bytes that wait for the child to read them.
+    pub stdin_queue: usize,
+}
+
+/// What a live session is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Its child has not answered `initialize`.
+    Starting,
+    /// Its child serves it.
+    Open,
+    /// It has lost its child, and the next has not answered `initialize`.
+    Restarting,
+}
+
+impl State {
+    /// Its name in the log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Open => "open",
+            Self::Restarting => "restarting",
+        }
+    }
+}
+
+impl NotReady {
+    /// Its name in the log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Draining => "draining",
+            Self::Crashing(_) => "crashing",
+        }
+    }
+}
+
+impl Snapshot {
+    /// Logs it: one line for the bridge and one for each session.
+    pub fn log(&self) {
+        info!(
+            event = "bridge.state",
+            sessions = self.sessions.len(),
+            leaving = self.leaving,
+            waiting = self.waiting,
+            warm = self.warm,
+            processes = self.processes,
+            max_sessions = self.max_sessions,
+            ready = self.not_ready.is_none(),
+            not_ready = self.not_ready.map(NotReady::as_str),
+            "state of the bridge"
+        );
+        for session in &self.sessions {
+            info!(
+                event = "session.state",
+                sid = session.sid,
+                keyed = session.keyed,
+                state = session.state.as_str(),
+                pid = session.pid,
+                in_flight = session.in_flight,
+                stdin_queue = session.stdin_queue,
+                idle = session.idle.unwrap_or_default().as_secs(),
+                age = session.age.as_secs(),
+                "state of a session"
+            );
+        }
+    }
+}
+
+impl Sessions {
+    /// How the bridge is now.
+    pub fn snapshot(&self) -> Snapshot {
+        let now = Instant::now();
+        let (warm, waiting) = (self.pool.len(), self.seats.waiting());
+        let registry = self.lock();
+        let of_session = |live: &Live<Session>| {
+            let stats = live.session.stats();
+            SessionSnapshot {
+                sid: live.session.id().short().to_owned(),
+                keyed: live.key.is_some(),
+                state: live.state,
+                pid: live.child.as_ref().and_then(|tag| registry.child(tag)).map(|child| child.pid()),
+                age: now.into_std().saturating_duration_since(live.began),
+                idle: stats.idle_since.map(|since| now.saturating_duration_since(since)),
+                in_flight: stats.in_flight,
+                stdin_queue: stats.stdin_queue,
+            }
+        };
+        let mut sessions: Vec<_> = registry.live().map(of_session).collect();
+        sessions.sort_by(|one, other| other.age.cmp(&one.age).then_with(|| one.sid.cmp(&other.sid)));
+        Snapshot {
+            sessions,
+            leaving: registry.leaving(),
+            waiting,
+            warm,
+            processes: registry.children().len(),
+            max_sessions: self.config.max_sessions,
+            not_ready: self.not_ready(),
+        }
+    }
+
+    /// Why no session would be started now. That all seats are taken is no reason: a balancer that goes by this answer
+    /// would take the clients of running sessions away.
+    pub fn not_ready(&self) -> Option<NotReady> {
+        if !self.is_taking() {
+            return Some(NotReady::Draining);
+        }
+        self.starts.pause().map(NotReady::Crashing)
+    }
+}

@@ -1,0 +1,166 @@
+//! A session's children, one after the other: gives their pipes to the session's loop and ends them.
+
+use std::ffi::OsString;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use tokio::net::unix::pipe::{Receiver, Sender};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep};
+use tracing::{info, warn};
+
+use super::Sessions;
+use super::seats::Seat;
+use super::snapshot::State;
+use super::start_limit::{MAX_START, StartPermit, backoff};
+use crate::child::{Child, Process, Termination};
+use crate::session::worker::{Ended, LostChild, Pipes, Worker};
+use crate::session::{End, ExitStatus, Session};
+use crate::sync;
+
+/// After how many starts in a row that the system refused the session is given up.
+const MAX_REFUSED: u32 = 5;
+
+/// Looks after the children of one session. When it is dropped the session's seat is free.
+#[derive(Debug)]
+pub(super) struct Supervisor {
+    pub(super) sessions: Arc<Sessions>,
+    pub(super) session: Session,
+    /// What the client's headers add to the children's environment.
+    pub(super) environment: Vec<(OsString, OsString)>,
+    pub(super) seat: Option<Seat>,
+    /// The present child.
+    pub(super) process: Mutex<Option<Process>>,
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        drop(self.seat.take());
+        self.sessions.retire(self.session.id(), End::Shutdown); // where the runtime has ended before the session
+        self.sessions.seat_freed();
+    }
+}
+
+/// How a child ended.
+#[derive(Debug)]
+struct Gone {
+    status: ExitStatus,
+    stopped_by: Termination,
+}
+
+impl Supervisor {
+    /// Runs the session to its end, and its last child to its own.
+    pub(super) async fn run(self: Arc<Self>, worker: Worker, child: Child<()>) {
+        let began = Instant::now();
+        let this = Arc::clone(&self);
+        let next = move |lost| Arc::clone(&this).respawn(lost);
+        let Ended { why, stdout } = worker.run(pipes(child), next).await;
+        self.sessions.retire(self.session.id(), why);
+        let opened = self.session.opened().await.is_ok();
+
+        let sid = self.session.id().short();
+        let (status, stopped_by) = described(self.terminate(stdout).await);
+        let (status, stopped_by) = (&*status, &*stopped_by);
+        let (reason, seconds) = (why.cause(), began.elapsed().as_secs());
+        // A server that ends in good order before it was of any use is trouble too.
+        if why.is_trouble() || (matches!(why, End::Exited(_)) && !opened) {
+            let hint = hint(why);
+            warn!(
+                event = "session.end",
+                sid, reason, status, stopped_by, seconds, hint, "a session has ended"
+            );
+        } else {
+            info!(event = "session.end", sid, reason, status, stopped_by, seconds, "a session has ended");
+        }
+    }
+
+    /// The session has lost its child: ends it and starts another, after a pause if it was not the first.
+    async fn respawn(self: Arc<Self>, lost: LostChild<Receiver>) -> Option<Pipes<Sender, Receiver>> {
+        let (id, sid) = (self.session.id(), self.session.id().short());
+        let LostChild { why, stdout, count } = lost;
+        self.sessions.lock().note(id, State::Restarting, None);
+        // A task of its own: it must be done even if the session ends meanwhile.
+        let this = Arc::clone(&self);
+        let gone = tokio::spawn(async move { this.terminate(stdout).await }).await;
+        let (status, stopped_by) = described(gone.ok().flatten());
+        let pause = if count > 1 { backoff(count - 1) } else { Duration::ZERO };
+        warn!(
+            event = "child.lost",
+            sid,
+            reason = why.cause(),
+            status = &*status,
+            stopped_by = &*stopped_by,
+            count,
+            ?pause,
+            "a session has lost its child and goes on with another one"
+        );
+        sleep(pause).await;
+        for refused in 1..=MAX_REFUSED {
+            let permit = self.sessions.starts.acquire().await?;
+            if !self.sessions.is_taking() {
+                return None;
+            }
+            let name = Arc::new(OnceLock::from(sid.to_owned()));
+            match self.sessions.spawn(&self.environment, name) {
+                Ok(child) => {
+                    let pid = child.process.pid();
+                    info!(event = "child.respawned", sid, pid, "a session has another child");
+                    self.sessions.lock().note(id, State::Restarting, Some(child.process.tag().clone()));
+                    self.set_current(child.process.clone());
+                    let pipes = pipes(child);
+                    tokio::spawn(give_back(permit, Arc::clone(&pipes.answered)));
+                    return Some(pipes);
+                }
+                Err(error) => {
+                    warn!(event = "child.spawn_failed", sid, %error, "a child cannot be started");
+                    sleep(backoff(refused)).await;
+                }
+            }
+        }
+        None
+    }
+
+    fn set_current(&self, process: Process) {
+        *sync::lock(&self.process) = Some(process);
+    }
+
+    /// Ends the present child, if there is one.
+    async fn terminate(&self, stdout: Option<Receiver>) -> Option<Gone> {
+        let process = sync::lock(&self.process).take()?;
+        let stopped_by = self.sessions.terminate(process.clone(), stdout).await;
+        let status = process.exit.status().unwrap_or(ExitStatus::Unknown);
+        Some(Gone { status, stopped_by })
+    }
+}
+
+/// As the log has it.
+fn described(gone: Option<Gone>) -> (String, String) {
+    match gone {
+        Some(Gone { status, stopped_by }) => (status.to_string(), stopped_by.to_string()),
+        None => ("no child".to_owned(), "none".to_owned()),
+    }
+}
+
+/// A child that comes in the place of another is starting until it has answered, or is lost, or had its time.
+async fn give_back(permit: StartPermit, answered: Arc<Notify>) {
+    let _ = tokio::time::timeout(MAX_START, answered.notified()).await;
+    drop(permit);
+}
+
+/// What may be behind an end.
+fn hint(why: End) -> Option<&'static str> {
+    match why {
+        // A child that was not asked to leave is killed by the kernel and nothing else.
+        End::Exited(ExitStatus::Signal("SIGKILL")) => Some("out of memory? see the container's memory limit"),
+        End::InitTimeout(_) => Some("see --init-timeout, and --warm for servers that start slowly"),
+        _ => None,
+    }
+}
+
+/// The child as its session sees it.
+fn pipes(child: Child<()>) -> Pipes<Sender, Receiver> {
+    let Child { process, stdin, stdout, stderr: () } = child;
+    let mut exit = process.exit;
+    let exit = Box::pin(async move { exit.wait().await });
+    Pipes { stdin, stdout, exit, answered: Arc::default() }
+}

@@ -1,0 +1,103 @@
+//! What a stop signal sets in motion, and how long each step has.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+
+use crate::drain::Drain;
+use crate::http::Http;
+use crate::sessions::Sessions;
+use crate::signals::{Signal, Signals};
+use crate::token::Tokens;
+
+/// How long the last errors may take to the wire when the program ends at once.
+const FINAL_FLUSH: Duration = Duration::from_millis(100);
+
+/// How long each step of an orderly shutdown has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Steps {
+    /// For calls in flight.
+    pub calls: Duration,
+    /// For children to end, from the end of their stdin to SIGKILL.
+    pub children: Duration,
+    /// Of that, from the end of stdin to SIGTERM, and from there to SIGKILL.
+    pub grace: Duration,
+    /// For the last bytes of answers.
+    pub answers: Duration,
+}
+
+impl Steps {
+    /// The steps of a shutdown that takes no longer than `total`: an eighth for the last bytes, half of the rest for
+    /// calls in flight, the other half for children. EOF and SIGTERM get about two fifths of that each, which leaves a
+    /// fifth for SIGKILL.
+    pub fn within(total: Duration) -> Self {
+        let answers = total / 8;
+        let half = (total - answers) / 2;
+        Self { calls: half, children: half, grace: total / 6, answers }
+    }
+}
+
+/// How the shutdown went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Everything that was asked to end has ended.
+    Drained,
+    /// The time was over and what was left has been killed.
+    OutOfTime,
+    /// This signal asked for the end at once, and what was left has been killed.
+    Forced(Signal),
+}
+
+/// Waits for a signal that ends the program; serves the others meanwhile.
+pub async fn requested(signals: &mut Signals, sessions: &Sessions, tokens: Option<&Tokens>) -> Signal {
+    loop {
+        match (signals.next().await, tokens.filter(|tokens| tokens.can_reload())) {
+            (Signal::User1, _) => sessions.snapshot().log(),
+            (Signal::Hangup, Some(tokens)) => tokens.reload(),
+            (signal, _) => return signal,
+        }
+    }
+}
+
+/// Ends everything in order within the `steps`; a second signal, or SIGQUIT as the `first`, ends it at once. Kills what
+/// is left.
+pub async fn run(
+    first: Signal,
+    second: impl Future<Output = Signal>,
+    steps: Steps,
+    http: &Http,
+    sessions: &Arc<Sessions>,
+    drain: Drain,
+) -> Outcome {
+    let outcome = if first == Signal::Quit {
+        drop(drain); // connections end, and nothing waits for them
+        Outcome::Forced(first)
+    } else {
+        tokio::select! {
+            outcome = in_order(steps, http, sessions, drain) => outcome,
+            second = second => Outcome::Forced(second),
+        }
+    };
+    sessions.drain(); // a forced end has skipped it: nothing is started any more
+    if sessions.count() > 0 {
+        sessions.end_all();
+        sessions.kill_all();
+        sleep(FINAL_FLUSH).await;
+    }
+    outcome
+}
+
+/// The listener stays open meanwhile: a balancer needs a moment to look elsewhere.
+async fn in_order(steps: Steps, http: &Http, sessions: &Arc<Sessions>, drain: Drain) -> Outcome {
+    sessions.drain();
+    http.drain();
+    let mut in_time = timeout(steps.calls, sessions.drained()).await.is_ok();
+    if !in_time {
+        sessions.end_all();
+        in_time = timeout(steps.children, sessions.drained()).await.is_ok();
+    }
+    // A request that is still being sent, or an old answer that is still being read, belongs to no session.
+    let _ = timeout(steps.answers, drain.drain()).await;
+    if in_time { Outcome::Drained } else { Outcome::OutOfTime }
+}
