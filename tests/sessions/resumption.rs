@@ -239,10 +239,18 @@ fn the_streams_of_misbehaving_children_are_resumed_alike() {
         };
         let (whole, length) = read(&[]).unwrap();
         assert!(!whole.is_empty(), "{mode:?}");
+        let mut elsewhere = 0;
         for part in 1..=16 {
             let limit = length * part / 16;
             let Some((resumed, _)) = read(&[limit]) else { continue };
-            assert!(resumed == whole, "{mode:?} cut after {limit} bytes");
+            // What is said beside an answer goes to the listening stream if the client had left by then.
+            assert!(!resumed.is_empty() && whole.ends_with(&resumed), "{mode:?} cut after {limit} bytes");
+            elsewhere += whole.len() - resumed.len();
+        }
+        let mut listening = session.listen();
+        while elsewhere > 0 {
+            let event = listening.event().expect("the stream goes on");
+            elsewhere -= usize::from(event.data.is_some_and(|data| whole.contains(&data)));
         }
     }
 }
