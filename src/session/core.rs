@@ -1,11 +1,10 @@
 //! A session without its pipes: every step is synchronous. It gives what comes from either side to the
 //! session's front, and what the front puts out to the streams.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
@@ -14,6 +13,7 @@ use super::log_limit::LogLimit;
 use super::stdin_queue::{Lost, StdinCursor};
 use super::stream::{Delivery, Feed, Payload};
 use super::streams::Streams;
+use super::worker::Answered;
 use super::{Command, Config, End, Fault, MAX_STDIN_QUEUE, Posted, Shared, Stats};
 use crate::heap;
 use crate::proto::front::{Front, Origin, Refusal, Takes, keyed, single};
@@ -53,10 +53,10 @@ pub(super) struct Core<'s> {
     /// Why the session must end, once that is clear.
     ending: Option<End>,
     losses: Losses,
-    /// Notified when the present child, which is not the first, has answered `initialize`.
-    answered: Option<Arc<Notify>>,
-    /// Whether the first child has answered `initialize` with a result.
-    opened: bool,
+    /// For how the handshake with the present child ends; `None`: that has been said.
+    answered: Option<Answered>,
+    /// Whether a child has answered `initialize` with a result.
+    pub(super) opened: bool,
     noise: LogLimit,
     invalid: LogLimit,
     dropped: LogLimit,
@@ -81,6 +81,7 @@ impl<'s> Core<'s> {
         shared: &'s Shared,
         initialize: &Request,
         first: Option<(Feed, Takes)>,
+        answered: Answered,
         began: Instant,
     ) -> Self {
         let mut streams = Streams::new(shared.id.clone(), &config);
@@ -106,7 +107,7 @@ impl<'s> Core<'s> {
             end_if_idle: Vec::new(),
             ending: None,
             losses: Losses { since: began, in_a_row: 0, failed_handshakes: 0 },
-            answered: None,
+            answered: Some(answered),
             opened: false,
             noise: LogLimit::new(),
             invalid: LogLimit::new(),
@@ -420,15 +421,12 @@ impl<'s> Core<'s> {
     fn handshake_ended(&mut self, how: Handshake) {
         match how {
             Handshake::Done(version) => {
-                if !self.opened {
-                    self.opened = true;
-                    if let Some(version) = version {
-                        let _ = self.shared.negotiated.set(version);
-                    }
-                    self.shared.opened.send_replace(Some(Ok(())));
+                if let Some(version) = version.filter(|_| !self.opened) {
+                    let _ = self.shared.negotiated.set(version);
                 }
+                self.opened = true;
                 self.losses.failed_handshakes = 0;
-                self.tell_answered();
+                self.tell_answered(Ok(()));
             }
             Handshake::Refused => self.ending = Some(End::Refused),
             Handshake::TimedOut => self.ending = Some(End::InitTimeout(self.config.limits.init_timeout)),
@@ -504,7 +502,7 @@ impl<'s> Core<'s> {
         }
         self.losses.in_a_row += 1;
         self.losses.failed_handshakes += 1;
-        self.tell_answered();
+        self.tell_answered(Err(why));
         self.ending = None;
         let Lost { notifications, responses } = Lost::of(&self.out.stdin);
         if notifications + responses > 0 {
@@ -523,15 +521,15 @@ impl<'s> Core<'s> {
         Some(self.losses.in_a_row)
     }
 
-    /// Notes that the present child is no longer starting.
-    fn tell_answered(&mut self) {
+    /// Says how the handshake with the present child ended, once.
+    fn tell_answered(&mut self, how: Result<(), End>) {
         if let Some(answered) = self.answered.take() {
-            answered.notify_one();
+            let _ = answered.send(how); // no one may wait for it
         }
     }
 
     /// Begins the handshake with a new child.
-    pub(super) fn handshake(&mut self, answered: Arc<Notify>, now: Instant) {
+    pub(super) fn handshake(&mut self, answered: Answered, now: Instant) {
         self.losses.since = now;
         self.answered = Some(answered);
         let since_begin = self.since_begin(now);
@@ -540,6 +538,7 @@ impl<'s> Core<'s> {
 
     /// Ends everything that is in flight or waits, and every stream.
     pub(super) fn fail(&mut self, why: End, now: Instant) {
+        self.tell_answered(Err(why));
         while let Some(post) = self.inbox.pop() {
             post.feed.push(Delivery::Gone(why));
         }

@@ -14,6 +14,7 @@
 mod support;
 
 mod health;
+mod inside;
 mod ladder;
 mod reaper;
 mod shutdown;
