@@ -34,7 +34,7 @@ use inbox::Post;
 use stream::{Feed, Reader};
 use worker::Worker;
 
-/// How many commands may wait for the loop, which takes all that there are in each turn.
+/// How many commands may wait for the loop. It takes all of them in each turn.
 const MAILBOX: usize = 64;
 
 /// Bytes for the child's stdin beyond which nothing is forwarded: a child that does not read makes its own clients wait
@@ -97,7 +97,7 @@ enum Stop {
 pub struct Stats {
     /// Since when nothing is in flight and no client listens; `None` while that is not so.
     pub idle_since: Option<Instant>,
-    /// Requests without an answer.
+    /// Requests without an answer, and posts that have not been forwarded.
     pub in_flight: usize,
     /// Bytes that wait for the child.
     pub stdin_queue: usize,
@@ -208,7 +208,8 @@ impl Session {
         *lock(&self.0.stats)
     }
 
-    /// Waits until `bytes` of a body may be read for this session.
+    /// Waits until `bytes` of a body may be read for this session: the bodies before it have been forwarded, or the
+    /// deadlines of their requests have passed.
     ///
     /// # Errors
     /// Why the session ended, where it has.

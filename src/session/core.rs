@@ -124,7 +124,7 @@ impl<'s> Core<'s> {
         }
         let stats = Stats {
             idle_since: idle.then_some(self.active),
-            in_flight: self.in_flight(),
+            in_flight: self.in_flight() + self.inbox.len(),
             stdin_queue: self.stdin().len(),
         };
         if stats != self.stats {

@@ -113,7 +113,7 @@ impl Child {
         self.stdout = None;
     }
 
-    /// Exits. Somebody else may hold the pipes open.
+    /// Exits. Another process may hold the pipes open.
     fn exit(&mut self) {
         let told = self.exit.take().map(|exit| exit.send(DIED));
         assert!(told.is_none_or(|told| told.is_ok()), "the exit is waited for");
@@ -169,7 +169,7 @@ impl Harness {
     async fn listen(&self, after: Option<&str>) -> Reader {
         let reader = self.try_listen(after).await;
         assert_eq!(next(&reader).await, "accepted");
-        assert!(reader.position().is_some(), "who is attached knows where");
+        assert!(reader.position().is_some(), "an attached reader knows its place");
         reader
     }
 

@@ -26,7 +26,7 @@ async fn what_is_in_the_mailbox_keeps_a_session_from_being_evicted() {
     assert!(poll_once(evicting.as_mut()).await.is_pending());
     let reader = post(&session, &request("7", "x"), true).await.unwrap();
     assert!(poll_once(run.as_mut()).await.is_pending(), "the session goes on");
-    assert!(!evicting.await, "and the one who asked is told so");
+    assert!(!evicting.await, "and the question is answered");
     child.send(&result("2")).await;
     assert!(poll_once(run.as_mut()).await.is_pending());
     assert_eq!(rest(&reader).await, answered(2, "7"));

@@ -147,7 +147,7 @@ async fn a_child_that_exits_after_it_closed_its_stdin_is_not_waited_for_as_if_it
     harness.child.close_stdin();
     harness.accepted(&note("n")).await;
     sleep(secs(1)).await;
-    harness.child.exit(); // and somebody holds stdout open
+    harness.child.exit(); // and another process holds stdout open
     let died = Instant::now();
     assert_eq!(rest(&reader).await, failed(2, "7", "Ended(Exited(Code(3)))"));
     assert_passed(died, DRAIN_STDOUT);

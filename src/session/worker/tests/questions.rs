@@ -126,7 +126,7 @@ async fn a_question_taken_from_a_post_that_ended_may_take_its_time() {
 
 #[tokio::test(start_paused = true)]
 async fn a_question_that_its_post_did_not_take_as_its_first_event_is_answered_with_an_error() {
-    // A POST reader that leaves before it takes the question (place 1, not kept): nobody will ever hear it.
+    // A POST reader that leaves before it takes the question (place 1, not kept): no client will ever get it.
     let mut harness = Harness::open().await;
     let reader = harness.call("7", "2").await;
     ask_and_leave(&mut harness, reader).await;
@@ -141,7 +141,7 @@ async fn ask_and_leave(harness: &mut Harness, reader: Reader) {
     drop(reader);
 }
 
-/// The child hears in time that nobody listens.
+/// The child is told in time that no client listens.
 async fn assert_unheard(harness: &mut Harness) {
     let asked = Instant::now();
     harness.child.expect(NOBODY_LISTENS).await;

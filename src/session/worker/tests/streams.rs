@@ -211,7 +211,7 @@ impl Followed {
 }
 
 async fn follow(prime: bool, steps: &[Step]) {
-    // Streams 0, 2 and 3: who listens and two calls.
+    // Streams 0, 2 and 3: the listening one and two calls.
     let mut harness = Harness::open_with(Config { prime, ..CONFIG }, NARROW).await;
     let mut streams = Vec::new();
     for number in [0, 2, 3] {

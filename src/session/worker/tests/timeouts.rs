@@ -157,7 +157,7 @@ async fn last_words_in_the_pipe_count_though_the_loop_comes_late_to_them() {
         let reader = post(&session, &request("7", "x"), true).await.unwrap();
         assert!(poll_once(run.as_mut()).await.is_pending());
         child.exit();
-        assert!(poll_once(run.as_mut()).await.is_pending(), "somebody else may hold stdout open");
+        assert!(poll_once(run.as_mut()).await.is_pending(), "another process may hold stdout open");
         child.send(&result_of("2", 60_000)).await;
         tokio::time::advance(2 * DRAIN_STDOUT).await;
         assert!(poll_once(run.as_mut()).await.is_ready());
