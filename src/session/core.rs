@@ -6,10 +6,11 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
+use super::child_log::ChildLog;
 use super::inbox::{Inbox, Post};
-use super::log_limit::LogLimit;
+use super::losses::Losses;
 use super::stdin_queue::{Lost, StdinCursor};
 use super::stream::{Delivery, Feed, Payload};
 use super::streams::Streams;
@@ -21,17 +22,8 @@ use crate::proto::ids::{ClientId, StreamId};
 use crate::proto::json::{elements, is_array};
 use crate::proto::line::{Frame, LineDecoder};
 use crate::proto::message::{Message, Request};
-use crate::proto::output::{Handshake, Note, Out, Output, Unanswered};
+use crate::proto::output::{Handshake, Out, Output, Unanswered};
 use crate::sync::lock;
-
-/// How long a child must live for its loss to count as the first.
-const STABLE: Duration = Duration::from_secs(30);
-
-/// After how many failed handshakes in a row the session ends.
-const MAX_FAILED_HANDSHAKES: u32 = 5;
-
-/// How much of a noisy line is logged, in characters.
-const NOISE_WIDTH: usize = 256;
 
 /// The session without its pipes: every step is synchronous.
 pub(super) struct Core<'s> {
@@ -53,25 +45,9 @@ pub(super) struct Core<'s> {
     /// Why the session must end, once that is clear.
     ending: Option<End>,
     losses: Losses,
-    /// For how the handshake with the present child ends; `None`: that has been said.
-    answered: Option<Answered>,
     /// Whether a child has answered `initialize` with a result.
     pub(super) opened: bool,
-    noise: LogLimit,
-    invalid: LogLimit,
-    dropped: LogLimit,
-    not_ready: LogLimit,
-}
-
-/// The children that the session has lost.
-#[derive(Debug)]
-struct Losses {
-    /// When the present child was started.
-    since: Instant,
-    /// How many in a row have been lost within [`STABLE`] of their start.
-    in_a_row: u32,
-    /// How many of them have not answered `initialize` with a result.
-    failed_handshakes: u32,
+    child_log: ChildLog,
 }
 
 impl<'s> Core<'s> {
@@ -106,13 +82,9 @@ impl<'s> Core<'s> {
             stats: Stats::default(),
             end_if_idle: Vec::new(),
             ending: None,
-            losses: Losses { since: began, in_a_row: 0, failed_handshakes: 0 },
-            answered: Some(answered),
+            losses: Losses::new(answered, began),
             opened: false,
-            noise: LogLimit::new(),
-            invalid: LogLimit::new(),
-            dropped: LogLimit::new(),
-            not_ready: LogLimit::new(),
+            child_log: ChildLog::new(shared.id.clone()),
         }
     }
 
@@ -138,7 +110,8 @@ impl<'s> Core<'s> {
         self.idle_deadline().filter(|deadline| *deadline <= now).map(|_| End::Idle(self.config.idle_timeout))
     }
 
-    /// Notes the moment when the session becomes idle, answers who wants to end it then, and lets others see its state.
+    /// Notes the moment when the session becomes idle, answers the questions whether it may end then, and publishes
+    /// its state.
     pub(super) fn settle(&mut self, now: Instant) {
         let idle = self.is_idle();
         if idle && self.stats.idle_since.is_none() {
@@ -153,7 +126,7 @@ impl<'s> Core<'s> {
         }
         let stats = Stats {
             idle_since: idle.then_some(self.active),
-            in_flight: self.in_flight(),
+            in_flight: self.in_flight() + self.inbox.len(),
             stdin_queue: self.stdin().len(),
         };
         if stats != self.stats {
@@ -167,7 +140,7 @@ impl<'s> Core<'s> {
     }
 
     fn idle_deadline(&self) -> Option<Instant> {
-        self.is_idle().then(|| self.active + self.config.idle_timeout)
+        self.stats.idle_since.map(|since| since + self.config.idle_timeout)
     }
 
     /// When the next thing is due: [`expire`](Self::expire), or an end of the session.
@@ -278,7 +251,11 @@ impl<'s> Core<'s> {
     fn log_dropped(&self, requests: usize) {
         if requests > 0 {
             let why = "its client left before it was forwarded";
-            debug!(event = "client.swallowed", sid = self.sid(), requests, why);
+            let sid = self.sid();
+            debug!(
+                event = "client.swallowed",
+                sid, requests, why, "a client's message is not for the server"
+            );
         }
     }
 
@@ -291,7 +268,7 @@ impl<'s> Core<'s> {
             event = "request.timeout",
             sid = self.sid(),
             ?after,
-            "the child does not read its stdin; see --request-timeout"
+            "the server did not read a request in time; see --request-timeout"
         );
         let requests = post.messages().iter().filter_map(Message::request);
         let ids: Vec<_> = requests.map(|request| ClientId(request.id().clone())).collect();
@@ -337,7 +314,7 @@ impl<'s> Core<'s> {
                     length,
                     max = self.config.max_message,
                     in_flight = self.in_flight(),
-                    "raise --max-message if the server is right to send this much"
+                    "a message of the server is too long; raise --max-message if it is right to send this much"
                 );
                 self.front.child_too_long(head, &mut self.out);
                 self.give_out(now);
@@ -348,7 +325,7 @@ impl<'s> Core<'s> {
     /// The child's stdout has ended: what is there without a line end counts if it is a whole message.
     pub(super) fn last_line(&mut self, decoder: &mut LineDecoder, now: Instant) {
         if let Some(line) = decoder.finish() {
-            info!(event = "child.partial_line", sid = self.sid(), bytes = line.bytes().len());
+            self.child_log.partial_line(line.bytes().len());
             self.line(line.bytes(), now);
         }
     }
@@ -359,9 +336,7 @@ impl<'s> Core<'s> {
         let text = match std::str::from_utf8(line) {
             Ok(text) => text,
             Err(_) => {
-                if let Some(count) = self.invalid.take() {
-                    warn!(event = "child.invalid_utf8", sid = self.sid(), bytes = line.len(), count);
-                }
+                self.child_log.invalid_utf8(line.len());
                 repaired = String::from_utf8_lossy(line);
                 &*repaired
             }
@@ -373,7 +348,7 @@ impl<'s> Core<'s> {
             Some(messages) if !messages.is_empty() => {
                 messages.into_iter().for_each(|text| self.message(text, now))
             }
-            _ => self.noisy(text),
+            _ => self.child_log.noise(text),
         }
     }
 
@@ -381,7 +356,7 @@ impl<'s> Core<'s> {
         let (streams, since_begin) = (&self.streams, self.since_begin(now));
         let readers = |stream| streams.readership(stream);
         if self.front.child(text, since_begin, &readers, &mut self.out).is_err() {
-            return self.noisy(text);
+            return self.child_log.noise(text);
         }
         self.give_out(now);
     }
@@ -400,7 +375,7 @@ impl<'s> Core<'s> {
                 }
                 Output::Handshake(how) => self.handshake_ended(how),
                 Output::AnswerToUnknown => self.ending = Some(End::TooLong(self.config.max_message)),
-                Output::Note(note) => self.log(note),
+                Output::Note(note) => self.child_log.note(note),
             }
         }
     }
@@ -409,7 +384,12 @@ impl<'s> Core<'s> {
         match why {
             Unanswered::Timeout => {
                 let after = self.config.limits.request_timeout;
-                warn!(event = "request.timeout", sid = self.sid(), ?after, "see --request-timeout");
+                warn!(
+                    event = "request.timeout",
+                    sid = self.sid(),
+                    ?after,
+                    "the server did not answer a request in time; see --request-timeout"
+                );
                 Fault::Timeout(after)
             }
             Unanswered::Cancelled => Fault::Cancelled,
@@ -425,53 +405,11 @@ impl<'s> Core<'s> {
                     let _ = self.shared.negotiated.set(version);
                 }
                 self.opened = true;
-                self.losses.failed_handshakes = 0;
-                self.tell_answered(Ok(()));
+                self.losses.handshake_done();
             }
             Handshake::Refused => self.ending = Some(End::Refused),
             Handshake::TimedOut => self.ending = Some(End::InitTimeout(self.config.limits.init_timeout)),
         }
-    }
-
-    fn log(&mut self, note: Note) {
-        let sid = self.shared.id.short();
-        match note {
-            Note::Swallowed(why) => debug!(event = "client.swallowed", sid, why),
-            Note::Replied(to) => debug!(event = "child.replied", sid, to),
-            Note::Restored { method, success: true } => debug!(event = "child.restored", sid, method),
-            Note::Restored { method, success: false } => {
-                warn!(
-                    event = "child.not_restored",
-                    sid, method, "the new child refuses what the old one took"
-                );
-            }
-            Note::NotReady => {
-                if let Some(count) = self.not_ready.take() {
-                    info!(event = "child.not_ready", sid, count, "it is asked again");
-                }
-            }
-            Note::Dropped(why) => {
-                if let Some(count) = self.dropped.take() {
-                    info!(event = "child.dropped", sid, why = why.as_str(), count);
-                }
-            }
-            Note::Unheard => warn!(
-                event = "child.request_unheard",
-                sid, "the server asked its client something, and no client listened"
-            ),
-        }
-    }
-
-    /// stdout carries messages only, but many servers print a banner or a log line there.
-    fn noisy(&mut self, text: &str) {
-        let Some(count) = self.noise.take() else { return };
-        let line: String = text.chars().take(NOISE_WIDTH).collect();
-        let hint = if text.starts_with('{') {
-            "looks like JSON: a message must stand on one line"
-        } else {
-            "not a message: a server logs to stderr, not to stdout"
-        };
-        warn!(event = "child.stdout_noise", sid = self.sid(), count, line = ?line, hint);
     }
 
     fn deliver(&mut self, stream: StreamId, payload: Payload, now: Instant) {
@@ -494,15 +432,10 @@ impl<'s> Core<'s> {
     /// children have been lost in a row; `None`: the session ends.
     pub(super) fn child_lost(&mut self, why: End, now: Instant) -> Option<u32> {
         let can = self.config.limits.respawn && why.is_loss() && self.front.can_restart();
-        if !can || self.losses.failed_handshakes == MAX_FAILED_HANDSHAKES {
+        if !can || !self.losses.may_respawn() {
             return None;
         }
-        if now >= self.losses.since + STABLE {
-            self.losses.in_a_row = 0;
-        }
-        self.losses.in_a_row += 1;
-        self.losses.failed_handshakes += 1;
-        self.tell_answered(Err(why));
+        let in_a_row = self.losses.add(why, now);
         self.ending = None;
         let Lost { notifications, responses } = Lost::of(&self.out.stdin);
         if notifications + responses > 0 {
@@ -518,27 +451,19 @@ impl<'s> Core<'s> {
         for (stream, id) in self.front.child_lost() {
             self.deliver(stream, Payload::Fault { id, fault: Fault::Lost(why) }, now);
         }
-        Some(self.losses.in_a_row)
-    }
-
-    /// Says how the handshake with the present child ended, once.
-    fn tell_answered(&mut self, how: Result<(), End>) {
-        if let Some(answered) = self.answered.take() {
-            let _ = answered.send(how); // no one may wait for it
-        }
+        Some(in_a_row)
     }
 
     /// Begins the handshake with a new child.
     pub(super) fn handshake(&mut self, answered: Answered, now: Instant) {
-        self.losses.since = now;
-        self.answered = Some(answered);
+        self.losses.respawned(answered, now);
         let since_begin = self.since_begin(now);
         self.front.restart(since_begin, &mut self.out);
     }
 
     /// Ends everything that is in flight or waits, and every stream.
     pub(super) fn fail(&mut self, why: End, now: Instant) {
-        self.tell_answered(Err(why));
+        self.losses.tell_answered(Err(why));
         while let Some(post) = self.inbox.pop() {
             post.feed.push(Delivery::Gone(why));
         }

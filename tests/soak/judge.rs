@@ -15,7 +15,7 @@ pub enum Outcome {
 }
 
 /// The ends of calls in the modes whose child does not read.
-const DEAF: [&str; 2] = ["request_timeout", "child_stdin_closed"];
+const DEAF: [&str; 1] = ["request_timeout"];
 
 impl Talk<'_> {
     /// Reads all that comes for a POST, and gives back what it was read from. A stream that is cut off is resumed.
