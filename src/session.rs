@@ -17,10 +17,12 @@ use crate::sync::lock;
 
 mod alarm;
 mod body_budget;
+mod child_log;
 mod core;
 mod end;
 mod inbox;
 mod log_limit;
+mod losses;
 mod stdin_queue;
 pub mod stream;
 mod streams;
@@ -32,11 +34,11 @@ use inbox::Post;
 use stream::{Feed, Reader};
 use worker::Worker;
 
-/// Messages that wait for the loop. A POST waits for a place; the loop takes them in bunches.
+/// How many commands may wait for the loop. It takes all of them in each turn.
 const MAILBOX: usize = 64;
 
-/// Bytes for the child's stdin beyond which the session takes no new message: a child that does not read makes its
-/// own clients wait and nobody else.
+/// Bytes for the child's stdin beyond which nothing is forwarded: a child that does not read makes its own clients wait
+/// and no others.
 const MAX_STDIN_QUEUE: usize = 4 * 1024 * 1024;
 
 /// What an operator sets for all sessions.
@@ -44,7 +46,7 @@ const MAX_STDIN_QUEUE: usize = 4 * 1024 * 1024;
 pub struct Config {
     /// Timeouts and bounds of the protocol.
     pub limits: Limits,
-    /// How long a session may have nothing in flight and nobody listening.
+    /// How long a session may have nothing in flight and no client that listens.
     pub idle_timeout: Duration,
     /// How long an answer may take before its reader is told to begin a stream of events.
     pub sse_after: Duration,
@@ -95,7 +97,7 @@ enum Stop {
 pub struct Stats {
     /// Since when nothing is in flight and no client listens; `None` while that is not so.
     pub idle_since: Option<Instant>,
-    /// Requests without an answer.
+    /// Requests without an answer, and posts that have not been forwarded.
     pub in_flight: usize,
     /// Bytes that wait for the child.
     pub stdin_queue: usize,
@@ -206,7 +208,8 @@ impl Session {
         *lock(&self.0.stats)
     }
 
-    /// Waits until `bytes` of a body may be read for this session.
+    /// Waits until `bytes` of a body may be read for this session: the bodies before it have been forwarded, or the
+    /// deadlines of their requests have passed.
     ///
     /// # Errors
     /// Why the session ended, where it has.

@@ -7,10 +7,11 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
+use super::child_log::ChildLog;
 use super::inbox::{Inbox, Post};
-use super::log_limit::LogLimit;
+use super::losses::Losses;
 use super::stdin_queue::{Lost, StdinCursor};
 use super::stream::{Delivery, Feed, Payload};
 use super::streams::Streams;
@@ -20,17 +21,8 @@ use crate::proto::ids::{ClientId, StreamId};
 use crate::proto::json::{elements, is_array};
 use crate::proto::line::{Frame, LineDecoder};
 use crate::proto::message::{Message, Request};
-use crate::proto::output::{Handshake, Note, Out, Output, Unanswered};
+use crate::proto::output::{Handshake, Out, Output, Unanswered};
 use crate::sync::lock;
-
-/// How long a child must live for its loss to count as the first.
-const STABLE: Duration = Duration::from_secs(30);
-
-/// After how many failed handshakes in a row the session ends.
-const MAX_FAILED_HANDSHAKES: u32 = 5;
-
-/// How much of a noisy line is logged, in characters.
-const NOISE_WIDTH: usize = 256;
 
 /// The session without its pipes: every step is synchronous.
 pub(super) struct Core<'s> {
@@ -52,25 +44,9 @@ pub(super) struct Core<'s> {
     /// Why the session must end, once that is clear.
     ending: Option<End>,
     losses: Losses,
-    /// Notified when the present child, which is not the first, has answered `initialize`.
-    answered: Option<Arc<Notify>>,
     /// Whether the first child has answered `initialize` with a result.
     opened: bool,
-    noise: LogLimit,
-    invalid: LogLimit,
-    dropped: LogLimit,
-    not_ready: LogLimit,
-}
-
-/// The children that the session has lost.
-#[derive(Debug)]
-struct Losses {
-    /// When the present child was started.
-    since: Instant,
-    /// How many in a row have been lost within [`STABLE`] of their start.
-    in_a_row: u32,
-    /// How many of them have not answered `initialize` with a result.
-    failed_handshakes: u32,
+    child_log: ChildLog,
 }
 
 impl<'s> Core<'s> {
@@ -104,13 +80,9 @@ impl<'s> Core<'s> {
             stats: Stats::default(),
             end_if_idle: Vec::new(),
             ending: None,
-            losses: Losses { since: began, in_a_row: 0, failed_handshakes: 0 },
-            answered: None,
+            losses: Losses::new(began),
             opened: false,
-            noise: LogLimit::new(),
-            invalid: LogLimit::new(),
-            dropped: LogLimit::new(),
-            not_ready: LogLimit::new(),
+            child_log: ChildLog::new(shared.id.clone()),
         }
     }
 
@@ -136,7 +108,8 @@ impl<'s> Core<'s> {
         self.idle_deadline().filter(|deadline| *deadline <= now).map(|_| End::Idle(self.config.idle_timeout))
     }
 
-    /// Notes the moment when the session becomes idle, answers who wants to end it then, and lets others see its state.
+    /// Notes the moment when the session becomes idle, answers the questions whether it may end then, and publishes
+    /// its state.
     pub(super) fn settle(&mut self, now: Instant) {
         let idle = self.is_idle();
         if idle && self.stats.idle_since.is_none() {
@@ -151,7 +124,7 @@ impl<'s> Core<'s> {
         }
         let stats = Stats {
             idle_since: idle.then_some(self.active),
-            in_flight: self.in_flight(),
+            in_flight: self.in_flight() + self.inbox.len(),
             stdin_queue: self.stdin().len(),
         };
         if stats != self.stats {
@@ -165,7 +138,7 @@ impl<'s> Core<'s> {
     }
 
     fn idle_deadline(&self) -> Option<Instant> {
-        self.is_idle().then(|| self.active + self.config.idle_timeout)
+        self.stats.idle_since.map(|since| since + self.config.idle_timeout)
     }
 
     /// When the next thing is due: [`expire`](Self::expire), or an end of the session.
@@ -275,7 +248,11 @@ impl<'s> Core<'s> {
     fn log_dropped(&self, requests: usize) {
         if requests > 0 {
             let why = "its client left before it was forwarded";
-            debug!(event = "client.swallowed", sid = self.sid(), requests, why);
+            let sid = self.sid();
+            debug!(
+                event = "client.swallowed",
+                sid, requests, why, "a client's message is not for the server"
+            );
         }
     }
 
@@ -288,7 +265,7 @@ impl<'s> Core<'s> {
             event = "request.timeout",
             sid = self.sid(),
             ?after,
-            "the child does not read its stdin; see --request-timeout"
+            "the server did not read a request in time; see --request-timeout"
         );
         let requests = post.messages().iter().filter_map(Message::request);
         let ids: Vec<_> = requests.map(|request| ClientId(request.id().clone())).collect();
@@ -334,7 +311,7 @@ impl<'s> Core<'s> {
                     length,
                     max = self.config.max_message,
                     in_flight = self.in_flight(),
-                    "raise --max-message if the server is right to send this much"
+                    "a message of the server is too long; raise --max-message if it is right to send this much"
                 );
                 self.front.child_too_long(head, &mut self.out);
                 self.give_out(now);
@@ -345,7 +322,7 @@ impl<'s> Core<'s> {
     /// The child's stdout has ended: what is there without a line end counts if it is a whole message.
     pub(super) fn last_line(&mut self, decoder: &mut LineDecoder, now: Instant) {
         if let Some(line) = decoder.finish() {
-            info!(event = "child.partial_line", sid = self.sid(), bytes = line.bytes().len());
+            self.child_log.partial_line(line.bytes().len());
             self.line(line.bytes(), now);
         }
     }
@@ -355,9 +332,7 @@ impl<'s> Core<'s> {
         let text = match std::str::from_utf8(line) {
             Ok(text) => text,
             Err(_) => {
-                if let Some(count) = self.invalid.take() {
-                    warn!(event = "child.invalid_utf8", sid = self.sid(), bytes = line.len(), count);
-                }
+                self.child_log.invalid_utf8(line.len());
                 repaired = String::from_utf8_lossy(line);
                 &*repaired
             }
@@ -369,7 +344,7 @@ impl<'s> Core<'s> {
             Some(messages) if !messages.is_empty() => {
                 messages.into_iter().for_each(|text| self.message(text, now))
             }
-            _ => self.noisy(text),
+            _ => self.child_log.noise(text),
         }
     }
 
@@ -377,7 +352,7 @@ impl<'s> Core<'s> {
         let (streams, since_begin) = (&self.streams, self.since_begin(now));
         let has_reader = |stream| streams.is_live(stream);
         if self.front.child(text, since_begin, &has_reader, &mut self.out).is_err() {
-            return self.noisy(text);
+            return self.child_log.noise(text);
         }
         self.give_out(now);
     }
@@ -396,7 +371,7 @@ impl<'s> Core<'s> {
                 }
                 Output::Handshake(how) => self.handshake_ended(how),
                 Output::AnswerToUnknown => self.ending = Some(End::TooLong(self.config.max_message)),
-                Output::Note(note) => self.log(note),
+                Output::Note(note) => self.child_log.note(note),
             }
         }
     }
@@ -405,7 +380,12 @@ impl<'s> Core<'s> {
         match why {
             Unanswered::Timeout => {
                 let after = self.config.limits.request_timeout;
-                warn!(event = "request.timeout", sid = self.sid(), ?after, "see --request-timeout");
+                warn!(
+                    event = "request.timeout",
+                    sid = self.sid(),
+                    ?after,
+                    "the server did not answer a request in time; see --request-timeout"
+                );
                 Fault::Timeout(after)
             }
             Unanswered::Cancelled => Fault::Cancelled,
@@ -424,53 +404,11 @@ impl<'s> Core<'s> {
                     }
                     self.shared.opened.send_replace(Some(Ok(())));
                 }
-                self.losses.failed_handshakes = 0;
-                self.tell_answered();
+                self.losses.handshake_done();
             }
             Handshake::Refused => self.ending = Some(End::Refused),
             Handshake::TimedOut => self.ending = Some(End::InitTimeout(self.config.limits.init_timeout)),
         }
-    }
-
-    fn log(&mut self, note: Note) {
-        let sid = self.shared.id.short();
-        match note {
-            Note::Swallowed(why) => debug!(event = "client.swallowed", sid, why),
-            Note::Replied(to) => debug!(event = "child.replied", sid, to),
-            Note::Restored { method, success: true } => debug!(event = "child.restored", sid, method),
-            Note::Restored { method, success: false } => {
-                warn!(
-                    event = "child.not_restored",
-                    sid, method, "the new child refuses what the old one took"
-                );
-            }
-            Note::NotReady => {
-                if let Some(count) = self.not_ready.take() {
-                    info!(event = "child.not_ready", sid, count, "it is asked again");
-                }
-            }
-            Note::Dropped(why) => {
-                if let Some(count) = self.dropped.take() {
-                    info!(event = "child.dropped", sid, why = why.as_str(), count);
-                }
-            }
-            Note::Unheard => warn!(
-                event = "child.request_unheard",
-                sid, "the server asked its client something, and no client listened"
-            ),
-        }
-    }
-
-    /// stdout carries messages only, but many servers print a banner or a log line there.
-    fn noisy(&mut self, text: &str) {
-        let Some(count) = self.noise.take() else { return };
-        let line: String = text.chars().take(NOISE_WIDTH).collect();
-        let hint = if text.starts_with('{') {
-            "looks like JSON: a message must stand on one line"
-        } else {
-            "not a message: a server logs to stderr, not to stdout"
-        };
-        warn!(event = "child.stdout_noise", sid = self.sid(), count, line = ?line, hint);
     }
 
     fn deliver(&mut self, stream: StreamId, payload: Payload, now: Instant) {
@@ -493,15 +431,10 @@ impl<'s> Core<'s> {
     /// children have been lost in a row; `None`: the session ends.
     pub(super) fn child_lost(&mut self, why: End, now: Instant) -> Option<u32> {
         let can = self.config.limits.respawn && why.is_loss() && self.front.can_restart();
-        if !can || self.losses.failed_handshakes == MAX_FAILED_HANDSHAKES {
+        if !can || !self.losses.may_respawn() {
             return None;
         }
-        if now >= self.losses.since + STABLE {
-            self.losses.in_a_row = 0;
-        }
-        self.losses.in_a_row += 1;
-        self.losses.failed_handshakes += 1;
-        self.tell_answered();
+        let in_a_row = self.losses.add(now);
         self.ending = None;
         let Lost { notifications, responses } = Lost::of(&self.out.stdin);
         if notifications + responses > 0 {
@@ -517,20 +450,12 @@ impl<'s> Core<'s> {
         for (stream, id) in self.front.child_lost() {
             self.deliver(stream, Payload::Fault { id, fault: Fault::Lost(why) }, now);
         }
-        Some(self.losses.in_a_row)
-    }
-
-    /// Notes that the present child is no longer starting.
-    fn tell_answered(&mut self) {
-        if let Some(answered) = self.answered.take() {
-            answered.notify_one();
-        }
+        Some(in_a_row)
     }
 
     /// Begins the handshake with a new child.
     pub(super) fn handshake(&mut self, answered: Arc<Notify>, now: Instant) {
-        self.losses.since = now;
-        self.answered = Some(answered);
+        self.losses.respawned(answered, now);
         let since_begin = self.since_begin(now);
         self.front.restart(since_begin, &mut self.out);
     }

@@ -68,6 +68,10 @@ impl Inbox {
         Self { posts: VecDeque::new(), timeout, next_deadline: None }
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.posts.len()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.posts.is_empty()
     }

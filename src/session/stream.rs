@@ -366,6 +366,6 @@ mod tests {
         drop(feed);
         drop(reader);
         let told = tokio::time::timeout(std::time::Duration::from_millis(10), attention.notified()).await;
-        assert!(told.is_err(), "a finished exchange wakes nobody");
+        assert!(told.is_err(), "a finished exchange wakes no loop");
     }
 }

@@ -1,8 +1,9 @@
 //! The loop of a session.
 //!
 //! Its laws: it awaits nothing but its own `select!` branches, so that no reader and no stuck pipe can hold it; the
-//! machine decides and the loop moves bytes; and death has an order: name the reason, close the mailbox, fail the
-//! queue. A caller that races with it either cannot send or gets an answer.
+//! front decides and the loop moves bytes; what is there already is taken before a deadline counts; and death has an
+//! order: name the reason, close the mailbox, fail the queue. A caller that races with it either cannot send or gets an
+//! answer.
 
 use std::future::Future;
 use std::io;
@@ -281,28 +282,40 @@ impl Worker {
             }
         };
 
-        let _ = shared.ended.set(why);
-        shared.opened.send_if_modified(|opened| {
-            let unclear = opened.is_none();
-            opened.get_or_insert(Err(why));
-            unclear
-        });
-        mailbox.close();
-        shared.body_budget.close();
-        while let Ok(command) = mailbox.try_recv() {
-            match command {
-                Command::Post(Post { feed, .. }) | Command::Listen { feed, .. } => {
-                    feed.push(Delivery::Gone(why));
-                }
-                Command::EndIfIdle { .. } => {} // its asker learns that the session has ended without its help
-            }
-        }
-        core.fail(why, now);
+        close(&shared, &mut mailbox, &mut core, why, now);
         if let (Some(child), None, false) = (&mut child, &exiting, core.stdin().is_empty()) {
             let _ = timeout(FINAL_FLUSH, child.stdin.write_all(core.stdin())).await;
         }
         Ended { why, stdout: child.map(|child| child.stdout) }
     }
+}
+
+/// The end of a session, in the order that leaves no caller without an answer: names the reason, closes the mailbox,
+/// fails what is queued.
+fn close(
+    shared: &Shared,
+    mailbox: &mut mpsc::Receiver<Command>,
+    core: &mut Core<'_>,
+    why: End,
+    now: Instant,
+) {
+    let _ = shared.ended.set(why);
+    shared.opened.send_if_modified(|opened| {
+        let unclear = opened.is_none();
+        opened.get_or_insert(Err(why));
+        unclear
+    });
+    mailbox.close();
+    shared.body_budget.close();
+    while let Ok(command) = mailbox.try_recv() {
+        match command {
+            Command::Post(Post { feed, .. }) | Command::Listen { feed, .. } => {
+                feed.push(Delivery::Gone(why));
+            }
+            Command::EndIfIdle { .. } => {} // the session ends without this question
+        }
+    }
+    core.fail(why, now);
 }
 
 /// Whether stdout is to be read: a child waits while a reader has too much waiting, but not once it has exited.

@@ -33,7 +33,7 @@ impl Respawning {
     async fn starting(config: Config) -> Self {
         let (first, mut child) = pipes(NARROW);
         let id = SessionId::from_random(None, [7; 24]);
-        let initialize = opening(&request("\"init\"", "initialize"));
+        let initialize = parsed_request(&request("\"init\"", "initialize"));
         let (session, worker, opening) = Session::new(config, id, initialize, Takes::Events);
         let (give, given) = mpsc::unbounded_channel();
         let (tell, lost) = mpsc::unbounded_channel();
@@ -253,7 +253,7 @@ async fn an_initialize_too_long_to_remember_makes_the_session_end_with_its_child
     );
     let id = SessionId::from_random(None, [7; 24]);
     let (session, worker, opening) =
-        Session::new(Config { limits, ..CONFIG }, id, opening(&long), Takes::Events);
+        Session::new(Config { limits, ..CONFIG }, id, parsed_request(&long), Takes::Events);
     let worker = tokio::spawn(worker.run(first, |_| pending()));
     child.line().await;
     child.send(&result("1")).await;
