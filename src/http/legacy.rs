@@ -125,7 +125,7 @@ impl Legacy {
             .map_err(|problem| problem.about(id.as_ref()))?;
         let posting = session.post(posted, Some(permit), accepts.takes(), head.arrived);
         let reader = posting.await.map_err(Failure::NotTaken)?;
-        match self.answers.first(&reader, accepts).await {
+        match self.answers.form(&reader, accepts).await {
             Form::NotTaken(end) => Err(Failure::NotTaken(end)),
             form => Ok(self.answers.respond(session, reader, form, accepts, id)?),
         }
@@ -201,16 +201,19 @@ impl Legacy {
         let started = self.sessions.start(opening).await;
         let (session, reader) = started.map_err(|error| not_started(&error).about(Some(&id)))?;
         let unclaimed = Unclaimed { sessions: &self.sessions, session: Some(&session) };
-        let form = self.answers.first(&reader, accepts).await;
-        let opened = match &form {
-            Form::Events { events, .. } => match events.last().map(|event| &event.payload) {
-                Some(Payload::Fault { fault, .. }) => {
-                    return Err(Problem::StartFailed(fault.clone()).about(Some(&id)));
-                }
-                Some(Payload::Answer { success, .. }) => *success,
-                _ => true,
-            },
-            _ => false,
+        let form = self.answers.form(&reader, accepts).await;
+        let last = match &form {
+            Form::Answer(event) => Some(event),
+            Form::Batch(events) | Form::Stream(events) => events.last(),
+            Form::Accepted | Form::NotTaken(_) | Form::Refused(_) => None,
+        };
+        let opened = match last.map(|event| &event.payload) {
+            Some(Payload::Fault { fault, .. }) => {
+                return Err(Problem::StartFailed(fault.clone()).about(Some(&id)));
+            }
+            Some(Payload::Answer { success, .. }) => *success,
+            Some(Payload::Message(_)) => true,
+            None => matches!(form, Form::Stream(_)),
         };
         let mut response = self.answers.respond(&session, reader, form, accepts, Some(id))?;
         unclaimed.claim();

@@ -72,6 +72,24 @@ const WALLS: &[(&str, &[&str])] = &[
             "std::process",
         ],
     ),
+    // What one loop may hold several of: it knows neither the child nor the protocol.
+    (
+        "session/streams",
+        &[
+            "AsyncRead",
+            "AsyncWrite",
+            "Pipes",
+            "super::core",
+            "super::worker",
+            "Front",
+            "proto::link",
+            "BytesMut",
+        ],
+    ),
+    (
+        "session/inbox",
+        &["AsyncRead", "AsyncWrite", "Pipes", "super::core", "super::worker", "Front", "proto::link"],
+    ),
     (
         "sessions",
         &[
