@@ -65,6 +65,18 @@ pub enum Task {
     Print(String),
 }
 
+impl Options {
+    /// The server's command as it would be typed into a shell.
+    pub fn command_line(&self) -> String {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
+        let typed = |word: &OsString| match word.to_string_lossy() {
+            word if !word.is_empty() && word.chars().all(plain) => word.into_owned(),
+            word => format!("'{}'", word.replace('\'', r"'\''")),
+        };
+        self.command.iter().map(typed).collect::<Vec<_>>().join(" ")
+    }
+}
+
 /// Reads the command line. `arguments` without the program's name; `container`: the evidence that this is a
 /// container, if there is any.
 ///

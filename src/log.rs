@@ -1,4 +1,4 @@
-//! Log lines to stderr that nobody has to read: a full pipe must not stop the program that writes into it.
+//! Log lines to stderr, which need not be read: a full pipe must not stop the program that writes into it.
 //!
 //! stderr is not made non-blocking, because that would hold for every process that shares it, a person's shell among
 //! them. It is asked before each write instead: a pipe that poll(2) calls writable takes PIPE_BUF bytes without
@@ -19,7 +19,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt, registry};
 
-/// How much may wait for a reader of the log, in bytes; what is more is counted and dropped.
+/// How much may wait to be read, in bytes; lines beyond that are counted and dropped.
 const MAX_WAITING: usize = 1024 * 1024;
 
 /// What a writable pipe takes at once, in bytes: PIPE_BUF of limits.h on Linux.
@@ -49,15 +49,17 @@ static BACKLOG: Mutex<Backlog> = Mutex::new(Backlog { bytes: VecDeque::new(), dr
 
 static JSON: AtomicBool = AtomicBool::new(false);
 
-/// The line about lines that nobody can read any more. Written by hand: it is made while a line is being written.
+const DROPPED: &str = "lines of the log were dropped: stderr was not read";
+
+/// The line about lines that were dropped. Written by hand: it is made while a line is being written.
 fn dropped(lines: u64) -> String {
     let mut stamp = String::new();
     let _ = SystemTime.format_time(&mut Writer::new(&mut stamp)); // a String takes everything
     match JSON.load(Ordering::Relaxed) {
         true => format!(
-            "{{\"timestamp\":\"{stamp}\",\"level\":\"WARN\",\"event\":\"log.dropped\",\"lines\":{lines}}}\n"
+            "{{\"timestamp\":\"{stamp}\",\"level\":\"WARN\",\"message\":\"{DROPPED}\",\"event\":\"log.dropped\",\"lines\":{lines}}}\n"
         ),
-        false => format!("{stamp}  WARN event=\"log.dropped\" lines={lines}\n"),
+        false => format!("{stamp}  WARN {DROPPED} event=\"log.dropped\" lines={lines}\n"),
     }
 }
 
@@ -99,7 +101,7 @@ impl Backlog {
             let piece = first.get(..PIPE_BUF).unwrap_or(first);
             match nix::unistd::write(&stderr, piece) {
                 Ok(written) => drop(self.bytes.drain(..written)),
-                // Closed, or no longer there: whoever wanted the log is gone.
+                // Its reader has closed the pipe.
                 Err(_) => self.bytes.clear(),
             }
         }

@@ -358,3 +358,11 @@ fn help_fits_into_a_terminal_of_80_columns() {
 fn a_shell_that_has_no_completions_is_a_mistake() {
     assert!(error("--completions csh", &[]).contains("write bash or zsh or fish"));
 }
+
+#[test]
+fn the_command_is_shown_as_it_would_be_typed() {
+    let mut given = options("-- npx -y @org/server", &[]);
+    assert_eq!(given.command_line(), "npx -y @org/server");
+    given.command = ["sh", "-c", "it's $HOME", ""].map(OsString::from).into();
+    assert_eq!(given.command_line(), r"sh -c 'it'\''s $HOME' ''");
+}
