@@ -23,15 +23,6 @@ use crate::address::Address;
 /// The default address in a container: loopback is reachable from nowhere there.
 const CONTAINER: &str = "[::]:8080";
 
-/// How log lines look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For a person.
-    Text,
-    /// For a program: one JSON object per line.
-    Json,
-}
-
 /// What becomes of a session whose child exits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnExit {

@@ -7,8 +7,8 @@
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -19,6 +19,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt, registry};
 
+use crate::sync::lock;
+
 /// How much may wait to be read, in bytes; lines beyond that are counted and dropped.
 const MAX_WAITING: usize = 1024 * 1024;
 
@@ -28,11 +30,21 @@ const PIPE_BUF: usize = 4096;
 /// How long the last lines are tried at the end of the program.
 const LAST_LINES: Duration = Duration::from_millis(200);
 
-/// Begins to log, as text or as JSON, at the level that `RUST_LOG` names or else `info`.
-pub fn start(json: bool) {
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// For a person.
+    Text,
+    /// For a program: one JSON object per line.
+    Json,
+}
+
+/// Begins to log, at the level that `RUST_LOG` names or else `info`.
+pub fn start(format: Format) {
     let level = std::env::var("RUST_LOG").ok().and_then(|text| text.parse::<Targets>().ok());
     let level = level.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
     let layer = fmt::layer().with_writer(|| Stderr).with_ansi(false).with_target(false);
+    let json = format == Format::Json;
     JSON.store(json, Ordering::Relaxed);
     let layer = if json { layer.json().flatten_event(true).boxed() } else { layer.boxed() };
     registry().with(layer.with_filter(level)).init();
@@ -69,7 +81,7 @@ struct Stderr;
 
 impl Write for Stderr {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let mut backlog = BACKLOG.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut backlog = lock(&BACKLOG);
         if backlog.dropped > 0 && backlog.bytes.is_empty() {
             let lines = std::mem::take(&mut backlog.dropped);
             backlog.bytes.extend(dropped(lines).as_bytes());
@@ -111,7 +123,7 @@ impl Backlog {
 /// Gives the last lines a moment to be read.
 pub fn flush() {
     let until = Instant::now() + LAST_LINES;
-    let mut backlog = BACKLOG.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut backlog = lock(&BACKLOG);
     while !backlog.bytes.is_empty() && Instant::now() < until {
         backlog.drain(PollTimeout::from(50_u8));
     }

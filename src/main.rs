@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use mcp_bridge::assembly::{self, Prepared, Unusable};
 use mcp_bridge::child::Unrunnable;
-use mcp_bridge::cli::{self, LogFormat, Options, Task};
+use mcp_bridge::cli::{self, Options, Task};
 use mcp_bridge::http::Http;
 use mcp_bridge::probe::health;
 use mcp_bridge::reaper::Reaper;
@@ -45,7 +45,7 @@ fn main() -> ExitCode {
 }
 
 fn serve(options: &Options) -> u8 {
-    log::start(options.log == LogFormat::Json);
+    log::start(options.log);
     for name in &options.unknown_variables {
         warn!(event = "options.unknown_variable", name, "no option is set by this variable; see --help");
     }
