@@ -101,7 +101,11 @@ pub fn parse(
     let mut given = match Arguments::from_args(&["mcp-bridge"], &words) {
         Ok(given) => given,
         Err(exit) if exit.status.is_ok() => return Ok(Task::Print(help::help())),
-        Err(exit) if separator.is_none() && words.iter().any(|word| !word.starts_with('-')) => {
+        Err(exit)
+            if separator.is_none()
+                && words.iter().any(|word| !word.starts_with('-'))
+                && !exit.output.starts_with("Unrecognized argument: -") =>
+        {
             return Err(format!(
                 "{}\nThe server's command goes behind --: mcp-bridge [options] -- COMMAND",
                 exit.output.trim()
