@@ -1,12 +1,14 @@
 //! Options and what the system has become the configurations of the parts.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::sync::Arc;
 
 use hyper::header::HeaderName;
+use tracing::{info, warn};
 
 use crate::child::{self, Command, Unrunnable};
-use crate::cli::{KeySource, OnExit, Options};
+use crate::cli::{EnvSource, KeySource, OnExit, Options};
 use crate::http::guard::Trust;
 use crate::http::metadata::Metadata;
 use crate::proto::link::{Limits, Readiness};
@@ -14,6 +16,20 @@ use crate::server::listener::Listener;
 use crate::shutdown::Steps;
 use crate::token::Tokens;
 use crate::{http, open_files, server, session, sessions};
+
+/// The environment of this process.
+#[derive(Debug)]
+pub struct Environment;
+
+impl EnvSource for Environment {
+    fn get(&self, name: &str) -> Option<OsString> {
+        std::env::var_os(name)
+    }
+
+    fn names(&self) -> Vec<String> {
+        std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect()
+    }
+}
 
 /// What the options name and the system must have.
 #[derive(Debug)]
@@ -40,6 +56,18 @@ impl fmt::Display for Unusable {
         match self {
             Self::Option(why) => f.write_str(why),
             Self::Command(why) => why.fmt(f),
+        }
+    }
+}
+
+impl Unusable {
+    /// What the log calls it.
+    pub fn event(&self) -> &'static str {
+        match self {
+            Self::Command(Unrunnable::NotFound { .. } | Unrunnable::NotExecutable { .. }) => {
+                "child.command_missing"
+            }
+            Self::Command(Unrunnable::NoDirectory { .. }) | Self::Option(_) => "options.unusable",
         }
     }
 }
@@ -164,5 +192,31 @@ pub fn http_config(
         keep_alive: options.keep_alive,
         prime: options.prime,
         sse_compat: options.sse_compat,
+    }
+}
+
+/// Logs where the bridge listens and what it has been told.
+pub fn log_start(options: &Options, listener: &Listener, server: &server::Config, token: bool) {
+    let url = listener.url().unwrap_or_else(|_| options.listen.to_string());
+    info!(
+        event = "bridge.start",
+        listen = format!("{url}{}", options.path),
+        because = options.listen_because,
+        command = options.command_line(),
+        era = "legacy",
+        token,
+        max_sessions = options.max_sessions,
+        max_connections = server.max_connections,
+        idle_timeout = ?options.idle_timeout,
+        request_timeout = ?options.request_timeout,
+        max_body = options.max_body,
+        max_message = options.max_message,
+        version = env!("CARGO_PKG_VERSION"),
+        "the bridge listens"
+    );
+    if !token && listener.is_reachable() {
+        let why =
+            "other machines can reach this address and use the server; --token-file asks them for a token";
+        warn!(event = "auth.none", "{why}");
     }
 }

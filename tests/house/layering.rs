@@ -165,7 +165,7 @@ const WALLS: &[(&str, &[&str])] = &[
             "crate::child",
             "crate::drain",
             "crate::http",
-            "crate::log",
+            "log::start",
             "crate::proto",
             "crate::reaper",
             "crate::server",
