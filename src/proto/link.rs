@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 
-use super::ids::BridgeId;
+use super::ids::{BridgeId, Id};
 use super::json::{Span, splice, unquote, value_at};
 use super::message::{Envelope, Head, Kind, Notification, Request, peek_head};
 use super::output::{self, Dropped, Note, Out, Unanswered};
@@ -56,6 +56,23 @@ pub fn own_initialize(revision: Revision) -> Request {
         env!("CARGO_PKG_VERSION"),
     );
     Request::own("initialize", &params)
+}
+
+/// Answers a request of the child in the name of that client: it is there, and serves nothing. Returns what was answered,
+/// for the log.
+pub fn own_reply(text: &str, envelope: &Envelope, out: &mut Out) -> &'static str {
+    let token = envelope.id.clone().and_then(|span| text.get(span)).unwrap_or("null");
+    let (member, what) = if envelope.method(text.as_bytes()) == "ping" {
+        (r#""result":{}"#, "ping")
+    } else if Id::parse(token).is_none() {
+        let error = r#""error":{"code":-32600,"message":"\"id\" must be a string or an integer"}"#;
+        (error, "a request without a usable id")
+    } else {
+        let error = r#""error":{"code":-32601,"message":"no client of this session serves requests"}"#;
+        (error, "a request in a shared session")
+    };
+    out.reply(token, member);
+    what
 }
 
 /// A request as it goes to the child.
