@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hyper::header::HeaderName;
 use tracing::{info, warn};
@@ -15,7 +16,7 @@ use crate::proto::link::{Limits, Readiness};
 use crate::server::listener::Listener;
 use crate::shutdown::Steps;
 use crate::token::Tokens;
-use crate::{http, open_files, server, session, sessions};
+use crate::{http, open_files, probe, server, session, sessions};
 
 /// The environment of this process.
 #[derive(Debug)]
@@ -115,6 +116,30 @@ fn command(options: &Options) -> Result<Command, Unrunnable> {
     Command::new(&options.command, options.cwd.clone(), environment)
 }
 
+fn limits(options: &Options) -> Limits {
+    Limits {
+        init_timeout: options.init_timeout,
+        request_timeout: options.request_timeout,
+        max_in_flight: options.max_in_flight,
+        respawn: options.on_exit == OnExit::Respawn,
+        ready: Readiness {
+            delay: options.ready_delay,
+            refusal: options.ready_retry.clone().map(Arc::new),
+            timeout: options.ready_timeout,
+        },
+    }
+}
+
+/// How `--check` probes the server. The list of tools has the time of a handshake, and what the server needs to be ready.
+pub fn probe_config(options: &Options) -> probe::Config {
+    let mut limits = limits(options);
+    let retried = limits.ready.refusal.as_ref().map_or(Duration::ZERO, |_| limits.ready.timeout);
+    let listing = limits.init_timeout + limits.ready.delay + retried;
+    limits.request_timeout = limits.request_timeout.min(listing);
+    limits.respawn = false;
+    probe::Config { limits, max_message: options.max_message, stop_grace: options.stop_grace }
+}
+
 /// How sessions are kept.
 pub fn sessions_config(options: &Options) -> sessions::Config {
     sessions::Config {
@@ -129,17 +154,7 @@ pub fn sessions_config(options: &Options) -> sessions::Config {
         stop_grace: options.stop_grace,
         shutdown_grace: Steps::within(options.shutdown_timeout).grace,
         session: session::Config {
-            limits: Limits {
-                init_timeout: options.init_timeout,
-                request_timeout: options.request_timeout,
-                max_in_flight: options.max_in_flight,
-                respawn: options.on_exit == OnExit::Respawn,
-                ready: Readiness {
-                    delay: options.ready_delay,
-                    refusal: options.ready_retry.clone().map(Arc::new),
-                    timeout: options.ready_timeout,
-                },
-            },
+            limits: limits(options),
             idle_timeout: options.idle_timeout,
             sse_after: options.sse_after,
             max_lifetime: options.max_lifetime,

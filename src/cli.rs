@@ -46,7 +46,7 @@ pub enum KeySource {
 pub enum Task {
     /// Serve.
     Serve(Box<Options>),
-    /// Say whether the options and the command are good.
+    /// Say whether the options are good and the server works.
     Check(Box<Options>),
     /// Copy the program into this directory.
     Install(PathBuf),

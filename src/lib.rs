@@ -6,6 +6,7 @@
 //! ```text
 //! main → assembly, shutdown → cli, server → http → sessions → session → proto
 //!                                                  sessions → child → reaper
+//! main → probe → proto, child
 //! ```
 //!
 //! `address`, `container`, `drain`, `exit_status`, `heap`, `log`, `open_files`, `reaper`, `secret`, `signals` and `sync` are
@@ -25,7 +26,7 @@
 //! | [`secret`], [`token`] | what is compared and never shown; the tokens that open the bridge |
 //! | [`heap`] | freed memory goes back to the system |
 //! | [`http`] | which request means what; [`http::problem`] is the one table of refusals |
-//! | [`probe`] | asks servers from outside: is that bridge ready |
+//! | [`probe`] | asks servers: starts one to see whether it works, and whether a bridge is ready |
 //! | [`sessions`] | which sessions exist; seats, keys, children started ahead; starts and ends them |
 //! | [`session`] | one session: a handle, and the one loop that owns link, front, pipes and streams |
 //! | [`child`] | one process in its own group: pipes, environment, the way out, what it leaves |

@@ -9,7 +9,7 @@ use mcp_bridge::assembly::{self, Prepared, Unusable};
 use mcp_bridge::child::Unrunnable;
 use mcp_bridge::cli::{self, Options, Task};
 use mcp_bridge::http::Http;
-use mcp_bridge::probe::health;
+use mcp_bridge::probe::{check, check::Checked, health, text};
 use mcp_bridge::reaper::Reaper;
 use mcp_bridge::server::listener::Listener;
 use mcp_bridge::sessions::{NoSession, Sessions};
@@ -114,12 +114,12 @@ async fn run(options: &Options, prepared: Prepared, open_files: Option<u64>) -> 
     code
 }
 
-/// Says whether the options and the command can be used.
+/// Starts the server once, and says whether it works: 0 or 1.
 fn check(options: &Options) -> u8 {
-    match Prepared::find(options) {
-        Ok(prepared) => {
-            say(&format!("options are good; the command is {}", prepared.command.program.display()), 0)
-        }
+    match Prepared::find(options).map(|found| check::run(&found.command, &assembly::probe_config(options))) {
+        Ok(Checked::Probed(report)) => say(&text::of(&report), u8::from(report.failure.is_some())),
+        Ok(Checked::NotStarted(why)) => say(&why, NOT_EXECUTABLE),
+        Ok(Checked::Stopped(signal)) => SIGNALED + signal.number(),
         Err(why) => say(&why.to_string(), unusable(&why)),
     }
 }

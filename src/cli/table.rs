@@ -305,7 +305,8 @@ options! {
         value log: Format, "text|json" = "text", log_format;
     }
     "Instead of serving" {
-        /// check the options and the command, then exit
+        /// start the server once, open a session with it, list its tools, end it and say what was seen, then exit with 0 or
+        /// 1
         switch check;
         /// ask the bridge that listens on --listen whether it is ready, then exit with 0 or 1
         switch healthcheck;

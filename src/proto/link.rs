@@ -21,8 +21,8 @@ mod restore;
 mod retry;
 
 use calls::{Call, Calls};
-pub use handshake::own_initialize;
 use handshake::{Asked, Handshake};
+pub use handshake::{own_initialize, own_reply};
 pub use outcome::{Answered, Cancelled, Expired, TooLong};
 pub use outgoing::Outgoing;
 use outgoing::{Held, Message};

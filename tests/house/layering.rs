@@ -151,7 +151,12 @@ const WALLS: &[(&str, &[&str])] = &[
             "crate::cli",
         ],
     ),
-    ("probe", &["crate::http", "crate::server", "crate::session"]),
+    (
+        "probe",
+        &["hyper", "Pid", "crate::assembly", "crate::cli", "crate::http", "crate::server", "crate::session"],
+    ),
+    ("probe/client", &["tokio", "Instant", "crate::child", "crate::reaper"]),
+    ("probe/text", &["tokio", "Instant", "crate::proto", "crate::reaper"]),
     (
         "cli",
         &[
