@@ -7,8 +7,8 @@
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -18,6 +18,8 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt, registry};
+
+use crate::sync;
 
 /// How much may wait for a reader of the log, in bytes; what is more is counted and dropped.
 const MAX_WAITING: usize = 1024 * 1024;
@@ -67,7 +69,7 @@ struct Stderr;
 
 impl Write for Stderr {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let mut backlog = BACKLOG.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut backlog = sync::lock(&BACKLOG);
         if backlog.dropped > 0 && backlog.bytes.is_empty() {
             let lines = std::mem::take(&mut backlog.dropped);
             backlog.bytes.extend(dropped(lines).as_bytes());
@@ -109,7 +111,7 @@ impl Backlog {
 /// Gives the last lines a moment to be read.
 pub fn flush() {
     let until = Instant::now() + LAST_LINES;
-    let mut backlog = BACKLOG.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut backlog = sync::lock(&BACKLOG);
     while !backlog.bytes.is_empty() && Instant::now() < until {
         backlog.drain(PollTimeout::from(50_u8));
     }

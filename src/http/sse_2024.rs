@@ -3,7 +3,7 @@
 //! proper; a session ends with its stream, because there is no other way to name it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use hyper::body::Incoming;
@@ -27,6 +27,7 @@ use crate::secret::Digest;
 use crate::session::stream::Delivery;
 use crate::session::{BodyPermit, End, Posted, Session};
 use crate::sessions::{Opening, Sessions};
+use crate::sync::lock;
 
 /// How long a stream may be open before its client sends `initialize`.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -60,10 +61,6 @@ enum State {
     Fresh,
     Starting,
     Open(Session),
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Sse2024 {
