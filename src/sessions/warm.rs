@@ -36,8 +36,8 @@ struct WarmChild {
 #[derive(Debug, Default)]
 pub(super) struct WarmPool {
     pool: Mutex<Pool>,
-    /// A session starts, or a seat is free: what could not be started before may be now.
-    retry: Notify,
+    /// Notified when a child has been taken while a task fills the pool.
+    taken: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -114,30 +114,34 @@ impl Sessions {
     }
 
     /// Replaces children that sessions have taken, in a task: one a turn of the loop, because each holds it up for the
-    /// time of a fork. One such task is enough; one that waits because a start failed tries again at once.
+    /// time of a fork. One such task is enough.
     pub(super) fn refill(self: &Arc<Self>) {
         if !self.is_taking() || self.pool.len() >= self.config.warm {
             return;
         }
         if std::mem::replace(&mut self.pool.lock().refilling, true) {
-            return self.pool.retry.notify_waiters();
+            self.pool.taken.notify_one();
+            return;
         }
         let this = Arc::clone(self);
         tokio::spawn(async move {
             loop {
-                if let Some(pause) = this.starts.pause() {
-                    sleep(pause).await;
-                    continue;
-                }
-                match this.add_warm(this.config.warm) {
-                    Ok(true) => yield_now().await,
-                    Ok(false) => break,
-                    Err(error) => {
-                        warn!(event = "child.spawn_failed", %error, "a warm child cannot be started");
-                        // A resource is lacking, and it may be that no client comes and asks again.
-                        let _ = timeout(backoff(u32::MAX), this.pool.retry.notified()).await;
-                    }
-                }
+                let pause = match this.starts.pause() {
+                    Some(pause) => pause,
+                    None => match this.add_warm(this.config.warm) {
+                        Ok(true) => {
+                            yield_now().await;
+                            continue;
+                        }
+                        Ok(false) => break,
+                        Err(error) => {
+                            warn!(event = "child.spawn_failed", %error, "a warm child cannot be started");
+                            backoff(u32::MAX) // a resource is lacking, and no client need come and ask again
+                        }
+                    },
+                };
+                // A session that starts meanwhile is a sign that the next try may succeed.
+                let _ = timeout(pause, this.pool.taken.notified()).await;
             }
             this.pool.lock().refilling = false;
         });
