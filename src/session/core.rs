@@ -15,7 +15,7 @@ use super::losses::Losses;
 use super::stdin_queue::{Lost, StdinCursor};
 use super::stream::{Delivery, Feed, Payload};
 use super::streams::Streams;
-use super::{Command, Config, End, Fault, MAX_STDIN_QUEUE, Posted, Shared, Stats};
+use super::{Command, Config, End, Fault, MAX_STDIN_QUEUE, NotTaken, Posted, Shared, Stats};
 use crate::proto::front::{Front, Origin, Refusal, Takes, keyed, single};
 use crate::proto::ids::{ClientId, StreamId};
 use crate::proto::json::{elements, is_array};
@@ -463,7 +463,7 @@ impl<'s> Core<'s> {
     /// Ends everything that is in flight or waits, and every stream.
     pub(super) fn fail(&mut self, why: End, now: Instant) {
         while let Some(post) = self.inbox.pop() {
-            post.feed.push(Delivery::Gone(why));
+            post.feed.push(Delivery::NotTaken(NotTaken::new(why, post.posted)));
         }
         for (stream, id) in self.front.abandon() {
             self.deliver(stream, Payload::Fault { id, fault: Fault::Ended(why) }, now);
