@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
+use tokio::sync::mpsc::error::SendError;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -72,6 +73,22 @@ pub enum Posted {
 }
 
 /// What the loop is asked.
+/// Messages that are given back, because the session ended before it took them: the child has not seen them, and they
+/// may be posted to another session.
+#[derive(Debug)]
+pub struct NotTaken {
+    /// Why the session ended.
+    pub why: End,
+    /// What was posted.
+    pub posted: Box<Posted>,
+}
+
+impl NotTaken {
+    fn new(why: End, posted: Posted) -> Self {
+        Self { why, posted: Box::new(posted) }
+    }
+}
+
 #[derive(Debug)]
 enum Command {
     /// Forward these messages.
@@ -223,17 +240,20 @@ impl Session {
     /// [`stream::Delivery::Refused`] or [`stream::Delivery::NotForwarded`].
     ///
     /// # Errors
-    /// Why the session ended, where it has.
+    /// [`NotTaken`], where the session has ended. If it ends later, the reader gets [`stream::Delivery::NotTaken`].
     pub async fn post(
         &self,
         posted: Posted,
         permit: Option<BodyPermit>,
         takes: Takes,
         arrived: Instant,
-    ) -> Result<Reader, End> {
+    ) -> Result<Reader, NotTaken> {
         let (feed, reader) = stream::queue(Arc::clone(&self.0.attention));
-        self.send(Command::Post(Post { posted, permit, takes, feed, arrived })).await?;
-        Ok(reader)
+        let sent = self.0.mailbox.send(Command::Post(Post { posted, permit, takes, feed, arrived })).await;
+        match sent {
+            Err(SendError(Command::Post(post))) => Err(NotTaken::new(self.ended(), post.posted)),
+            _ => Ok(reader),
+        }
     }
 
     /// Listens to what the child sends unasked, or resumes a stream behind the event `after`.

@@ -13,7 +13,7 @@ use super::sse::EventStream;
 use crate::proto::ids::{EventId, Id};
 use crate::proto::version::Revision;
 use crate::session::stream::{Delivery, Event, Payload, Reader};
-use crate::session::{End, Session};
+use crate::session::{NotTaken, Session};
 
 /// How answers are given.
 #[derive(Clone, Copy, Debug)]
@@ -30,7 +30,7 @@ pub(super) enum Form {
     /// Nothing to answer.
     Accepted,
     /// The session ended before it took what was posted.
-    NotTaken(End),
+    NotTaken(NotTaken),
     /// Refused.
     Refused(Problem),
     /// The answer of a single request.
@@ -68,11 +68,13 @@ impl Answers {
                 Some(Delivery::Refused(refusal)) => return Form::Refused(Problem::Refused(refusal)),
                 Some(Delivery::NotForwarded(limit)) => return Form::Refused(Problem::NotForwarded(limit)),
                 Some(Delivery::NoReplay) => return Form::Refused(Problem::NoReplay),
-                Some(Delivery::Gone(end)) => return Form::NotTaken(end),
+                Some(Delivery::NotTaken(not_taken)) => return Form::NotTaken(not_taken),
                 // Cut off before it began: the stream breaks as it would have later, and the session is as it was.
                 Some(Delivery::Lagged) if accepts.stream => return Form::Stream(events),
                 // The session says something before it lets go of a reader, so this is the end of the session.
-                Some(Delivery::Lagged) | None => return Form::Refused(Problem::SessionNotFound),
+                Some(Delivery::Lagged | Delivery::Gone(_)) | None => {
+                    return Form::Refused(Problem::SessionNotFound);
+                }
             }
         }
     }
@@ -92,7 +94,7 @@ impl Answers {
         match form {
             Form::Accepted => Ok(empty(StatusCode::ACCEPTED)),
             // Without the request's id: with one, Go's SDK takes it for an answer and stays with the lost session.
-            Form::NotTaken(end) => Err(Problem::SessionEnded(end).into()),
+            Form::NotTaken(NotTaken { why, .. }) => Err(Problem::SessionEnded(why).into()),
             Form::Refused(Problem::SessionNotFound) => Err(Problem::SessionNotFound.into()),
             Form::Refused(problem) => Err(problem.about(id.as_ref())),
             Form::Answer(event) => {

@@ -171,11 +171,11 @@ impl Bodies {
 ///
 /// # Errors
 /// The refusal.
-pub(super) fn parse(body: &Bytes, revision: Option<Revision>) -> Result<Posted, Rejection> {
-    if !is_array(body) {
-        return parse_one(body.clone()).map(Posted::One);
+pub(super) fn parse(body: Bytes, revision: Option<Revision>) -> Result<Posted, Rejection> {
+    if !is_array(&body) {
+        return parse_one(body).map(Posted::One);
     }
-    let text = std::str::from_utf8(body).map_err(|_| Problem::Parse)?;
+    let text = std::str::from_utf8(&body).map_err(|_| Problem::Parse)?;
     let elements = elements(text).ok_or(Problem::Parse)?;
     if !revision.is_some_and(Revision::batches) {
         return Err(Problem::Batch(revision).into());

@@ -19,7 +19,7 @@ use super::sse::EventStream;
 use crate::proto::ids::Id;
 use crate::proto::message::Message;
 use crate::session::stream::{Delivery, Payload};
-use crate::session::{BodyPermit, End, Posted, Session};
+use crate::session::{BodyPermit, End, NotTaken, Posted, Session};
 use crate::sessions::{Found, NoSession, Opening, Sessions};
 
 /// What is offered to a request that names no session: there is nothing to listen to and nothing to end.
@@ -57,9 +57,9 @@ impl Target {
 
 /// Why a POST within a session has no answer of the session.
 enum Failure {
-    /// The session ended before it took what was posted: that has not happened, and may be sent to another session.
-    NotTaken(End),
-    /// Refused. Sent again it might happen twice.
+    /// The session ended before it took what was posted, and gave it back: only what is in hand can be sent again.
+    NotTaken(NotTaken),
+    /// Refused, or lost after it was taken.
     Rejected(Rejection),
 }
 
@@ -72,7 +72,7 @@ impl From<Rejection> for Failure {
 impl From<Failure> for Rejection {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::NotTaken(end) => Problem::SessionEnded(end).into(),
+            Failure::NotTaken(not_taken) => Problem::SessionEnded(not_taken.why).into(),
             Failure::Rejected(rejection) => rejection,
         }
     }
@@ -92,7 +92,7 @@ impl Legacy {
         // Before the body: a client that has lost its session should not have to send it first.
         let target = self.target(head)?;
         let (body, permit) = self.bodies.read(head, body, target.session()).await?;
-        let posted = parse(&body, target.session().and_then(Session::revision))?;
+        let posted = parse(body, target.session().and_then(Session::revision))?;
         match target {
             Target::Session(session) => Ok(self.post_to(&session, head, posted, permit, accepts).await?),
             Target::Key(keyed, found) => self.post_keyed(&keyed, found, head, posted, permit, accepts).await,
@@ -126,7 +126,7 @@ impl Legacy {
         let posting = session.post(posted, Some(permit), accepts.takes(), head.arrived);
         let reader = posting.await.map_err(Failure::NotTaken)?;
         match self.answers.form(&reader, accepts).await {
-            Form::NotTaken(end) => Err(Failure::NotTaken(end)),
+            Form::NotTaken(not_taken) => Err(Failure::NotTaken(not_taken)),
             form => Ok(self.answers.respond(session, reader, form, accepts, id)?),
         }
     }
@@ -141,27 +141,26 @@ impl Legacy {
         permit: BodyPermit,
         accepts: Accepts,
     ) -> Result<Response<Body>, Rejection> {
-        let message = match &posted {
-            Posted::One(message) => Some(message.clone()),
-            Posted::Batch(_) => None,
-        };
-        if let Some(message) = &message
+        if let Posted::One(message) = &posted
             && modern::is_modern(head, message)
         {
             return modern::answer(message);
         }
-        let (session, permit) = match (found, &message) {
+        let (session, permit) = match (found, &posted) {
             (Some(session), _) => (session, permit),
-            (None, Some(message)) => self.open(keyed, head, message).await?,
-            (None, None) => return Err(Problem::SessionRequired.into()),
+            (None, Posted::One(message)) => self.open(keyed, head, message).await?,
+            (None, Posted::Batch(_)) => return Err(Problem::SessionRequired.into()),
         };
-        match (self.post_to(&session, head, posted, permit, accepts).await, message) {
+        match self.post_to(&session, head, posted, permit, accepts).await {
             // Its client knows of no session that it could have lost.
-            (Err(Failure::NotTaken(_)), Some(message)) => {
-                let (session, permit) = self.open(keyed, head, &message).await?;
-                Ok(self.post_to(&session, head, Posted::One(message), permit, accepts).await?)
-            }
-            (answered, _) => Ok(answered?),
+            Err(Failure::NotTaken(NotTaken { posted, why })) => match *posted {
+                Posted::One(message) => {
+                    let (session, permit) = self.open(keyed, head, &message).await?;
+                    Ok(self.post_to(&session, head, Posted::One(message), permit, accepts).await?)
+                }
+                Posted::Batch(_) => Err(Problem::SessionEnded(why).into()),
+            },
+            answered => Ok(answered?),
         }
     }
 

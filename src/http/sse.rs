@@ -14,6 +14,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::problem::Problem;
 use crate::proto::ids::{EventId, Id};
+use crate::session::NotTaken;
 use crate::session::stream::{Delivery, Event, Payload, Reader};
 
 /// What a client waits before it reconnects to a primed stream, in milliseconds.
@@ -285,7 +286,7 @@ fn encode(out: &mut BytesMut, id: Option<EventId>, what: &Payload) {
 fn encode_refusal(out: &mut BytesMut, delivery: Delivery, id: Option<&Id>) -> bool {
     let problem = match delivery {
         Delivery::Refused(refusal) => Problem::Refused(refusal),
-        Delivery::Gone(end) => Problem::SessionEnded(end),
+        Delivery::NotTaken(NotTaken { why, .. }) | Delivery::Gone(why) => Problem::SessionEnded(why),
         _ => return false,
     };
     push(out, &["event: message\ndata: "]);

@@ -24,7 +24,7 @@ use crate::proto::ids::{ClientId, SessionId};
 use crate::proto::message::{Message, Request};
 use crate::secret::Digest;
 use crate::session::stream::Delivery;
-use crate::session::{End, Posted, Session};
+use crate::session::{End, NotTaken, Posted, Session};
 use crate::sessions::{Opening, Sessions};
 use crate::sync::lock;
 
@@ -146,7 +146,7 @@ impl Sse2024 {
             false => None,
         };
         let posting = session.post(Posted::One(message), Some(permit), Takes::Events, head.arrived);
-        let reader = posting.await.map_err(Problem::SessionEnded)?;
+        let reader = posting.await.map_err(|not_taken| Problem::SessionEnded(not_taken.why))?;
         if let Some(place) = place {
             place.send(Member { reader, id, main: false });
             return Ok(empty(StatusCode::ACCEPTED));
@@ -155,7 +155,7 @@ impl Sse2024 {
             Some(Delivery::Accepted) => Ok(empty(StatusCode::ACCEPTED)),
             Some(Delivery::Refused(refusal)) => Err(Problem::Refused(refusal).into()),
             Some(Delivery::NotForwarded(limit)) => Err(Problem::NotForwarded(limit).into()),
-            Some(Delivery::Gone(end)) => Err(Problem::SessionEnded(end).into()),
+            Some(Delivery::NotTaken(NotTaken { why, .. })) => Err(Problem::SessionEnded(why).into()),
             _ => Err(Problem::SessionNotFound.into()),
         }
     }

@@ -15,7 +15,7 @@ use super::stdin_queue::{Lost, StdinCursor};
 use super::stream::{Delivery, Feed, Payload};
 use super::streams::Streams;
 use super::worker::Answered;
-use super::{Command, Config, End, Fault, MAX_STDIN_QUEUE, Posted, Shared, Stats};
+use super::{Command, Config, End, Fault, MAX_STDIN_QUEUE, NotTaken, Posted, Shared, Stats};
 use crate::heap;
 use crate::proto::front::{Front, Origin, Refusal, Takes, keyed, single};
 use crate::proto::ids::{ClientId, StreamId};
@@ -465,7 +465,7 @@ impl<'s> Core<'s> {
     pub(super) fn fail(&mut self, why: End, now: Instant) {
         self.losses.tell_answered(Err(why));
         while let Some(post) = self.inbox.pop() {
-            post.feed.push(Delivery::Gone(why));
+            post.feed.push(Delivery::NotTaken(NotTaken::new(why, post.posted)));
         }
         for (stream, id) in self.front.abandon() {
             self.deliver(stream, Payload::Fault { id, fault: Fault::Ended(why) }, now);

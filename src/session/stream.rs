@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use super::{End, Fault};
+use super::{End, Fault, NotTaken};
 use crate::proto::front::Refusal;
 use crate::proto::ids::{ClientId, EventId};
 use crate::sync::lock;
@@ -32,8 +32,10 @@ pub enum Delivery {
     Refused(Refusal),
     /// The stream cannot be resumed there: the event is unknown, or what followed it is no longer kept.
     NoReplay,
-    /// The session ended before it took what was posted: the child has not seen it.
+    /// The session ended before the stream was attached.
     Gone(End),
+    /// The session ended before it took what was posted, which is given back.
+    NotTaken(NotTaken),
     /// Notifications or responses that could not be forwarded within this time, the request timeout: the child has not
     /// seen them.
     NotForwarded(Duration),

@@ -19,7 +19,7 @@ use super::alarm::Alarm;
 use super::core::Core;
 use super::inbox::Post;
 use super::stream::{Delivery, Feed};
-use super::{Command, Config, End, ExitStatus, Shared, Stop};
+use super::{Command, Config, End, ExitStatus, NotTaken, Shared, Stop};
 use crate::proto::front::Takes;
 use crate::proto::line::LineDecoder;
 use crate::proto::message::Request;
@@ -326,9 +326,10 @@ fn close(
     shared.body_budget.close();
     while let Ok(command) = mailbox.try_recv() {
         match command {
-            Command::Post(Post { feed, .. }) | Command::Listen { feed, .. } => {
-                feed.push(Delivery::Gone(why));
+            Command::Post(Post { feed, posted, .. }) => {
+                feed.push(Delivery::NotTaken(NotTaken::new(why, posted)));
             }
+            Command::Listen { feed, .. } => feed.push(Delivery::Gone(why)),
             Command::EndIfIdle { .. } => {} // the session ends without this question
         }
     }

@@ -698,3 +698,39 @@ fn an_initialize_does_not_wait_behind_megabytes_that_name_no_session() {
     connection.write(format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len()).as_bytes());
     connection.response().expect(200, "its length is not known, and it is short all the same");
 }
+
+/// Such a client gets nothing before the answer, which may take an hour.
+#[test]
+fn a_call_that_waits_for_its_answer_as_json_keeps_no_memory_of_its_body() {
+    const CALLS: usize = 30;
+    let text = "x".repeat(MIB as usize);
+    for options in [&["--lazy"][..], &["--lazy", "--session-key", "shared"]] {
+        let bridge = Bridge::start(options, &["hostile", "hang"]);
+        let session = (options.len() == 1).then(|| bridge.session());
+        let post = |id: String, tool: &str, arguments| {
+            let request = Request::post("/mcp", tool_call(id, tool, arguments).to_string());
+            let request = request.with("Accept", "application/json");
+            session.as_ref().map_or(request.clone(), |session| session.headers(request.clone()))
+        };
+        let seen = || {
+            let seen = text_of(&bridge.send(post("look".into(), "seen", json!({}))).answer());
+            seen.matches("tools/call").count()
+        };
+        seen();
+        let memory = Memory::of(&bridge);
+        let mut waiting = Vec::new();
+        for number in 0..CALLS {
+            let before = seen();
+            let mut connection = Connection::open(bridge.address);
+            let call = post(format!("call {number}"), "echo", json!({ "text": text }));
+            connection.write(&call.to_bytes("localhost"));
+            waiting.push(connection);
+            let mut looks = 0;
+            eventually("the child has read it", || {
+                looks += 1;
+                seen() > before + looks
+            });
+        }
+        memory.stayed_within(2 * SLACK, &format!("{CALLS} calls of a MiB in flight, {options:?}"));
+    }
+}

@@ -226,7 +226,8 @@ fn pipes(size: usize) -> (Pipes<DuplexStream, DuplexStream>, Child) {
 }
 
 async fn post(session: &Session, text: &str, streams: bool) -> Result<Reader, End> {
-    bounded(session.post(Posted::One(message(text)), None, takes(streams), Instant::now())).await
+    let posting = session.post(Posted::One(message(text)), None, takes(streams), Instant::now());
+    bounded(posting).await.map_err(|not_taken| not_taken.why)
 }
 
 /// Nothing here takes a day: it waits for something that never comes.
@@ -256,7 +257,9 @@ fn words(delivery: Option<Delivery>) -> String {
         Some(Delivery::Lagged) => "lagged".into(),
         Some(Delivery::Pending) => "pending".into(),
         Some(Delivery::NotForwarded(after)) => format!("not forwarded {after:?}"),
-        Some(Delivery::Gone(why)) => format!("gone {}", why.cause()),
+        Some(Delivery::NotTaken(NotTaken { why, .. }) | Delivery::Gone(why)) => {
+            format!("gone {}", why.cause())
+        }
         Some(Delivery::Event(event)) => match event.payload {
             Payload::Message(text) | Payload::Answer { message: text, .. } => {
                 format!("{} {}", event.id, std::str::from_utf8(&text).expect("UTF-8"))
