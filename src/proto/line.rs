@@ -8,7 +8,7 @@ use bytes::{Buf, BytesMut};
 /// How much of an overlong line is kept, in bytes: enough to find the id of the message it was.
 pub const HEAD: usize = 64 * 1024;
 
-/// A buffer that grew beyond this (bytes) for one big message is given back once it is empty.
+/// A buffer that grew beyond this (bytes) is large.
 const KEEP: usize = 64 * 1024;
 
 /// The least room (bytes) a read is offered. A pipe holds 64 KiB by default, see pipe(7).
@@ -55,8 +55,8 @@ impl<'a> Line<'a> {
 #[derive(Debug)]
 pub struct LineDecoder {
     buffer: BytesMut,
-    /// The most that the buffer has been able to hold since it was last empty. Its own capacity does not tell: that
-    /// leaves out what has been taken from the front.
+    /// The most that the buffer has been able to hold. Its own capacity does not tell: that leaves out what has been
+    /// taken from the front.
     largest: usize,
     /// Bytes at the front of the buffer that the last frame borrowed; they go with the next call.
     lent: usize,
@@ -83,10 +83,6 @@ impl LineDecoder {
     /// Where the reader appends, with room for at least one read.
     pub fn buffer(&mut self) -> &mut BytesMut {
         self.give_back();
-        if self.buffer.is_empty() && self.largest > KEEP {
-            self.buffer = BytesMut::new();
-            self.largest = 0;
-        }
         let spare = self.buffer.capacity() - self.buffer.len();
         if spare < ROOM {
             // Doubling: a line of n bytes costs O(n) copies, however small the reads are.
@@ -94,6 +90,20 @@ impl LineDecoder {
         }
         self.largest = self.largest.max(self.buffer.capacity());
         &mut self.buffer
+    }
+
+    /// Whether the buffer has grown for a large message. [`shrink`](Self::shrink) gives it back.
+    pub fn is_large(&self) -> bool {
+        self.largest > KEEP
+    }
+
+    /// Gives a large buffer back to the allocator, unless bytes are in it.
+    pub fn shrink(&mut self) {
+        self.give_back();
+        if self.is_large() && self.buffer.is_empty() {
+            self.buffer = BytesMut::new();
+            self.largest = 0;
+        }
     }
 
     /// The next frame, or `None` where the reader has to bring more bytes first.
@@ -291,10 +301,9 @@ mod tests {
                     other => assert!(other.is_none() && !line.is_empty(), "{other:?}"),
                 }
             }
-            assert!(
-                !decoder.buffer().try_reclaim(KEEP + 1),
-                "an idle session keeps the buffer of {length} bytes"
-            );
+            assert!(decoder.is_large());
+            decoder.shrink();
+            assert!(!decoder.buffer().try_reclaim(KEEP + 1), "the buffer of {length} bytes is still there");
         }
     }
 

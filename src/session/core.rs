@@ -178,6 +178,15 @@ impl<'s> Core<'s> {
         heap::note_freed(count);
     }
 
+    /// Whether a buffer has grown for a large message. [`shrink`](Self::shrink) gives it back.
+    pub(super) fn is_large(&self) -> bool {
+        self.cursor.is_large()
+    }
+
+    pub(super) fn shrink(&mut self) {
+        self.cursor.shrink(&mut self.out.stdin);
+    }
+
     pub(super) fn command(&mut self, command: Command, now: Instant) {
         match command {
             Command::Post(post) => {

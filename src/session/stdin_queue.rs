@@ -4,7 +4,7 @@ use bytes::{Buf, BytesMut};
 
 use crate::proto::message::{Envelope, Kind};
 
-/// A queue that grew beyond this many bytes is given back to the allocator once it is empty.
+/// A queue that grew beyond this many bytes is large.
 const KEEP: usize = 64 * 1024;
 
 /// Where the writer stands in the queue. A line leaves the queue with its last byte, so that it is known which messages
@@ -13,8 +13,8 @@ const KEEP: usize = 64 * 1024;
 pub(super) struct StdinCursor {
     /// How many bytes of the first line have been written.
     written: usize,
-    /// The most that the queue has been able to hold since it was last empty. Its own capacity does not tell: that
-    /// leaves out what has been taken from the front.
+    /// The most that the queue has been able to hold. Its own capacity does not tell: that leaves out what has been
+    /// taken from the front.
     largest: usize,
 }
 
@@ -34,7 +34,16 @@ impl StdinCursor {
             queue.advance(end);
             self.written -= end;
         }
-        if queue.is_empty() && self.largest > KEEP {
+    }
+
+    /// Whether the queue has grown for a large message. [`shrink`](Self::shrink) gives it back.
+    pub(super) fn is_large(&self) -> bool {
+        self.largest > KEEP
+    }
+
+    /// Gives a large queue back to the allocator, unless bytes are in it.
+    pub(super) fn shrink(&mut self, queue: &mut BytesMut) {
+        if self.is_large() && queue.is_empty() {
             *queue = BytesMut::new();
             self.largest = 0;
         }
@@ -91,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_queue_keeps_no_large_buffer() {
+    fn an_empty_queue_gives_a_large_buffer_back() {
         for step in [1000, 1 << 20, 3 << 20] {
             let text = [&[b'x'; 1 << 20], &b"\n{}\n"[..]].concat();
             let mut queue = BytesMut::with_capacity(text.len());
@@ -101,6 +110,8 @@ mod tests {
                 let count = step.min(cursor.rest(&queue).len());
                 cursor.advance(&mut queue, count);
             }
+            assert!(cursor.is_large());
+            cursor.shrink(&mut queue);
             assert!(!queue.try_reclaim(KEEP + 1), "{step} bytes at a time: the buffer is still there");
         }
     }

@@ -36,6 +36,9 @@ const CLOSED_STDIN_GRACE: Duration = Duration::from_secs(5);
 /// The process may have stood still, and what came in time must count.
 const MAX_LATE_TURNS: u32 = 64;
 
+/// How long a buffer that has grown for a large message is kept for the next one.
+const KEEP_LARGE: Duration = Duration::from_secs(1);
+
 /// How long the queue for stdin is written after the session ended.
 const FINAL_FLUSH: Duration = Duration::from_millis(500);
 
@@ -195,6 +198,7 @@ impl Worker {
         let mut respawning: Option<(End, Pin<Box<N>>)> = None;
         let mut alarm = Alarm::new(now + init_timeout);
         let mut late_turns = 0;
+        let mut shrink_at: Option<Instant> = None;
         let mut attention = pin!(shared.attention.notified());
 
         let why = loop {
@@ -227,8 +231,11 @@ impl Worker {
                 continue;
             }
 
+            if shrink_at.is_none() && (decoder.is_large() || core.is_large()) {
+                shrink_at = Some(now + KEEP_LARGE);
+            }
             let until = exiting.as_ref().map(|exiting| exiting.until);
-            let deadline = [until, core.deadline()].into_iter().flatten().min();
+            let deadline = [until, shrink_at, core.deadline()].into_iter().flatten().min();
             if let Some(deadline) = deadline {
                 alarm.arm(deadline);
             }
@@ -300,6 +307,10 @@ impl Worker {
                 core.expire(now);
                 if let Some(exiting) = &mut exiting {
                     exiting.expire(now);
+                }
+                if shrink_at.take_if(|at| *at <= now).is_some() {
+                    decoder.shrink();
+                    core.shrink();
                 }
             }
         };

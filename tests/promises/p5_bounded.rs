@@ -119,6 +119,17 @@ fn a_deaf_child_costs_no_memory() {
 }
 
 #[test]
+fn an_idle_session_keeps_no_memory_of_its_large_messages() {
+    let bridge = Bridge::start(&["--lazy", "--max-body", "32MiB"], &["hostile", "good"]);
+    let session = bridge.session();
+    session.text("echo", json!({ "text": "a" }));
+    let before = proc::resident_memory(bridge.pid());
+    let text = "x".repeat(20 << 20);
+    assert_eq!(session.text("echo", json!({ "text": text })).len(), text.len());
+    eventually("the memory is given back", || proc::resident_memory(bridge.pid()) < before + 10 * MIB);
+}
+
+#[test]
 fn noise_of_a_child_does_not_fill_the_log() {
     let bridge = Bridge::start(&[], &["hostile", "noise"]);
     let session = bridge.session();
