@@ -54,20 +54,11 @@ pub fn open_files(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
 }
 
-/// How many accepted connections to this port are still open on the side that accepted them. Unlike a count of open
-/// files, it does not depend on which connections were open when counting began.
-pub fn connections_to(port: u16) -> usize {
-    const LISTENING: &str = "0A";
-    let port = format!(":{port:04X}");
-    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| fs::read_to_string(path).unwrap_or_default());
-    let rows = tables.iter().flat_map(|table| table.lines().skip(1));
-    let accepted = rows.filter(|row| {
-        let fields: Vec<&str> = row.split_whitespace().collect();
-        // A socket that no process holds, such as one in TIME_WAIT, has the inode 0.
-        matches!(fields[..], [_, local, _, state, _, _, _, _, _, inode, ..]
-            if local.ends_with(&port) && state != LISTENING && inode != "0")
-    });
-    accepted.count()
+/// How many of its open files are sockets.
+pub fn open_sockets(pid: u32) -> usize {
+    let files = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let links = files.filter_map(|file| fs::read_link(file.path()).ok());
+    links.filter(|link| link.to_string_lossy().starts_with("socket:")).count()
 }
 
 /// The largest resident set so far, in bytes.
