@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 
 pub use crate::exit_status::ExitStatus;
@@ -118,8 +118,6 @@ struct Shared {
     /// Wakes the loop: [`Shared::stop`] has changed, or a reader is gone or has caught up.
     attention: Arc<Notify>,
     stats: Mutex<Stats>,
-    /// Once it is clear: whether the first child answered `initialize` with a result, or why the session ended before.
-    opened: watch::Sender<Option<Result<(), End>>>,
     negotiated: OnceLock<Box<str>>,
     ended: OnceLock<End>,
 }
@@ -160,7 +158,6 @@ impl Session {
             stop: Mutex::new(Stop::No),
             attention,
             stats: Mutex::default(),
-            opened: watch::Sender::new(None),
             negotiated: OnceLock::new(),
             ended: OnceLock::new(),
         }))
@@ -191,18 +188,6 @@ impl Session {
         self.negotiated().and_then(Revision::parse)
     }
 
-    /// Waits until the child has answered `initialize` with a result.
-    ///
-    /// # Errors
-    /// Why the session ended before.
-    pub async fn opened(&self) -> Result<(), End> {
-        let mut opened = self.0.opened.subscribe();
-        match opened.wait_for(Option::is_some).await {
-            Ok(opened) => opened.unwrap_or(Ok(())),
-            Err(_) => Ok(()), // the sender is in our own hands
-        }
-    }
-
     /// How it is.
     pub fn stats(&self) -> Stats {
         *lock(&self.0.stats)
@@ -215,6 +200,14 @@ impl Session {
     /// Why the session ended, where it has.
     pub async fn body_permit(&self, bytes: usize) -> Result<BodyPermit, End> {
         self.0.body_budget.take(bytes).await.ok_or_else(|| self.ended())
+    }
+
+    /// Waits until a body that grows may be so many `bytes` long.
+    ///
+    /// # Errors
+    /// Why the session ended, where it has.
+    pub async fn grow_body_permit(&self, permit: &mut BodyPermit, bytes: usize) -> Result<(), End> {
+        self.0.body_budget.grow(permit, bytes).await.ok_or_else(|| self.ended())
     }
 
     fn ended(&self) -> End {

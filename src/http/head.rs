@@ -28,7 +28,7 @@ pub(super) struct Head<'r> {
     pub(super) query: Option<&'r str>,
     /// Whose token it carries.
     pub(super) caller: Option<Digest>,
-    /// When it was read: the deadline of the request counts from then on.
+    /// When it had been read: from then on the request has its deadline.
     pub(super) arrived: Instant,
 }
 

@@ -1,11 +1,10 @@
 //! A session without its pipes: every step is synchronous. It gives what comes from either side to the
 //! session's front, and what the front puts out to the streams.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
@@ -15,7 +14,9 @@ use super::losses::Losses;
 use super::stdin_queue::{Lost, StdinCursor};
 use super::stream::{Delivery, Feed, Payload};
 use super::streams::Streams;
+use super::worker::Answered;
 use super::{Command, Config, End, Fault, MAX_STDIN_QUEUE, Posted, Shared, Stats};
+use crate::heap;
 use crate::proto::front::{Front, Origin, Refusal, Takes, keyed, single};
 use crate::proto::ids::{ClientId, StreamId};
 use crate::proto::json::{elements, is_array};
@@ -44,8 +45,8 @@ pub(super) struct Core<'s> {
     /// Why the session must end, once that is clear.
     ending: Option<End>,
     losses: Losses,
-    /// Whether the first child has answered `initialize` with a result.
-    opened: bool,
+    /// Whether a child has answered `initialize` with a result.
+    pub(super) opened: bool,
     child_log: ChildLog,
 }
 
@@ -56,6 +57,7 @@ impl<'s> Core<'s> {
         shared: &'s Shared,
         initialize: &Request,
         first: Option<(Feed, Takes)>,
+        answered: Answered,
         began: Instant,
     ) -> Self {
         let mut streams = Streams::new(shared.id.clone(), &config);
@@ -80,7 +82,7 @@ impl<'s> Core<'s> {
             stats: Stats::default(),
             end_if_idle: Vec::new(),
             ending: None,
-            losses: Losses::new(began),
+            losses: Losses::new(answered, began),
             opened: false,
             child_log: ChildLog::new(shared.id.clone()),
         }
@@ -173,6 +175,7 @@ impl<'s> Core<'s> {
     /// Notes that so many bytes of [`stdin`](Self::stdin) have been written.
     pub(super) fn written(&mut self, count: usize) {
         self.cursor.advance(&mut self.out.stdin, count);
+        heap::note_freed(count);
     }
 
     /// Whether a buffer has grown for a large message. [`shrink`](Self::shrink) gives it back.
@@ -337,6 +340,7 @@ impl<'s> Core<'s> {
     }
 
     fn line(&mut self, line: &[u8], now: Instant) {
+        heap::note_freed(line.len());
         let repaired;
         let text = match std::str::from_utf8(line) {
             Ok(text) => text,
@@ -359,8 +363,8 @@ impl<'s> Core<'s> {
 
     fn message(&mut self, text: &str, now: Instant) {
         let (streams, since_begin) = (&self.streams, self.since_begin(now));
-        let has_reader = |stream| streams.is_live(stream);
-        if self.front.child(text, since_begin, &has_reader, &mut self.out).is_err() {
+        let readers = |stream| streams.readership(stream);
+        if self.front.child(text, since_begin, &readers, &mut self.out).is_err() {
             return self.child_log.noise(text);
         }
         self.give_out(now);
@@ -406,13 +410,10 @@ impl<'s> Core<'s> {
     fn handshake_ended(&mut self, how: Handshake) {
         match how {
             Handshake::Done(version) => {
-                if !self.opened {
-                    self.opened = true;
-                    if let Some(version) = version {
-                        let _ = self.shared.negotiated.set(version);
-                    }
-                    self.shared.opened.send_replace(Some(Ok(())));
+                if let Some(version) = version.filter(|_| !self.opened) {
+                    let _ = self.shared.negotiated.set(version);
                 }
+                self.opened = true;
                 self.losses.handshake_done();
             }
             Handshake::Refused => self.ending = Some(End::Refused),
@@ -431,8 +432,8 @@ impl<'s> Core<'s> {
         }
         self.streams.expire(now);
         let (streams, since_begin) = (&self.streams, self.since_begin(now));
-        let has_reader = |stream| streams.is_live(stream);
-        self.front.expire(since_begin, &has_reader, &mut self.out);
+        let readers = |stream| streams.readership(stream);
+        self.front.expire(since_begin, &readers, &mut self.out);
         self.give_out(now);
     }
 
@@ -443,7 +444,7 @@ impl<'s> Core<'s> {
         if !can || !self.losses.may_respawn() {
             return None;
         }
-        let in_a_row = self.losses.add(now);
+        let in_a_row = self.losses.add(why, now);
         self.ending = None;
         let Lost { notifications, responses } = Lost::of(&self.out.stdin);
         if notifications + responses > 0 {
@@ -463,7 +464,7 @@ impl<'s> Core<'s> {
     }
 
     /// Begins the handshake with a new child.
-    pub(super) fn handshake(&mut self, answered: Arc<Notify>, now: Instant) {
+    pub(super) fn handshake(&mut self, answered: Answered, now: Instant) {
         self.losses.respawned(answered, now);
         let since_begin = self.since_begin(now);
         self.front.restart(since_begin, &mut self.out);
@@ -471,6 +472,7 @@ impl<'s> Core<'s> {
 
     /// Ends everything that is in flight or waits, and every stream.
     pub(super) fn fail(&mut self, why: End, now: Instant) {
+        self.losses.tell_answered(Err(why));
         while let Some(post) = self.inbox.pop() {
             post.feed.push(Delivery::Gone(why));
         }

@@ -1,10 +1,11 @@
 //! The children that a session has lost, and when it gives up.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio::time::Instant;
+
+use super::End;
+use super::worker::Answered;
 
 /// How long a child must live for its loss to count as the first.
 const STABLE: Duration = Duration::from_secs(30);
@@ -20,14 +21,14 @@ pub(super) struct Losses {
     in_a_row: u32,
     /// How many of them have not answered `initialize` with a result.
     failed_handshakes: u32,
-    /// Notified when the present child, which is not the first, has answered `initialize` or is lost.
-    answered: Option<Arc<Notify>>,
+    /// For how the handshake with the present child ends; `None`: that has been said.
+    answered: Option<Answered>,
 }
 
 impl Losses {
     /// None yet; the first child was started now.
-    pub(super) fn new(now: Instant) -> Self {
-        Self { since: now, in_a_row: 0, failed_handshakes: 0, answered: None }
+    pub(super) fn new(answered: Answered, now: Instant) -> Self {
+        Self { since: now, in_a_row: 0, failed_handshakes: 0, answered: Some(answered) }
     }
 
     /// Whether another child is worth a try.
@@ -36,18 +37,18 @@ impl Losses {
     }
 
     /// The present child is lost. Returns how many have been lost in a row.
-    pub(super) fn add(&mut self, now: Instant) -> u32 {
+    pub(super) fn add(&mut self, why: End, now: Instant) -> u32 {
         if now >= self.since + STABLE {
             self.in_a_row = 0;
         }
         self.in_a_row += 1;
         self.failed_handshakes += 1;
-        self.start_is_over();
+        self.tell_answered(Err(why));
         self.in_a_row
     }
 
     /// Another child was started now.
-    pub(super) fn respawned(&mut self, answered: Arc<Notify>, now: Instant) {
+    pub(super) fn respawned(&mut self, answered: Answered, now: Instant) {
         self.since = now;
         self.answered = Some(answered);
     }
@@ -55,12 +56,13 @@ impl Losses {
     /// The present child has answered `initialize` with a result.
     pub(super) fn handshake_done(&mut self) {
         self.failed_handshakes = 0;
-        self.start_is_over();
+        self.tell_answered(Ok(()));
     }
 
-    fn start_is_over(&mut self) {
+    /// Says how the handshake with the present child has ended, once.
+    pub(super) fn tell_answered(&mut self, how: Result<(), End>) {
         if let Some(answered) = self.answered.take() {
-            answered.notify_one();
+            let _ = answered.send(how); // no one may wait for it
         }
     }
 }

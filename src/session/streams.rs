@@ -12,7 +12,7 @@ use tracing::{debug, info, warn};
 use super::Config;
 use super::log_limit::LogLimit;
 use super::stream::{Delivery, Event, Feed, Offered, Payload};
-use crate::proto::front::{Refusal, Takes};
+use crate::proto::front::{Readership, Refusal, Takes};
 use crate::proto::ids::{EventId, SessionId, StreamId};
 use crate::proto::replay::ReplayBuffer;
 
@@ -215,6 +215,16 @@ impl Streams {
             self.replay.end(id, offered != Offered::Gone);
             self.table.remove(&id);
             self.full.remove(&id);
+        }
+    }
+
+    /// Who reads a stream. A client can resume it behind an event that it has seen, and where streams are primed behind
+    /// the first one of all.
+    pub(super) fn readership(&self, id: StreamId) -> Readership {
+        match self.table.get(&id) {
+            Some(Stream { feed: Some(feed), .. }) if feed.is_live() => Readership::Present,
+            Some(stream) if self.prime || stream.place > 0 => Readership::MayResume,
+            Some(_) | None => Readership::Absent,
         }
     }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
 use super::alarm::Alarm;
@@ -61,8 +61,25 @@ pub struct Pipes<W, R> {
     pub stdout: R,
     /// Its exit.
     pub exit: Pin<Box<dyn Future<Output = ExitStatus> + Send>>,
-    /// Notified when a child that replaces another has answered `initialize`, or is lost before.
-    pub answered: Arc<Notify>,
+    /// Told how its handshake ended.
+    pub answered: Answered,
+}
+
+/// Told once: that a child has answered `initialize` with a result, or why it was lost, or its session ended, before.
+pub type Answered = oneshot::Sender<Result<(), End>>;
+
+/// What the loop holds of a child.
+struct Child<W, R> {
+    stdin: W,
+    stdout: R,
+    exit: Pin<Box<dyn Future<Output = ExitStatus> + Send>>,
+}
+
+impl<W, R> Pipes<W, R> {
+    fn split(self) -> (Child<W, R>, Answered) {
+        let Self { stdin, stdout, exit, answered } = self;
+        (Child { stdin, stdout, exit }, answered)
+    }
 }
 
 /// A child that a session has lost.
@@ -81,6 +98,8 @@ pub struct LostChild<R> {
 pub struct Ended<R> {
     /// Why.
     pub why: End,
+    /// Whether a child had answered `initialize` with a result.
+    pub opened: bool,
     /// The child's stdout; `None` between two children.
     pub stdout: Option<R>,
 }
@@ -170,7 +189,8 @@ impl Worker {
         let Self { config, shared, mut mailbox, initialize, first: opening } = self;
         let (max_message, init_timeout) = (config.max_message, config.limits.init_timeout);
         let mut now = Instant::now();
-        let mut core = Core::open(config, &shared, &initialize, opening, now);
+        let (first, answered) = first.split();
+        let mut core = Core::open(config, &shared, &initialize, opening, answered, now);
         drop(initialize);
         let mut decoder = LineDecoder::new(max_message);
         let mut child = Some(first);
@@ -223,7 +243,7 @@ impl Worker {
             let writes = !core.stdin().is_empty() && writes_stdin(exiting.as_ref());
             let awaits_exit = exiting.as_ref().is_none_or(|exiting| exiting.exit.is_none());
             let (stdin, stdout, exit) = match &mut child {
-                Some(Pipes { stdin, stdout, exit, .. }) => (Some(stdin), Some(stdout), Some(exit)),
+                Some(Child { stdin, stdout, exit }) => (Some(stdin), Some(stdout), Some(exit)),
                 None => (None, None, None),
             };
             let replacement = respawning.as_mut().map(|(_, replacement)| replacement);
@@ -255,11 +275,13 @@ impl Worker {
                 }
                 Woken::Replaced(replacement) => {
                     let lost = respawning.take().map(|(why, _)| why);
-                    child = replacement;
-                    match (&child, lost) {
+                    match (replacement.map(Pipes::split), lost) {
                         (None, Some(why)) => break why,
                         (None, None) => {}
-                        (Some(child), _) => core.handshake(Arc::clone(&child.answered), now),
+                        (Some((next, answered)), _) => {
+                            child = Some(next);
+                            core.handshake(answered, now);
+                        }
                     }
                 }
                 Woken::Posted(command) => core.command(command, now),
@@ -297,7 +319,7 @@ impl Worker {
         if let (Some(child), None, false) = (&mut child, &exiting, core.stdin().is_empty()) {
             let _ = timeout(FINAL_FLUSH, child.stdin.write_all(core.stdin())).await;
         }
-        Ended { why, stdout: child.map(|child| child.stdout) }
+        Ended { why, opened: core.opened, stdout: child.map(|child| child.stdout) }
     }
 }
 
@@ -311,11 +333,6 @@ fn close(
     now: Instant,
 ) {
     let _ = shared.ended.set(why);
-    shared.opened.send_if_modified(|opened| {
-        let unclear = opened.is_none();
-        opened.get_or_insert(Err(why));
-        unclear
-    });
     mailbox.close();
     shared.body_budget.close();
     while let Ok(command) = mailbox.try_recv() {

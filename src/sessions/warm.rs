@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::yield_now;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::seats::Seat;
@@ -34,7 +34,11 @@ struct WarmChild {
 
 /// The children that wait for a session.
 #[derive(Debug, Default)]
-pub(super) struct WarmPool(Mutex<Pool>);
+pub(super) struct WarmPool {
+    pool: Mutex<Pool>,
+    /// A session starts, or a seat is free: what could not be started before may be now.
+    retry: Notify,
+}
 
 #[derive(Debug, Default)]
 struct Pool {
@@ -79,7 +83,7 @@ impl WarmPool {
     }
 
     fn lock(&self) -> MutexGuard<'_, Pool> {
-        sync::lock(&self.0)
+        sync::lock(&self.pool)
     }
 }
 
@@ -110,11 +114,13 @@ impl Sessions {
     }
 
     /// Replaces children that sessions have taken, in a task: one a turn of the loop, because each holds it up for the
-    /// time of a fork. One such task is enough.
+    /// time of a fork. One such task is enough; one that waits because a start failed tries again at once.
     pub(super) fn refill(self: &Arc<Self>) {
-        let lacking = self.is_taking() && self.pool.len() < self.config.warm;
-        if !lacking || std::mem::replace(&mut self.pool.lock().refilling, true) {
+        if !self.is_taking() || self.pool.len() >= self.config.warm {
             return;
+        }
+        if std::mem::replace(&mut self.pool.lock().refilling, true) {
+            return self.pool.retry.notify_waiters();
         }
         let this = Arc::clone(self);
         tokio::spawn(async move {
@@ -128,7 +134,8 @@ impl Sessions {
                     Ok(false) => break,
                     Err(error) => {
                         warn!(event = "child.spawn_failed", %error, "a warm child cannot be started");
-                        sleep(backoff(u32::MAX)).await; // a resource is lacking, and no client need come and ask again
+                        // A resource is lacking, and it may be that no client comes and asks again.
+                        let _ = timeout(backoff(u32::MAX), this.pool.retry.notified()).await;
                     }
                 }
             }

@@ -67,6 +67,7 @@ fn a_flood_on_stderr_is_read_rationed_and_counted() {
         beside.logged(&bad, &["WARN", r#"event="child.stderr_suppressed""#, "lines="]);
         assert_eq!(bad.text("echo", json!({ "text": "a" })), "a");
         assert_eq!(bad.delete().status, 204);
+        beside.logged(&bad, &[r#"event="session.end""#]);
     });
     let log = beside.bridge.log();
     let longest = log.iter().map(String::len).max().unwrap_or_default();

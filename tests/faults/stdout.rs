@@ -18,6 +18,7 @@ fn noise_on_stdout_is_skipped_and_ten_lines_of_it_are_logged_without_escapes() {
         }
         beside.logged(&bad, &["WARN", r#"event="child.stdout_noise""#, "count=1 ", "welcome to hostile"]);
         assert_goes_on(&bad);
+        beside.logged(&bad, &[r#"event="session.end""#]);
     });
     let log = beside.bridge.log();
     let noise = log.iter().filter(|line| line.contains("child.stdout_noise")).count();

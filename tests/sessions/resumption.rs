@@ -24,16 +24,26 @@ struct Cut {
 /// Sends a request, reads no more than `limit` bytes of the answer and closes the connection.
 #[track_caller]
 fn cut(session: &Session, request: Request, limit: usize) -> Cut {
+    cut_behind(session, request, limit, 0)
+}
+
+/// As [`cut`], but closes only when so many further bytes have come, which are not read.
+#[track_caller]
+fn cut_behind(session: &Session, request: Request, limit: usize, unread: usize) -> Cut {
     let mut socket = TcpStream::connect(session.address).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let request = session.headers(request).header("Connection", "close");
     socket.write_all(&request.to_bytes(&session.address.to_string())).unwrap();
     let mut bytes = Vec::new();
-    match socket.take(limit as u64).read_to_end(&mut bytes) {
+    match (&socket).take(limit as u64).read_to_end(&mut bytes) {
         Ok(_) => {}
         Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
         Err(error) => panic!("{limit} bytes or the end of the stream: {error}"),
     }
+    eventually("so many further bytes come", || {
+        unread == 0 || socket.peek(&mut vec![0; unread]).unwrap() == unread
+    });
+    drop(socket);
     let Some(head) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else {
         return Cut { status: 0, events: Vec::new(), ended: false, length: bytes.len() };
     };
@@ -226,23 +236,33 @@ fn the_streams_of_misbehaving_children_are_resumed_alike() {
         let command = [&["hostile"], mode].concat();
         let bridge = Bridge::start(&["--prime", "--sse-after", "0s"], &command);
         let session = bridge.initialize_as("2025-11-25");
-        // Each call under an id of its own, because one whose client left goes on.
-        let read = |limits: &[usize]| -> Option<(Vec<String>, usize)> {
+        // Each call under an id of its own.
+        let call = || {
             let id = session.next_id();
             let call = tool_call(id, "echo", json!({ "text": "é".repeat(50) })).to_string();
-            let request = Request::post("/mcp", call);
-            let length =
-                if limits.is_empty() { cut(&session, request.clone(), usize::MAX).length } else { 0 };
-            let events = in_pieces(&session, request, limits)?;
-            let data = events.into_iter().map(|event| event.data.unwrap()).filter(|data| !data.is_empty());
-            Some((data.map(|data| data.replace(&format!("\"id\":{id}"), "\"id\":0")).collect(), length))
+            (format!("\"id\":{id}"), Request::post("/mcp", call))
         };
-        let (whole, length) = read(&[]).unwrap();
+        let data = |id: &str, events: &[Event]| -> Vec<String> {
+            let data =
+                events.iter().filter_map(|event| event.data.as_deref()).filter(|data| !data.is_empty());
+            data.map(|data| data.replace(id, "\"id\":0")).collect()
+        };
+        let (id, request) = call();
+        let Cut { events, length, .. } = cut(&session, request, usize::MAX);
+        let whole = data(&id, &events);
         assert!(!whole.is_empty(), "{mode:?}");
         for part in 1..=16 {
             let limit = length * part / 16;
-            let Some((resumed, _)) = read(&[limit]) else { continue };
-            assert!(resumed == whole, "{mode:?} cut after {limit} bytes");
+            let (id, request) = call();
+            // The child has said everything when the client leaves: what it says beside an answer would go to another
+            // stream if it came later.
+            let Cut { mut events, ended, .. } =
+                cut_behind(&session, request, limit, (length - limit).min(10_000));
+            let Some(last) = events.last() else { continue };
+            if !ended {
+                events.extend(in_pieces(&session, resumption(last), &[]).unwrap());
+            }
+            assert!(data(&id, &events) == whole, "{mode:?} cut after {limit} bytes");
         }
     }
 }

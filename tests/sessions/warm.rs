@@ -21,8 +21,8 @@ fn a_lazy_bridge_starts_no_child_before_the_first_session() {
     assert_eq!(bridge.session().text("list_notes", json!({})), "no notes yet");
 }
 
-/// A server that needs its time before it reads anything, as interpreters do; here two seconds, elsewhere ninety.
-const SLOW: [&str; 3] = ["sh", "-c", r#"sleep 2; exec "$0" good"#];
+/// A server that needs its time before it reads anything, as interpreters do; here five seconds, elsewhere ninety.
+const SLOW: [&str; 3] = ["sh", "-c", r#"sleep 5; exec "$0" good"#];
 
 #[test]
 fn a_server_that_starts_slowly_answers_its_client_at_once_if_it_was_kept_warm() {
@@ -33,7 +33,7 @@ fn a_server_that_starts_slowly_answers_its_client_at_once_if_it_was_kept_warm() 
     let begun = Instant::now();
     let session = bridge.session();
     assert_eq!(session.text("echo", json!({ "text": "a" })), "a");
-    assert!(begun.elapsed() < Duration::from_millis(1900), "not after a start: {:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(4), "not after a start: {:?}", begun.elapsed());
 }
 
 #[test]

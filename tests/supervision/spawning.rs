@@ -214,12 +214,16 @@ fn after_a_pause_one_more_failure_is_the_loop_going_on() {
 #[test]
 fn failures_that_come_together_are_one_pause() {
     let scratch = Scratch::new();
-    let bridge = shell(&["--lazy", "--max-starting", "10"], &scratch, FAILS);
+    // None fails before all ten have begun.
+    let script =
+        r#"echo >> "$1/starts"; until [ "$(wc -l < "$1/starts")" -ge 10 ]; do sleep 0.01; done; exit 3"#;
+    let bridge = shell(&["--lazy", "--max-starting", "10"], &scratch, script);
     let clients: Vec<Connection> = (0..10).map(|_| begin(&bridge)).collect();
     for client in clients {
         assert_refused(&mut client.response(), 502, "child_exited");
     }
-    assert_eq!(scratch.read("starts").lines().count(), 10, "all had begun before the first one failed");
+    assert_eq!(scratch.read("starts").lines().count(), 10, "each was started once");
+    bridge.logged("a crash loop", |line| line.contains(r#"event="child.crash_loop""#));
     let log = bridge.log();
     assert_eq!(log.iter().filter(|line| line.contains(r#"event="child.crash_loop""#)).count(), 1);
 }

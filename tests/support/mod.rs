@@ -215,6 +215,7 @@ fn exit_code(status: ExitStatus) -> Option<i32> {
 
 #[derive(Default)]
 struct Log {
+    /// The lines so far, and whether the last one has been read.
     lines: Mutex<(Vec<String>, bool)>,
     grown: Condvar,
 }
@@ -224,7 +225,7 @@ pub struct Bridge {
     process: Child,
     mark: String,
     log: Arc<Log>,
-    stdout: Arc<Mutex<Vec<u8>>>,
+    stdout: Option<thread::JoinHandle<Vec<u8>>>,
     pub address: SocketAddr,
 }
 
@@ -259,13 +260,12 @@ impl Bridge {
             writer.lines.lock().unwrap().1 = true;
             writer.grown.notify_all();
         });
-        let stdout = Arc::new(Mutex::new(Vec::new()));
-        let (mut from, to) = (process.stdout.take().unwrap(), Arc::clone(&stdout));
-        thread::spawn(move || {
+        let mut stdout = process.stdout.take().unwrap();
+        let stdout = Some(thread::spawn(move || {
             let mut bytes = Vec::new();
-            let _ = std::io::Read::read_to_end(&mut from, &mut bytes);
-            to.lock().unwrap().extend(bytes);
-        });
+            let _ = std::io::Read::read_to_end(&mut stdout, &mut bytes);
+            bytes
+        }));
 
         let mut bridge = Bridge { process, mark, log, stdout, address: ([127, 0, 0, 1], 0).into() };
         let line = bridge.logged("the start line names the URL", |line| line.contains("http://127.0.0.1:"));
@@ -304,16 +304,17 @@ impl Bridge {
         }
     }
 
-    /// What came on stdout; complete once the bridge has ended.
-    pub fn stdout(&self) -> String {
-        String::from_utf8_lossy(&self.stdout.lock().unwrap()).into_owned()
+    /// All that came on stdout. The bridge must have ended.
+    pub fn stdout(&mut self) -> String {
+        let reader = self.stdout.take().expect("stdout is read once");
+        String::from_utf8_lossy(&reader.join().unwrap()).into_owned()
     }
 
     pub fn signal(&self, signal: Signal) {
         nix::sys::signal::kill(Pid::from_raw(self.process.id().cast_signed()), signal).unwrap();
     }
 
-    /// Waits for the end of the bridge and returns its exit code, 128 + n for signal n.
+    /// Waits for the end of the bridge and of its log, and returns its exit code, 128 + n for signal n.
     #[track_caller]
     pub fn exit_code(&mut self) -> i32 {
         let mut status = None;
@@ -321,6 +322,7 @@ impl Bridge {
             status = self.process.try_wait().unwrap();
             status.is_some()
         });
+        eventually("the log ends with the bridge", || self.log.lines.lock().unwrap().1);
         status.and_then(exit_code).unwrap()
     }
 

@@ -36,6 +36,8 @@ struct Harness<F = Single> {
     now: Duration,
     /// The streams that have a reader.
     live: BTreeSet<u64>,
+    /// Those that can be resumed.
+    resumable: BTreeSet<u64>,
     out: Out,
     /// How the newest handshake has ended.
     handshake: Option<Handshake>,
@@ -77,7 +79,14 @@ impl Harness {
         let from = Origin { stream: StreamId(1), takes: Takes::Events, arrived: Duration::ZERO };
         let front =
             Single::open(limits, message(initialize).request().unwrap(), from, Duration::ZERO, &mut out);
-        Self { front, now: Duration::ZERO, live: BTreeSet::from([1]), out, handshake: None }
+        Self {
+            front,
+            now: Duration::ZERO,
+            live: BTreeSet::from([1]),
+            resumable: BTreeSet::new(),
+            out,
+            handshake: None,
+        }
     }
 }
 
@@ -126,8 +135,8 @@ impl<F: Front> Harness<F> {
 
     /// Whether a line of the child is a message at all. If so, what it does is done.
     fn is_message(&mut self, text: &str) -> bool {
-        let live = |stream: StreamId| self.live.contains(&stream.0);
-        self.front.child(text, self.now, &live, &mut self.out).is_ok()
+        let readers = readers(&self.live, &self.resumable);
+        self.front.child(text, self.now, &readers, &mut self.out).is_ok()
     }
 
     /// The child writes a message.
@@ -159,8 +168,7 @@ impl<F: Front> Harness<F> {
     /// What ends when it is `now`.
     fn at(&mut self, now: Duration) -> Vec<Output> {
         self.now = now;
-        let live = |stream: StreamId| self.live.contains(&stream.0);
-        self.front.expire(now, &live, &mut self.out);
+        self.front.expire(now, &readers(&self.live, &self.resumable), &mut self.out);
         self.outputs()
     }
 
@@ -196,6 +204,14 @@ impl<F: Front> Harness<F> {
     /// The version that the child has answered.
     fn negotiated(&self) -> Option<&str> {
         if let Some(Handshake::Done(version)) = &self.handshake { version.as_deref() } else { None }
+    }
+}
+
+fn readers(live: &BTreeSet<u64>, resumable: &BTreeSet<u64>) -> impl Fn(StreamId) -> Readership {
+    move |stream| match stream {
+        stream if live.contains(&stream.0) => Readership::Present,
+        stream if resumable.contains(&stream.0) => Readership::MayResume,
+        _ => Readership::Absent,
     }
 }
 
@@ -1047,6 +1063,21 @@ fn a_request_of_the_child_that_waited_for_a_listener_may_take_its_time_too() {
     assert_eq!(session.at(LISTENER_GRACE), [], "somebody came to listen");
     session.live.remove(&LISTENING);
     assert_eq!(session.at(LISTENER_GRACE * 10), []);
+}
+
+#[test]
+fn what_stdio_gives_no_call_waits_where_a_client_can_come_back_unless_one_listens() {
+    let mut session = Harness::open();
+    session.call(2, "7");
+    session.call(3, "8");
+    session.live.clear();
+    let asked = [request("1", "roots/list"), request("2", "roots/list"), request("3", "roots/list")];
+    assert_eq!(session.child(&asked[0]), event(LISTENING, &asked[0]), "neither stream can be resumed");
+    session.resumable = BTreeSet::from([2]);
+    assert_eq!(session.child(&asked[1]), event(2, &asked[1]), "its client is told when it resumes");
+    assert_eq!(session.child(&cancel("2")), event(2, &cancel("2")), "and that it is taken back");
+    session.live.insert(LISTENING);
+    assert_eq!(session.child(&asked[2]), event(LISTENING, &asked[2]), "a client that listens hears it now");
 }
 
 #[test]

@@ -82,6 +82,8 @@ struct Child {
     stdin: Option<Lines<BufReader<DuplexStream>>>,
     stdout: Option<DuplexStream>,
     exit: Option<oneshot::Sender<ExitStatus>>,
+    /// How the session says that its handshake ended.
+    handshake: oneshot::Receiver<Result<(), End>>,
 }
 
 impl Child {
@@ -103,6 +105,12 @@ impl Child {
     async fn write(&mut self, text: impl AsRef<[u8]>) {
         let stdout = self.stdout.as_mut().expect("stdout is open");
         bounded(stdout.write_all(text.as_ref())).await.expect("stdout is always read");
+    }
+
+    /// How the session says that the handshake ended; `None`: it has not said it.
+    async fn handshake(&mut self) -> Option<Result<(), End>> {
+        settle().await;
+        self.handshake.try_recv().ok()
     }
 
     fn close_stdin(&mut self) {
@@ -212,8 +220,9 @@ fn pipes(size: usize) -> (Pipes<DuplexStream, DuplexStream>, Child) {
         }
     };
     let stdin_lines = BufReader::new(childs_stdin).lines();
-    let child = Child { stdin: Some(stdin_lines), stdout: Some(childs_stdout), exit: Some(exit) };
-    (Pipes { stdin, stdout, exit: Box::pin(exited), answered: Arc::default() }, child)
+    let (answered, handshake) = oneshot::channel();
+    let child = Child { stdin: Some(stdin_lines), stdout: Some(childs_stdout), exit: Some(exit), handshake };
+    (Pipes { stdin, stdout, exit: Box::pin(exited), answered }, child)
 }
 
 async fn post(session: &Session, text: &str, streams: bool) -> Result<Reader, End> {

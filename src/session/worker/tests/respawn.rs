@@ -86,6 +86,31 @@ async fn a_call_that_was_with_the_child_ends_and_one_that_comes_later_is_for_the
 }
 
 #[tokio::test(start_paused = true)]
+async fn of_each_child_it_is_said_once_whether_it_has_answered_initialize() {
+    let mut session = Respawning::open().await;
+    assert_eq!(session.harness.child.handshake().await, Some(Ok(())));
+    session.die().await;
+    session.another("2").await;
+    assert_eq!(session.harness.child.handshake().await, None, "it has not answered");
+    session.die().await;
+    assert_eq!(session.harness.child.handshake().await, Some(Err(End::Exited(DIED))), "it was lost before");
+    session.another("3").await;
+    session.harness.session.end(End::Deleted);
+    let told = session.harness.child.handshake().await;
+    assert_eq!(told, Some(Err(End::Deleted)), "its session has ended before");
+    assert!(bounded(session.harness.worker).await.unwrap().opened, "one of them had answered");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_whose_child_never_answered_was_not_opened() {
+    let mut harness = Harness::starting().await;
+    harness.child.exit();
+    harness.child.close_stdout();
+    let Ended { why, opened, .. } = bounded(harness.worker).await.unwrap();
+    assert_eq!((why, opened), (End::Exited(DIED), false));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_child_that_closes_its_stdout_is_lost_too() {
     let mut session = Respawning::open().await;
     session.harness.child.close_stdout();
