@@ -32,7 +32,7 @@ const IN: &str = "REAPER_TEST_IN";
 const BODY: &str = "reaper::a_thousand_children";
 
 /// What runs beside the ends of so many children, and how many of these it may have to wait for in one turn.
-const STORM: &str = "three_hundred_ends_at_once";
+const STORM: &str = "reaper::three_hundred_ends_at_once";
 const ENDS: usize = 300;
 const ENDS_PER_TURN: usize = 64;
 
