@@ -1,19 +1,36 @@
 //! Options and what the system has become the configurations of the parts.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hyper::header::HeaderName;
+use tracing::{info, warn};
 
 use crate::child::{self, Command, Unrunnable};
-use crate::cli::{KeySource, OnExit, Options};
+use crate::cli::{EnvSource, KeySource, OnExit, Options};
 use crate::http::guard::Trust;
 use crate::http::metadata::Metadata;
 use crate::proto::link::{Limits, Readiness};
 use crate::server::listener::Listener;
 use crate::shutdown::Steps;
 use crate::token::Tokens;
-use crate::{http, open_files, server, session, sessions};
+use crate::{http, open_files, probe, server, session, sessions};
+
+/// The environment of this process.
+#[derive(Debug)]
+pub struct Environment;
+
+impl EnvSource for Environment {
+    fn get(&self, name: &str) -> Option<OsString> {
+        std::env::var_os(name)
+    }
+
+    fn names(&self) -> Vec<String> {
+        std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect()
+    }
+}
 
 /// What the options name and the system must have.
 #[derive(Debug)]
@@ -40,6 +57,18 @@ impl fmt::Display for Unusable {
         match self {
             Self::Option(why) => f.write_str(why),
             Self::Command(why) => why.fmt(f),
+        }
+    }
+}
+
+impl Unusable {
+    /// What the log calls it.
+    pub fn event(&self) -> &'static str {
+        match self {
+            Self::Command(Unrunnable::NotFound { .. } | Unrunnable::NotExecutable { .. }) => {
+                "child.command_missing"
+            }
+            Self::Command(Unrunnable::NoDirectory { .. }) | Self::Option(_) => "options.unusable",
         }
     }
 }
@@ -87,6 +116,30 @@ fn command(options: &Options) -> Result<Command, Unrunnable> {
     Command::new(&options.command, options.cwd.clone(), environment)
 }
 
+fn limits(options: &Options) -> Limits {
+    Limits {
+        init_timeout: options.init_timeout,
+        request_timeout: options.request_timeout,
+        max_in_flight: options.max_in_flight,
+        respawn: options.on_exit == OnExit::Respawn,
+        ready: Readiness {
+            delay: options.ready_delay,
+            refusal: options.ready_retry.clone().map(Arc::new),
+            timeout: options.ready_timeout,
+        },
+    }
+}
+
+/// How `--check` probes the server. The list of tools has the time of a handshake, and what the server needs to be ready.
+pub fn probe_config(options: &Options) -> probe::Config {
+    let mut limits = limits(options);
+    let retried = limits.ready.refusal.as_ref().map_or(Duration::ZERO, |_| limits.ready.timeout);
+    let listing = limits.init_timeout + limits.ready.delay + retried;
+    limits.request_timeout = limits.request_timeout.min(listing);
+    limits.respawn = false;
+    probe::Config { limits, max_message: options.max_message, stop_grace: options.stop_grace }
+}
+
 /// How sessions are kept.
 pub fn sessions_config(options: &Options) -> sessions::Config {
     sessions::Config {
@@ -101,17 +154,7 @@ pub fn sessions_config(options: &Options) -> sessions::Config {
         stop_grace: options.stop_grace,
         shutdown_grace: Steps::within(options.shutdown_timeout).grace,
         session: session::Config {
-            limits: Limits {
-                init_timeout: options.init_timeout,
-                request_timeout: options.request_timeout,
-                max_in_flight: options.max_in_flight,
-                respawn: options.on_exit == OnExit::Respawn,
-                ready: Readiness {
-                    delay: options.ready_delay,
-                    refusal: options.ready_retry.clone().map(Arc::new),
-                    timeout: options.ready_timeout,
-                },
-            },
+            limits: limits(options),
             idle_timeout: options.idle_timeout,
             sse_after: options.sse_after,
             max_lifetime: options.max_lifetime,
@@ -160,8 +203,35 @@ pub fn http_config(
         env_from_header: options.env_from_header.iter().filter_map(named).collect(),
         max_body: options.max_body,
         body_timeout: options.body_timeout,
+        request_timeout: options.request_timeout,
         keep_alive: options.keep_alive,
         prime: options.prime,
         sse_compat: options.sse_compat,
+    }
+}
+
+/// Logs where the bridge listens and what it has been told.
+pub fn log_start(options: &Options, listener: &Listener, server: &server::Config, token: bool) {
+    let url = listener.url().unwrap_or_else(|_| options.listen.to_string());
+    info!(
+        event = "bridge.start",
+        listen = format!("{url}{}", options.path),
+        because = options.listen_because,
+        command = options.command_line(),
+        era = "legacy",
+        token,
+        max_sessions = options.max_sessions,
+        max_connections = server.max_connections,
+        idle_timeout = ?options.idle_timeout,
+        request_timeout = ?options.request_timeout,
+        max_body = options.max_body,
+        max_message = options.max_message,
+        version = env!("CARGO_PKG_VERSION"),
+        "the bridge listens"
+    );
+    if !token && listener.is_reachable() {
+        let why =
+            "other machines can reach this address and use the server; --token-file asks them for a token";
+        warn!(event = "auth.none", "{why}");
     }
 }

@@ -23,15 +23,6 @@ use crate::address::Address;
 /// The default address in a container: loopback is reachable from nowhere there.
 const CONTAINER: &str = "[::]:8080";
 
-/// How log lines look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For a person.
-    Text,
-    /// For a program: one JSON object per line.
-    Json,
-}
-
 /// What becomes of a session whose child exits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnExit {
@@ -55,7 +46,7 @@ pub enum KeySource {
 pub enum Task {
     /// Serve.
     Serve(Box<Options>),
-    /// Say whether the options and the command are good.
+    /// Say whether the options are good and the server works.
     Check(Box<Options>),
     /// Copy the program into this directory.
     Install(PathBuf),
@@ -63,6 +54,18 @@ pub enum Task {
     HealthCheck(Address),
     /// Print this text to stdout.
     Print(String),
+}
+
+impl Options {
+    /// The server's command as it would be typed into a shell.
+    pub fn command_line(&self) -> String {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
+        let typed = |word: &OsString| match word.to_string_lossy() {
+            word if !word.is_empty() && word.chars().all(plain) => word.into_owned(),
+            word => format!("'{}'", word.replace('\'', r"'\''")),
+        };
+        self.command.iter().map(typed).collect::<Vec<_>>().join(" ")
+    }
 }
 
 /// Reads the command line. `arguments` without the program's name; `container`: the evidence that this is a
@@ -98,7 +101,11 @@ pub fn parse(
     let mut given = match Arguments::from_args(&["mcp-bridge"], &words) {
         Ok(given) => given,
         Err(exit) if exit.status.is_ok() => return Ok(Task::Print(help::help())),
-        Err(exit) if separator.is_none() && words.iter().any(|word| !word.starts_with('-')) => {
+        Err(exit)
+            if separator.is_none()
+                && words.iter().any(|word| !word.starts_with('-'))
+                && !exit.output.starts_with("Unrecognized argument: -") =>
+        {
             return Err(format!(
                 "{}\nThe server's command goes behind --: mcp-bridge [options] -- COMMAND",
                 exit.output.trim()

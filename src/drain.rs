@@ -1,12 +1,12 @@
-//! One signal that tells everyone to stop, and the knowledge of when everyone has.
+//! One signal that tells all tasks to stop, and the knowledge of when all have.
 
 use tokio::sync::watch;
 
-/// Says "stop". Purposefully not `Clone`: there is one who stops the program.
+/// Says "stop". Not `Clone`: one task stops the program.
 #[derive(Debug)]
 pub struct Drain(watch::Sender<bool>);
 
-/// Hears "stop", and by being dropped says "I have".
+/// Hears "stop"; dropping it says that its task has stopped.
 #[derive(Clone, Debug)]
 pub struct Watch(watch::Receiver<bool>);
 

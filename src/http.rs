@@ -14,6 +14,7 @@ use hyper::header::{HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::service::{Service, service_fn};
 use hyper::{Request, Response};
+use tokio::time::Instant;
 use tracing::debug;
 
 use crate::sessions::Sessions;
@@ -53,11 +54,11 @@ use sse_2024::Sse2024;
 pub struct Config {
     /// The endpoint's path, without a trailing slash.
     pub path: String,
-    /// Which origins and hosts are served.
+    /// Which origins and hosts are trusted.
     pub trust: Trust,
-    /// The tokens of those who are let in; `None`: everybody is.
+    /// The tokens that are let in; `None`: no token is asked for.
     pub tokens: Option<Arc<Tokens>>,
-    /// Where a client without a token learns how to get one.
+    /// The metadata that says how to get a token.
     pub metadata: Option<Metadata>,
     /// What names the sessions of clients that carry no `Mcp-Session-Id`; `None`: they have none.
     pub session_key: Option<SessionKey>,
@@ -67,6 +68,8 @@ pub struct Config {
     pub max_body: usize,
     /// How long a request body may take.
     pub body_timeout: Duration,
+    /// How long a request may wait until it is forwarded, from the time when its head was read.
+    pub request_timeout: Duration,
     /// After how long without an event a stream gets a comment.
     pub keep_alive: Duration,
     /// Whether event streams begin with an event that carries only an id.
@@ -91,7 +94,11 @@ pub struct Http {
 impl Http {
     /// The face of these sessions.
     pub fn new(config: Config, sessions: Arc<Sessions>) -> Self {
-        let bodies = Arc::new(Bodies::new(config.max_body, config.body_timeout));
+        let bodies = Arc::new(Bodies::new(body::Limits {
+            max: config.max_body,
+            body_timeout: config.body_timeout,
+            request_timeout: config.request_timeout,
+        }));
         let env_from_header: Arc<[_]> = config.env_from_header.into();
         let metadata = config.metadata.as_ref().and_then(Metadata::document);
         Self {
@@ -116,7 +123,7 @@ impl Http {
         }
     }
 
-    /// Ends what belongs to no session and would go on for ever: the bridge is stopping.
+    /// Ends the streams that belong to no session: the bridge is stopping, and they would go on for ever.
     pub fn drain(&self) {
         if let Some(sse_2024) = &self.sse_2024 {
             sse_2024.close_fresh();
@@ -136,13 +143,15 @@ impl Http {
 
     /// Answers one request, whose head has just been read.
     pub async fn handle(&self, request: Request<Incoming>) -> Response<Body> {
+        let arrived = Instant::now();
         let (parts, body) = request.into_parts();
         let (answered, page) = match self.admit(&parts) {
-            Ok((route, page)) => (self.answer(route, &parts, body).await, page),
+            Ok((route, page)) => (self.answer(route, &parts, arrived, body).await, page),
             Err(problem) => (Err(problem.into()), None),
         };
         let mut response = answered.unwrap_or_else(|rejection| {
-            debug!(event = "http.refused", method = %parts.method, path = parts.uri.path(), problem = ?rejection.problem);
+            let (method, path, problem) = (&parts.method, parts.uri.path(), &rejection.problem);
+            debug!(event = "http.refused", %method, path, ?problem, "a request is refused");
             rejection.response()
         });
         if let Some(origin) = page {
@@ -158,9 +167,15 @@ impl Http {
         Ok((route, page))
     }
 
-    async fn answer(&self, route: Route, parts: &Parts, body: Incoming) -> Result<Response<Body>, Rejection> {
+    async fn answer(
+        &self,
+        route: Route,
+        parts: &Parts,
+        arrived: Instant,
+        body: Incoming,
+    ) -> Result<Response<Body>, Rejection> {
         let caller = if route.needs_token() { self.guard.caller(&parts.headers)? } else { None };
-        let head = &Head { headers: &parts.headers, query: parts.uri.query(), caller };
+        let head = &Head { headers: &parts.headers, query: parts.uri.query(), caller, arrived };
         let absent = || Problem::Path(self.paths.endpoint.clone());
         match route {
             Route::Health => Ok(probes::health()),

@@ -6,6 +6,7 @@
 //! ```text
 //! main → assembly, shutdown → cli, server → http → sessions → session → proto
 //!                                                  sessions → child → reaper
+//! main → probe → proto, child
 //! ```
 //!
 //! `address`, `container`, `drain`, `exit_status`, `heap`, `log`, `open_files`, `reaper`, `secret`, `signals` and `sync` are
@@ -17,26 +18,26 @@
 //! | [`shutdown`] | what a stop signal sets in motion, and how long each step has |
 //! | [`cli`] | argv and `MCP_BRIDGE_*` become validated options |
 //! | [`server`] | listener, connections and their limits, the graceful end |
-//! | [`drain`] | one stop for everyone, and when everyone has stopped |
+//! | [`drain`] | one stop for all tasks, and when all have stopped |
 //! | [`signals`] | which signals are heard |
 //! | [`address`], [`container`] | where to listen, and whether this is a container |
 //! | [`open_files`] | the descriptor limit: raised, divided, as it was for children |
-//! | [`log`] | lines to stderr that nobody has to read |
+//! | [`log`] | lines to stderr, which need not be read |
 //! | [`secret`], [`token`] | what is compared and never shown; the tokens that open the bridge |
 //! | [`heap`] | freed memory goes back to the system |
 //! | [`http`] | which request means what; [`http::problem`] is the one table of refusals |
-//! | [`probe`] | asks servers from outside: is that bridge ready |
-//! | [`sessions`] | which sessions exist; seats, keys, children started ahead; starts and ends them |
-//! | [`session`] | one session: a handle, and the one loop that owns machine, pipes and readers |
-//! | [`child`] | one process in its own group: pipes, environment, the way out, what it leaves |
+//! | [`probe`] | asks servers: starts one to see whether it works, and whether a bridge is ready |
+//! | [`sessions`] | which sessions exist; seats, keys, warm children; starts and ends them, and says how they are |
+//! | [`session`] | one session: a handle, and the one loop that owns link, front, pipes and streams |
+//! | [`child`] | one process in its own group: pipes, environment, the signals that end it, what it leaves |
 //! | [`exit_status`] | how a process ended |
 //! | [`sync`] | the lock that no panic poisons |
 //! | [`reaper`] | the only `waitpid` |
-//! | [`proto`] | the protocol without I/O; [`proto::machine`] is a session as a state machine |
+//! | [`proto`] | the protocol without I/O; [`proto::link`] speaks to one child, [`proto::front`] for its clients |
 //!
 //! A request's way: [`http::Http::handle`] finds or starts the session, [`session::Session::post`] puts the message
-//! into its mailbox, the loop gives it to the machine, which writes it for the child under the bridge's own id. The
-//! child's answer comes back through the machine, gets the client's id again, and goes to the reader of the POST.
+//! into its mailbox, the loop gives it to the front, and the link writes it for the child under the bridge's own id. The
+//! child's answer comes back through link and front, gets the client's id again, and goes to the stream of the POST.
 
 pub mod address;
 pub mod assembly;

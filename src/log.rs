@@ -1,4 +1,4 @@
-//! Log lines to stderr that nobody has to read: a full pipe must not stop the program that writes into it.
+//! Log lines to stderr, which need not be read: a full pipe must not stop the program that writes into it.
 //!
 //! stderr is not made non-blocking, because that would hold for every process that shares it, a person's shell among
 //! them. It is asked before each write instead: a pipe that poll(2) calls writable takes PIPE_BUF bytes without
@@ -7,8 +7,8 @@
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -19,7 +19,9 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt, registry};
 
-/// How much may wait for a reader of the log, in bytes; what is more is counted and dropped.
+use crate::sync::lock;
+
+/// How much may wait to be read, in bytes; lines beyond that are counted and dropped.
 const MAX_WAITING: usize = 1024 * 1024;
 
 /// What a writable pipe takes at once, in bytes: PIPE_BUF of limits.h on Linux.
@@ -28,11 +30,21 @@ const PIPE_BUF: usize = 4096;
 /// How long the last lines are tried at the end of the program.
 const LAST_LINES: Duration = Duration::from_millis(200);
 
-/// Begins to log, as text or as JSON, at the level that `RUST_LOG` names or else `info`.
-pub fn start(json: bool) {
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// For a person.
+    Text,
+    /// For a program: one JSON object per line.
+    Json,
+}
+
+/// Begins to log, at the level that `RUST_LOG` names or else `info`.
+pub fn start(format: Format) {
     let level = std::env::var("RUST_LOG").ok().and_then(|text| text.parse::<Targets>().ok());
     let level = level.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
     let layer = fmt::layer().with_writer(|| Stderr).with_ansi(false).with_target(false);
+    let json = format == Format::Json;
     JSON.store(json, Ordering::Relaxed);
     let layer = if json { layer.json().flatten_event(true).boxed() } else { layer.boxed() };
     registry().with(layer.with_filter(level)).init();
@@ -49,15 +61,17 @@ static BACKLOG: Mutex<Backlog> = Mutex::new(Backlog { bytes: VecDeque::new(), dr
 
 static JSON: AtomicBool = AtomicBool::new(false);
 
-/// The line about lines that nobody can read any more. Written by hand: it is made while a line is being written.
+const DROPPED: &str = "lines of the log were dropped: stderr was not read";
+
+/// The line about lines that were dropped. Written by hand: it is made while a line is being written.
 fn dropped(lines: u64) -> String {
     let mut stamp = String::new();
     let _ = SystemTime.format_time(&mut Writer::new(&mut stamp)); // a String takes everything
     match JSON.load(Ordering::Relaxed) {
         true => format!(
-            "{{\"timestamp\":\"{stamp}\",\"level\":\"WARN\",\"event\":\"log.dropped\",\"lines\":{lines}}}\n"
+            "{{\"timestamp\":\"{stamp}\",\"level\":\"WARN\",\"message\":\"{DROPPED}\",\"event\":\"log.dropped\",\"lines\":{lines}}}\n"
         ),
-        false => format!("{stamp}  WARN event=\"log.dropped\" lines={lines}\n"),
+        false => format!("{stamp}  WARN {DROPPED} event=\"log.dropped\" lines={lines}\n"),
     }
 }
 
@@ -67,7 +81,7 @@ struct Stderr;
 
 impl Write for Stderr {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let mut backlog = BACKLOG.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut backlog = lock(&BACKLOG);
         if backlog.dropped > 0 && backlog.bytes.is_empty() {
             let lines = std::mem::take(&mut backlog.dropped);
             backlog.bytes.extend(dropped(lines).as_bytes());
@@ -99,7 +113,7 @@ impl Backlog {
             let piece = first.get(..PIPE_BUF).unwrap_or(first);
             match nix::unistd::write(&stderr, piece) {
                 Ok(written) => drop(self.bytes.drain(..written)),
-                // Closed, or no longer there: whoever wanted the log is gone.
+                // Its reader has closed the pipe.
                 Err(_) => self.bytes.clear(),
             }
         }
@@ -109,7 +123,7 @@ impl Backlog {
 /// Gives the last lines a moment to be read.
 pub fn flush() {
     let until = Instant::now() + LAST_LINES;
-    let mut backlog = BACKLOG.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut backlog = lock(&BACKLOG);
     while !backlog.bytes.is_empty() && Instant::now() < until {
         backlog.drain(PollTimeout::from(50_u8));
     }

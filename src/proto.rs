@@ -14,3 +14,6 @@ pub mod message;
 pub mod output;
 pub mod replay;
 pub mod version;
+
+#[cfg(test)]
+pub(crate) mod testing;

@@ -16,7 +16,7 @@ impl Secret {
         Self(text)
     }
 
-    /// The text, for the one who must have it.
+    /// The text itself, to be compared and never shown.
     pub fn reveal(&self) -> &str {
         &self.0
     }
@@ -37,9 +37,7 @@ impl Digest {
     pub fn of(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
     }
-}
 
-impl Digest {
     /// The digest of several parts. No other parts have it, however they are cut.
     pub fn of_all<'p>(parts: impl IntoIterator<Item = &'p [u8]>) -> Self {
         let mut hash = Sha256::new();
@@ -50,7 +48,7 @@ impl Digest {
         Self(hash.finalize().into())
     }
 
-    /// Its bytes, to be part of another.
+    /// Its bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }

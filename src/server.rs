@@ -1,5 +1,5 @@
 //! From a listener to requests: accepts connections, guards them in time and number, and ends them in order. What a
-//! request means is the affair of the service that it is given.
+//! request means is up to the service that is passed in.
 //!
 //! Three limits that hyper has in one knob, or not at all, are kept apart here: how long a connection may be silent
 //! before its first byte, how long a request head may take, and how long a connection may idle between requests. The
@@ -57,6 +57,12 @@ const MAX_HEAD: usize = 64 * 1024;
 /// Requests at once on one HTTP/2 connection.
 const MAX_H2_STREAMS: u32 = 128;
 
+/// What an HTTP/2 peer may send of bodies that are not read because there is no memory for them: hyper holds it, and no
+/// budget counts it. One stream that waits so must not hold up the others of its connection, hence a few times as much
+/// for all of them together.
+const H2_STREAM_WINDOW: u32 = 64 * 1024 - 1;
+const H2_CONNECTION_WINDOW: u32 = 256 * 1024;
+
 /// How long accepting pauses when the process is out of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -101,7 +107,7 @@ where
             // A peer that gave up while it waited (accept(2)).
             Err(error) if is_connection_error(&error) => {}
             Err(error) => {
-                warn!(event = "accept.failed", %error, "out of descriptors or memory; pausing");
+                warn!(event = "accept.failed", %error, "no connection can be accepted, descriptors or memory are lacking");
                 sleep(ACCEPT_PAUSE).await; // without it the loop would burn a whole core
             }
         }
@@ -125,7 +131,7 @@ fn tune(stream: &TcpStream) {
         setsockopt(stream, sockopt::TcpUserTimeout, &TCP_USER_TIMEOUT)
     };
     if let Err(error) = set() {
-        debug!(event = "conn.setsockopt", %error);
+        debug!(event = "conn.setsockopt", %error, "a socket option cannot be set");
     }
 }
 
@@ -144,7 +150,7 @@ where
         Ok(Ok(sniffed)) => sniffed,
         Ok(Err(_)) => return, // closed before its first byte, or within a preface
         Err(_) => {
-            debug!(event = "conn.timeout", phase = "sniff");
+            debug!(event = "conn.timeout", phase = "sniff", "a connection said too little for too long");
             return;
         }
     };
@@ -184,6 +190,8 @@ where
             let connection = http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
                 .max_concurrent_streams(MAX_H2_STREAMS)
+                .initial_stream_window_size(H2_STREAM_WINDOW)
+                .initial_connection_window_size(H2_CONNECTION_WINDOW)
                 .max_header_list_size(MAX_HEAD as u32 / 2)
                 .keep_alive_interval(config.header_timeout)
                 .keep_alive_timeout(config.header_timeout)
@@ -196,7 +204,7 @@ where
                     () = stop.signaled(), if idle_timeout.is_some() => {}
                     expiry = exchanges.expiry(idle_timeout, config.response_timeout) => {
                         if expiry == Expiry::Stuck {
-                            debug!(event = "conn.timeout", phase = "response");
+                            debug!(event = "conn.timeout", phase = "response", "a peer took nothing for too long");
                             return;
                         }
                     }
@@ -209,7 +217,7 @@ where
         }
     };
     if let Err(error) = served {
-        debug!(event = "conn.error", %error);
+        debug!(event = "conn.error", %error, "a connection ended with an error");
     }
     drop(stop); // its being alive is what the drain waits for
 }

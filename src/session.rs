@@ -1,10 +1,11 @@
 //! One session: a [`Session`] handle that HTTP talks to, and the [`worker::Worker`] loop that owns the protocol state,
 //! the child's pipes and the readers.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::mpsc::error::SendError;
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 
 pub use crate::exit_status::ExitStatus;
@@ -13,26 +14,32 @@ use crate::proto::ids::{EventId, SessionId};
 use crate::proto::link::Limits;
 use crate::proto::message::{Message, Request};
 use crate::proto::version::Revision;
+use crate::sync::lock;
 
 mod alarm;
 mod body_budget;
+mod child_log;
 mod core;
 mod end;
+mod inbox;
 mod log_limit;
+mod losses;
+mod stdin_queue;
 pub mod stream;
 mod streams;
 pub mod worker;
 
 pub use body_budget::{BodyBudget, BodyPermit};
 pub use end::{End, Fault};
+use inbox::Post;
 use stream::{Feed, Reader};
 use worker::Worker;
 
-/// Messages that wait for the loop. A POST waits for a place; the loop takes them in bunches.
+/// How many commands may wait for the loop. It takes all of them in each turn.
 const MAILBOX: usize = 64;
 
-/// Bytes for the child's stdin beyond which the session takes no new message: a child that does not read makes its
-/// own clients wait and nobody else.
+/// Bytes for the child's stdin beyond which nothing is forwarded: a child that does not read makes its own clients wait
+/// and no others.
 const MAX_STDIN_QUEUE: usize = 4 * 1024 * 1024;
 
 /// What an operator sets for all sessions.
@@ -40,7 +47,7 @@ const MAX_STDIN_QUEUE: usize = 4 * 1024 * 1024;
 pub struct Config {
     /// Timeouts and bounds of the protocol.
     pub limits: Limits,
-    /// How long a session may have nothing in flight and nobody listening.
+    /// How long a session may have nothing in flight and no client that listens.
     pub idle_timeout: Duration,
     /// How long an answer may take before its reader is told to begin a stream of events.
     pub sse_after: Duration,
@@ -65,19 +72,31 @@ pub enum Posted {
     Batch(Vec<Message>),
 }
 
-impl Posted {
-    fn into_messages(self) -> Vec<Message> {
-        match self {
-            Self::One(message) => vec![message],
-            Self::Batch(messages) => messages,
-        }
+/// What the loop is asked.
+/// Messages that are given back, because the session ended before it took them: the child has not seen them, and they
+/// may be posted to another session.
+#[derive(Debug)]
+pub struct NotTaken {
+    /// Why the session ended.
+    pub why: End,
+    /// What was posted.
+    pub posted: Box<Posted>,
+}
+
+impl NotTaken {
+    fn new(why: End, posted: Posted) -> Self {
+        Self { why, posted: Box::new(posted) }
     }
 }
 
 #[derive(Debug)]
 enum Command {
-    Post { posted: Posted, permit: Option<BodyPermit>, takes: Takes, feed: Feed },
+    /// Forward these messages.
+    Post(Post),
+    /// Attach a reader to the listening stream, or to another behind the event `after`.
     Listen { after: Option<EventId>, feed: Feed },
+    /// End for this reason, but only if the session is idle; say whether it does.
+    EndIfIdle { why: End, agreed: oneshot::Sender<bool> },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,12 +109,12 @@ enum Stop {
     Now(End),
 }
 
-/// How a session is, for whoever looks at it from outside.
-#[derive(Clone, Copy, Debug, Default)]
+/// The state of a session as others may see it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Since when nothing is in flight and nobody listens; `None` while that is not so.
+    /// Since when nothing is in flight and no client listens; `None` while that is not so.
     pub idle_since: Option<Instant>,
-    /// Requests without an answer.
+    /// Requests without an answer, and posts that have not been forwarded.
     pub in_flight: usize,
     /// Bytes that wait for the child.
     pub stdin_queue: usize,
@@ -112,11 +131,10 @@ struct Shared {
     is_shared: bool,
     mailbox: mpsc::Sender<Command>,
     body_budget: BodyBudget,
-    stop: watch::Sender<Stop>,
+    stop: Mutex<Stop>,
+    /// Wakes the loop: [`Shared::stop`] has changed, or a reader is gone or has caught up.
     attention: Arc<Notify>,
     stats: Mutex<Stats>,
-    /// Once it is clear: whether the first child answered `initialize` with a result, or why the session ended before.
-    opened: watch::Sender<Option<Result<(), End>>>,
     negotiated: OnceLock<Box<str>>,
     ended: OnceLock<End>,
 }
@@ -154,10 +172,9 @@ impl Session {
             is_shared,
             mailbox,
             body_budget: BodyBudget::new(config.max_body),
-            stop: watch::Sender::new(Stop::No),
+            stop: Mutex::new(Stop::No),
             attention,
             stats: Mutex::default(),
-            opened: watch::Sender::new(None),
             negotiated: OnceLock::new(),
             ended: OnceLock::new(),
         }))
@@ -188,24 +205,13 @@ impl Session {
         self.negotiated().and_then(Revision::parse)
     }
 
-    /// Waits until the child has answered `initialize` with a result.
-    ///
-    /// # Errors
-    /// Why the session ended before.
-    pub async fn opened(&self) -> Result<(), End> {
-        let mut opened = self.0.opened.subscribe();
-        match opened.wait_for(Option::is_some).await {
-            Ok(opened) => opened.unwrap_or(Ok(())),
-            Err(_) => Ok(()), // the sender is in our own hands
-        }
-    }
-
     /// How it is.
     pub fn stats(&self) -> Stats {
-        *self.0.stats.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.0.stats)
     }
 
-    /// Waits until `bytes` of a body may be read for this session.
+    /// Waits until `bytes` of a body may be read for this session: the bodies before it have been forwarded, or the
+    /// deadlines of their requests have passed.
     ///
     /// # Errors
     /// Why the session ended, where it has.
@@ -213,27 +219,41 @@ impl Session {
         self.0.body_budget.take(bytes).await.ok_or_else(|| self.ended())
     }
 
+    /// Waits until a body that grows may be so many `bytes` long.
+    ///
+    /// # Errors
+    /// Why the session ended, where it has.
+    pub async fn grow_body_permit(&self, permit: &mut BodyPermit, bytes: usize) -> Result<(), End> {
+        self.0.body_budget.grow(permit, bytes).await.ok_or_else(|| self.ended())
+    }
+
     fn ended(&self) -> End {
         self.end_reason().unwrap_or(End::Shutdown)
     }
 
-    /// Passes messages on, and gives the permit of their body back once they are. `takes`: what the stream of their
-    /// answers may carry. Waits while the session is full.
+    /// Posts messages whose request's head was read at `arrived`: a request that has no answer after
+    /// [`Limits::request_timeout`] from then on gets a [`Fault::Timeout`], whether or not the child has read it.
+    /// `takes`: what the stream of the answers may carry. The permit of the body is given back once its messages have
+    /// been forwarded.
     ///
-    /// For requests the reader gets their events; otherwise it gets [`stream::Delivery::Accepted`]
-    /// or [`stream::Delivery::Refused`].
+    /// For requests the reader gets their events; otherwise it gets [`stream::Delivery::Accepted`],
+    /// [`stream::Delivery::Refused`] or [`stream::Delivery::NotForwarded`].
     ///
     /// # Errors
-    /// Why the session ended, where it has.
+    /// [`NotTaken`], where the session has ended. If it ends later, the reader gets [`stream::Delivery::NotTaken`].
     pub async fn post(
         &self,
         posted: Posted,
         permit: Option<BodyPermit>,
         takes: Takes,
-    ) -> Result<Reader, End> {
+        arrived: Instant,
+    ) -> Result<Reader, NotTaken> {
         let (feed, reader) = stream::queue(Arc::clone(&self.0.attention));
-        self.send(Command::Post { posted, permit, takes, feed }).await?;
-        Ok(reader)
+        let sent = self.0.mailbox.send(Command::Post(Post { posted, permit, takes, feed, arrived })).await;
+        match sent {
+            Err(SendError(Command::Post(post))) => Err(NotTaken::new(self.ended(), post.posted)),
+            _ => Ok(reader),
+        }
     }
 
     /// Listens to what the child sends unasked, or resumes a stream behind the event `after`.
@@ -253,23 +273,26 @@ impl Session {
 
     /// Ends the session now; what is in flight gets an error.
     pub fn end(&self, why: End) {
-        self.0.stop.send_if_modified(|stop| {
-            let first = !matches!(stop, Stop::Now(_));
-            if first {
-                *stop = Stop::Now(why);
-            }
-            first
-        });
+        let mut stop = lock(&self.0.stop);
+        if !matches!(*stop, Stop::Now(_)) {
+            *stop = Stop::Now(why);
+            self.0.attention.notify_one();
+        }
     }
 
     /// Ends the session as soon as nothing is in flight.
     pub fn end_when_idle(&self) {
-        self.0.stop.send_if_modified(|stop| {
-            let first = *stop == Stop::No;
-            if first {
-                *stop = Stop::WhenIdle;
-            }
-            first
-        });
+        let mut stop = lock(&self.0.stop);
+        if *stop == Stop::No {
+            *stop = Stop::WhenIdle;
+            self.0.attention.notify_one();
+        }
+    }
+
+    /// Ends the session if nothing is in flight, no client listens, and nothing that was posted before waits for the
+    /// loop. Returns whether this call ends it.
+    pub async fn end_if_idle(&self, why: End) -> bool {
+        let (agreed, answer) = oneshot::channel();
+        self.send(Command::EndIfIdle { why, agreed }).await.is_ok() && answer.await.unwrap_or(false)
     }
 }

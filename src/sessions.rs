@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::io::{copy, sink};
 use tokio::net::unix::pipe::Receiver;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tracing::info;
 
 use crate::child::{Child, Command, Leftovers, Process, Termination};
@@ -37,7 +37,7 @@ pub use snapshot::{NotReady, SessionSnapshot, Snapshot, State};
 use keys::KeyLocks;
 use registry::{Live, Registry};
 use seats::Seats;
-use start_limit::{MAX_START, StartLimit, StartPermit};
+use start_limit::{StartLimit, StartPermit};
 use supervisor::Supervisor;
 use warm::{Unclaimed, WarmPool};
 
@@ -153,7 +153,7 @@ impl Sessions {
     fn seat_freed(self: &Arc<Self>) {
         self.lock().left();
         self.refill(); // all seats may have been taken when a warm child was
-        heap::give_back();
+        heap::note_freed(self.config.session.replay_buffer); // or about so much
     }
 
     /// Starts a session.
@@ -195,25 +195,9 @@ impl Sessions {
             seat: Some(seat),
             process: Mutex::new(Some(child.process.clone())),
         };
-        tokio::spawn(Arc::new(supervisor).run(worker, child));
-        tokio::spawn(Arc::clone(self).watch_start(session.clone(), permit));
+        tokio::spawn(Arc::new(supervisor).run(worker, child, permit));
         self.refill();
         Ok((session, rest))
-    }
-
-    /// Waits for the child to answer `initialize`. Others may start meanwhile once this one had its time.
-    async fn watch_start(self: Arc<Self>, session: Session, permit: Option<StartPermit>) {
-        let started = match timeout(MAX_START, session.opened()).await {
-            Ok(started) => started,
-            Err(_) => {
-                drop(permit);
-                session.opened().await
-            }
-        };
-        if started.is_ok() {
-            self.lock().note_open(session.id());
-        }
-        self.starts.note_start(started);
     }
 
     /// A random id, which cannot be guessed.

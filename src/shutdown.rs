@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
+use tracing::info;
 
 use crate::drain::Drain;
 use crate::http::Http;
@@ -17,6 +18,8 @@ const FINAL_FLUSH: Duration = Duration::from_millis(100);
 /// How long each step of an orderly shutdown has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Steps {
+    /// For all of them.
+    pub total: Duration,
     /// For calls in flight.
     pub calls: Duration,
     /// For children to end, from the end of their stdin to SIGKILL.
@@ -34,7 +37,7 @@ impl Steps {
     pub fn within(total: Duration) -> Self {
         let answers = total / 8;
         let half = (total - answers) / 2;
-        Self { calls: half, children: half, grace: total / 6, answers }
+        Self { total, calls: half, children: half, grace: total / 6, answers }
     }
 }
 
@@ -70,6 +73,13 @@ pub async fn run(
     sessions: &Arc<Sessions>,
     drain: Drain,
 ) -> Outcome {
+    info!(
+        event = "bridge.stopping",
+        signal = first.name(),
+        sessions = sessions.count(),
+        within = ?steps.total,
+        "the bridge stops"
+    );
     let outcome = if first == Signal::Quit {
         drop(drain); // connections end, and nothing waits for them
         Outcome::Forced(first)

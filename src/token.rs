@@ -8,7 +8,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 use tracing::{error, info, warn};
 
 use crate::secret::{Digest, Secret};
+use crate::sync::lock;
 
 /// The shortest token, in bytes: what is shorter can be guessed.
 const MIN_TOKEN: usize = 16;
@@ -100,7 +101,7 @@ struct Valid(Mutex<Vec<Digest>>);
 
 impl Valid {
     fn lock(&self) -> MutexGuard<'_, Vec<Digest>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -164,13 +164,17 @@ Log the state of the bridge and of each session.
 .SH EXIT STATUS
 .TP
 .B 0
-All sessions have ended as they should.
+All sessions have ended as they should; or
+.B \-\-check
+says that the server works.
 .TP
 .B 1
 .B \-\-shutdown\-timeout
 was over and what was left has been killed; or
 .B \-\-healthcheck
-says no.
+says that the bridge is not ready,
+.B \-\-check
+that the server does not work.
 .TP
 .B 2
 The address cannot be listened on.
@@ -183,7 +187,9 @@ An option is wrong.
 is not executable; it is not there.
 .TP
 .BR 130 ", " 131 ", " 143
-A second SIGINT, SIGQUIT, a second SIGTERM.
+A second SIGINT, SIGQUIT, a second SIGTERM; for
+.B \-\-check
+the first one too.
 .SH EXAMPLES
 .nf
 mcp\-bridge \-\- npx \-y @modelcontextprotocol/server\-everything

@@ -13,8 +13,9 @@ use super::values::{
     address, assignment, count, count_or_zero, duration, env_from_header, file, host, key_source, log_format,
     on_exit, origin, path, pattern, replica, size, some_time, url, variable_name,
 };
-use super::{KeySource, LogFormat, OnExit};
+use super::{KeySource, OnExit};
 use crate::address::Address;
+use crate::log::Format;
 use crate::secret::Secret;
 
 /// One option, for texts about it.
@@ -196,7 +197,7 @@ macro_rules! options {
 
 options! {
     "Listening" {
-        /// where to listen; names are not resolved; in a container [::]:8080
+        /// where to listen; names are not resolved; in a container port 8080 of all addresses is the default
         value listen: Address, "IP:PORT|unix:PATH" = "127.0.0.1:8080", address;
         /// path of the endpoint; a trailing slash is tolerated, and POST / works too
         value path: String, "PATH" = "/mcp", path;
@@ -301,10 +302,11 @@ options! {
     }
     "Log" {
         /// format of the log, which goes to stderr; RUST_LOG sets the level, info by default
-        value log: LogFormat, "text|json" = "text", log_format;
+        value log: Format, "text|json" = "text", log_format;
     }
     "Instead of serving" {
-        /// check the options and the command, then exit
+        /// start the server once, open a session with it, list its tools, end it and say what was seen, then exit with 0 or
+        /// 1
         switch check;
         /// ask the bridge that listens on --listen whether it is ready, then exit with 0 or 1
         switch healthcheck;

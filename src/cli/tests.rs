@@ -121,6 +121,7 @@ fn each_mistake_names_the_option_the_value_and_the_cure() {
             "--env-from-header takes Authorization, which carries the bridge's own token: use another header",
         ),
         ("--no-such-option -- x", "--help lists the options"),
+        ("--lsten 127.0.0.1:80", "Unrecognized argument: --lsten\nmcp-bridge --help lists the options"),
         ("npx server", "The server's command goes behind --"),
         ("", "no server command; it goes behind --"),
         ("--", "no server command"),
@@ -280,10 +281,12 @@ fn a_variable_that_names_no_option_is_told_but_not_what_kubernetes_sets() {
 
 #[test]
 fn help_and_version_are_printed() {
-    assert!(matches!(run("--help", &[], None), Ok(Task::Print(text)) if text.contains("--max-sessions")));
-    assert!(
-        matches!(run("--version", &[], None), Ok(Task::Print(text)) if text.starts_with("mcp-bridge 0."))
-    );
+    for line in ["--help", "-h", "help"] {
+        assert!(matches!(run(line, &[], None), Ok(Task::Print(text)) if text.contains("--max-sessions")));
+    }
+    for line in ["--version", "-V"] {
+        assert!(matches!(run(line, &[], None), Ok(Task::Print(text)) if text.starts_with("mcp-bridge 0.")));
+    }
     assert!(matches!(run("--healthcheck", &[], None), Ok(Task::HealthCheck(_))));
     assert!(matches!(run("--check -- x", &[], None), Ok(Task::Check(_))));
 }
@@ -357,4 +360,12 @@ fn help_fits_into_a_terminal_of_80_columns() {
 #[test]
 fn a_shell_that_has_no_completions_is_a_mistake() {
     assert!(error("--completions csh", &[]).contains("write bash or zsh or fish"));
+}
+
+#[test]
+fn the_command_is_shown_as_it_would_be_typed() {
+    let mut given = options("-- npx -y @org/server", &[]);
+    assert_eq!(given.command_line(), "npx -y @org/server");
+    given.command = ["sh", "-c", "it's $HOME", ""].map(OsString::from).into();
+    assert_eq!(given.command_line(), r"sh -c 'it'\''s $HOME' ''");
 }

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use regex_lite::Regex;
 
-use super::{KeySource, LogFormat, OnExit};
+use super::{KeySource, OnExit};
 use crate::address::Address;
+use crate::log::Format;
 
 /// The most that a count may be.
 const MAX_COUNT: usize = 100_000;
@@ -26,8 +27,8 @@ pub(super) fn on_exit(text: &str) -> Result<OnExit, String> {
     one_of(&[("end", OnExit::End), ("respawn", OnExit::Respawn)], text)
 }
 
-pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
-    one_of(&[("text", LogFormat::Text), ("json", LogFormat::Json)], text)
+pub(super) fn log_format(text: &str) -> Result<Format, String> {
+    one_of(&[("text", Format::Text), ("json", Format::Json)], text)
 }
 
 pub(super) fn count(text: &str) -> Result<usize, String> {

@@ -1,3 +1,3 @@
-//! What is asked by those who run the bridge and not by its clients.
+//! What operators and their platforms ask, and clients do not.
 
 pub(super) mod probes;

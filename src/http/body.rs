@@ -5,8 +5,9 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout_at};
 
+use super::head::Head;
 use super::problem::Problem;
 use super::response::Rejection;
 use crate::proto::json::{elements, is_array};
@@ -17,86 +18,126 @@ use crate::session::{BodyBudget, BodyPermit, Posted, Session};
 /// How many messages a batch may have: each costs more memory than its few bytes of the body.
 const MAX_BATCH: usize = 1000;
 
-/// How much of a body that does not say its length is read without leave, in bytes. A body without a session needs none
-/// up to this length at all: most are `initialize`, and must not wait for somebody else's slow megabytes.
+/// What the permit of a body of unknown length begins with, and by how much it grows, in bytes.
+const STEP: usize = 16 * 1024;
+
+/// The longest body that names no session and is counted among the small ones, in bytes: most of them are `initialize`,
+/// which must not wait behind megabytes.
 const SMALL: usize = 64 * 1024;
 
-/// What holds for all bodies.
+/// How many bytes of small bodies there may be at once.
+const SMALL_BUDGET: usize = 8 * 1024 * 1024;
+
+/// Reads the bodies of requests, as far as there is memory for them.
 #[derive(Debug)]
 pub(super) struct Bodies {
-    /// The longest body, in bytes.
+    limits: Limits,
+    /// For bodies that name no session: small ones, and all others.
+    small: BodyBudget,
+    large: BodyBudget,
+}
+
+/// What holds for each body.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// The longest one, in bytes.
     pub(super) max: usize,
-    timeout: Duration,
-    /// For bodies that name no session.
-    anonymous: BodyBudget,
+    /// How long a client may take to send it.
+    pub(super) body_timeout: Duration,
+    /// How long its request may wait, from the time when its head was read.
+    pub(super) request_timeout: Duration,
+}
+
+/// The memory that a body is counted against.
+#[derive(Clone, Copy, Debug)]
+enum Budget<'b> {
+    /// That of its session: one whose child does not read makes its own clients wait with their bodies.
+    Session(&'b Session),
+    /// That of the small bodies which name no session.
+    Small(&'b Bodies),
+    /// That of the others.
+    Large(&'b Bodies),
+}
+
+impl Budget<'_> {
+    async fn take(self, bytes: usize) -> Result<BodyPermit, Problem> {
+        match self {
+            Self::Session(session) => session.body_permit(bytes).await.map_err(Problem::SessionEnded),
+            Self::Small(bodies) => bodies.small.take(bytes).await.ok_or(Problem::Draining),
+            Self::Large(bodies) => bodies.large.take(bytes).await.ok_or(Problem::Draining),
+        }
+    }
+
+    /// Lets the body of this permit become so many bytes long.
+    async fn grow(&mut self, permit: &mut BodyPermit, bytes: usize) -> Result<(), Problem> {
+        match *self {
+            Self::Session(session) => {
+                session.grow_body_permit(permit, bytes).await.map_err(Problem::SessionEnded)
+            }
+            Self::Small(bodies) if bytes > SMALL => {
+                *self = Self::Large(bodies);
+                *permit = self.take(bytes).await?;
+                Ok(())
+            }
+            Self::Small(bodies) => bodies.small.grow(permit, bytes).await.ok_or(Problem::Draining),
+            Self::Large(bodies) => bodies.large.grow(permit, bytes).await.ok_or(Problem::Draining),
+        }
+    }
 }
 
 impl Bodies {
-    /// `max`: the longest body, in bytes; `timeout`: how long one may take.
-    pub(super) fn new(max: usize, timeout: Duration) -> Self {
-        Self { max, timeout, anonymous: BodyBudget::new(max) }
+    pub(super) fn new(limits: Limits) -> Self {
+        Self { limits, small: BodyBudget::new(SMALL_BUDGET), large: BodyBudget::new(limits.max) }
     }
 
-    /// Reads a body, with leave to hold it: of the session that it is for, where there is one.
+    /// The longest body, in bytes.
+    pub(super) fn max(&self) -> usize {
+        self.limits.max
+    }
+
+    /// Waits for something that a request needs before it can be forwarded, until its deadline.
     ///
     /// # Errors
-    /// The [`Problem`].
+    /// [`Problem::NotForwarded`].
+    pub(super) async fn in_time<F: Future>(&self, head: &Head<'_>, waiting: F) -> Result<F::Output, Problem> {
+        let limit = self.limits.request_timeout;
+        timeout_at(head.arrived + limit, waiting).await.map_err(|_| Problem::NotForwarded(limit))
+    }
+
+    /// Reads a body, with a permit to hold it: of the session that it is for, where there is one. The time for which it
+    /// waits for the permit is not counted as the client's.
+    ///
+    /// # Errors
+    /// [`Problem::BodyTooLarge`], [`Problem::BodyTimeout`], [`Problem::BodyBroken`], [`Problem::NotForwarded`] where there
+    /// was no memory for it until the request's deadline, or [`Problem::SessionEnded`]: what is for no session any more
+    /// is not read.
     pub(super) async fn read(
         &self,
+        head: &Head<'_>,
         body: Incoming,
         session: Option<&Session>,
-    ) -> Result<(Bytes, Option<BodyPermit>), Problem> {
-        let leave = session.map_or(Leave::Lobby(&self.anonymous), Leave::Session);
-        read(body, self.max, self.timeout, leave).await
-    }
-}
-
-/// Who gives leave to hold a body: memory is bounded for each session, and for all bodies together that name none.
-#[derive(Clone, Copy, Debug)]
-enum Leave<'l> {
-    /// The session that the body is for: one whose child does not read makes its clients wait with their bodies.
-    Session(&'l Session),
-    /// Nobody has a session yet.
-    Lobby(&'l BodyBudget),
-}
-
-impl Leave<'_> {
-    async fn take(self, bytes: usize) -> Result<Option<BodyPermit>, Problem> {
-        match self {
-            Self::Session(session) => {
-                let permit = session.body_permit(bytes).await;
-                permit.map(Some).map_err(Problem::SessionEnded)
-            }
-            Self::Lobby(_) if bytes <= SMALL => Ok(None),
-            Self::Lobby(budget) => Ok(budget.take(bytes).await),
-        }
-    }
-}
-
-/// Reads a request body of at most `max` bytes within a `limit` of time, with leave to hold it.
-///
-/// # Errors
-/// [`Problem::BodyTooLarge`], [`Problem::BodyTimeout`], [`Problem::BodyBroken`], or [`Problem::SessionNotFound`] where
-/// the session has ended meanwhile: what nobody will take is not read.
-async fn read(
-    body: Incoming,
-    max: usize,
-    limit: Duration,
-    leave: Leave<'_>,
-) -> Result<(Bytes, Option<BodyPermit>), Problem> {
-    let announced = body.size_hint().exact().map(|length| usize::try_from(length).unwrap_or(max));
-    // Waiting for leave does not count as the client's slowness where it is a session's own.
-    let mut permit = match (announced, leave) {
-        (Some(length), Leave::Session(_)) => leave.take(length).await?,
-        _ => None,
-    };
-    let mut body = Limited::new(body, max);
-    let read = async {
-        if let (Some(length), Leave::Lobby(_)) = (announced, leave) {
-            permit = leave.take(length).await?;
-        }
+    ) -> Result<(Bytes, BodyPermit), Problem> {
+        let Limits { max, body_timeout, .. } = self.limits;
+        let length = body.size_hint().exact().map(|length| usize::try_from(length).unwrap_or(max));
+        let mut budget = match session {
+            Some(session) => Budget::Session(session),
+            None if length.is_some_and(|length| length > SMALL) => Budget::Large(self),
+            None => Budget::Small(self),
+        };
+        let mut permit = self.in_time(head, budget.take(length.unwrap_or(STEP))).await??;
+        let mut covered = length.unwrap_or(STEP);
+        let mut body = Limited::new(body, max);
         let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
-        while let Some(frame) = body.frame().await {
+        tokio::pin! {
+            let timer = sleep(body_timeout);
+        }
+        loop {
+            let frame = tokio::select! {
+                biased;
+                frame = body.frame() => frame,
+                () = &mut timer => return Err(Problem::BodyTimeout(body_timeout)),
+            };
+            let Some(frame) = frame else { break };
             let frame = frame.map_err(|error| match error.is::<LengthLimitError>() {
                 true => Problem::BodyTooLarge(max),
                 false => Problem::BodyBroken,
@@ -104,23 +145,25 @@ async fn read(
             let Ok(data) = frame.into_data() else { continue }; // trailers
             if first.is_empty() && rest.is_empty() {
                 first = data; // most bodies come in one piece, which is then not copied
+            } else {
+                if rest.is_empty() {
+                    // A buffer that grows by doubling would cost up to three times the body.
+                    rest.reserve(length.unwrap_or(first.len() + data.len()).min(max));
+                    rest.extend_from_slice(&std::mem::take(&mut first));
+                }
+                rest.extend_from_slice(&data);
+            }
+            let read = first.len() + rest.len();
+            if read <= covered {
                 continue;
             }
-            if rest.is_empty() {
-                // A buffer that grows by doubling would cost up to three times the body.
-                rest.reserve(announced.unwrap_or(first.len() + data.len()).min(max));
-                rest.extend_from_slice(&std::mem::take(&mut first));
-            }
-            rest.extend_from_slice(&data);
-            if announced.is_none() && permit.is_none() && rest.len() > SMALL {
-                permit = leave.take(max).await?;
-            }
+            let waiting = Instant::now();
+            covered = read.next_multiple_of(STEP).min(max);
+            self.in_time(head, budget.grow(&mut permit, covered)).await??;
+            let deadline = timer.deadline() + waiting.elapsed();
+            timer.as_mut().reset(deadline);
         }
-        Ok(if rest.is_empty() { first } else { rest.freeze() })
-    };
-    match timeout(limit, read).await {
-        Ok(read) => read.map(|body| (body, permit)),
-        Err(_) => Err(Problem::BodyTimeout(limit)),
+        Ok((if rest.is_empty() { first } else { rest.freeze() }, permit))
     }
 }
 
@@ -128,11 +171,11 @@ async fn read(
 ///
 /// # Errors
 /// The refusal.
-pub(super) fn parse(body: &Bytes, revision: Option<Revision>) -> Result<Posted, Rejection> {
-    if !is_array(body) {
-        return parse_one(body.clone()).map(Posted::One);
+pub(super) fn parse(body: Bytes, revision: Option<Revision>) -> Result<Posted, Rejection> {
+    if !is_array(&body) {
+        return parse_one(body).map(Posted::One);
     }
-    let text = std::str::from_utf8(body).map_err(|_| Problem::Parse)?;
+    let text = std::str::from_utf8(&body).map_err(|_| Problem::Parse)?;
     let elements = elements(text).ok_or(Problem::Parse)?;
     if !revision.is_some_and(Revision::batches) {
         return Err(Problem::Batch(revision).into());

@@ -1,4 +1,4 @@
-//! May it in? What a request's head must look like before its body is read, from cheap to dear.
+//! Whether a request is let in: checks of its head that are made before the body is read, the cheap ones first.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,7 +9,6 @@ use hyper::header::{
 };
 use hyper::http::request::Parts;
 use hyper::{Uri, Version};
-
 use tracing::warn;
 
 use super::problem::Problem;
@@ -20,9 +19,9 @@ use crate::token::Tokens;
 #[derive(Debug)]
 pub(super) struct Guard {
     pub(super) trust: Trust,
-    /// `None`: everybody is let in.
+    /// `None`: no token is asked for.
     pub(super) tokens: Option<Arc<Tokens>>,
-    /// Where it is written how to get a token.
+    /// The URL of the metadata that says how to get a token.
     pub(super) metadata: Option<String>,
 }
 
@@ -35,7 +34,12 @@ impl Guard {
         let checked = self.trust.check_host(parts).and_then(|()| self.trust.check_origin(&parts.headers));
         if let Err(problem @ (Problem::Host(_) | Problem::Origin(_))) = &checked {
             let row = problem.row();
-            warn!(event = "http.forbidden", reason = row.reason, hint = %row.message);
+            warn!(
+                event = "http.forbidden",
+                reason = row.reason,
+                hint = %row.message,
+                "a request is refused because of its Host or Origin"
+            );
         }
         checked.map(|()| parts.headers.get(ORIGIN).cloned())
     }

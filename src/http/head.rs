@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 
 use hyper::header::{ACCEPT, HeaderMap, HeaderName};
+use tokio::time::Instant;
 
 use super::problem::Problem;
 use crate::proto::front::Takes;
@@ -27,6 +28,8 @@ pub(super) struct Head<'r> {
     pub(super) query: Option<&'r str>,
     /// Whose token it carries.
     pub(super) caller: Option<Digest>,
+    /// When it had been read: from then on the request has its deadline.
+    pub(super) arrived: Instant,
 }
 
 impl Head<'_> {

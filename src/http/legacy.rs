@@ -19,7 +19,7 @@ use super::sse::EventStream;
 use crate::proto::ids::Id;
 use crate::proto::message::Message;
 use crate::session::stream::{Delivery, Payload};
-use crate::session::{BodyPermit, End, Posted, Session};
+use crate::session::{BodyPermit, End, NotTaken, Posted, Session};
 use crate::sessions::{Found, NoSession, Opening, Sessions};
 
 /// What is offered to a request that names no session: there is nothing to listen to and nothing to end.
@@ -57,9 +57,9 @@ impl Target {
 
 /// Why a POST within a session has no answer of the session.
 enum Failure {
-    /// The session ended before it took what was posted: that has not happened, and may be sent to another session.
-    NotTaken(End),
-    /// Refused. Sent again it might happen twice.
+    /// The session ended before it took what was posted, and gave it back: only what is in hand can be sent again.
+    NotTaken(NotTaken),
+    /// Refused, or lost after it was taken.
     Rejected(Rejection),
 }
 
@@ -72,7 +72,7 @@ impl From<Rejection> for Failure {
 impl From<Failure> for Rejection {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::NotTaken(end) => Problem::SessionEnded(end).into(),
+            Failure::NotTaken(not_taken) => Problem::SessionEnded(not_taken.why).into(),
             Failure::Rejected(rejection) => rejection,
         }
     }
@@ -88,11 +88,11 @@ impl Legacy {
         if !accepts.json && !accepts.stream {
             return Err(Problem::NotAcceptable.into());
         }
-        guard::check_body_head(head.headers, self.bodies.max)?;
+        guard::check_body_head(head.headers, self.bodies.max())?;
         // Before the body: a client that has lost its session should not have to send it first.
         let target = self.target(head)?;
-        let (body, permit) = self.bodies.read(body, target.session()).await?;
-        let posted = parse(&body, target.session().and_then(Session::revision))?;
+        let (body, permit) = self.bodies.read(head, body, target.session()).await?;
+        let posted = parse(body, target.session().and_then(Session::revision))?;
         match target {
             Target::Session(session) => Ok(self.post_to(&session, head, posted, permit, accepts).await?),
             Target::Key(keyed, found) => self.post_keyed(&keyed, found, head, posted, permit, accepts).await,
@@ -117,15 +117,16 @@ impl Legacy {
         session: &Session,
         head: &Head<'_>,
         posted: Posted,
-        permit: Option<BodyPermit>,
+        permit: BodyPermit,
         accepts: Accepts,
     ) -> Result<Response<Body>, Failure> {
         let id = request_id(&posted);
         head::check_version(head.headers, session.negotiated())
             .map_err(|problem| problem.about(id.as_ref()))?;
-        let reader = session.post(posted, permit, accepts.takes()).await.map_err(Failure::NotTaken)?;
-        match self.answers.first(&reader, accepts).await {
-            Form::NotTaken(end) => Err(Failure::NotTaken(end)),
+        let posting = session.post(posted, Some(permit), accepts.takes(), head.arrived);
+        let reader = posting.await.map_err(Failure::NotTaken)?;
+        match self.answers.form(&reader, accepts).await {
+            Form::NotTaken(not_taken) => Err(Failure::NotTaken(not_taken)),
             form => Ok(self.answers.respond(session, reader, form, accepts, id)?),
         }
     }
@@ -137,31 +138,42 @@ impl Legacy {
         found: Option<Session>,
         head: &Head<'_>,
         posted: Posted,
-        permit: Option<BodyPermit>,
+        permit: BodyPermit,
         accepts: Accepts,
     ) -> Result<Response<Body>, Rejection> {
-        let message = match &posted {
-            Posted::One(message) => Some(message.clone()),
-            Posted::Batch(_) => None,
-        };
-        if let Some(message) = &message
+        if let Posted::One(message) = &posted
             && modern::is_modern(head, message)
         {
             return modern::answer(message);
         }
-        let session = match (found, &message) {
-            (Some(session), _) => session,
-            (None, Some(message)) => keyed.open(&self.sessions, head, message).await?,
-            (None, None) => return Err(Problem::SessionRequired.into()),
+        let (session, permit) = match (found, &posted) {
+            (Some(session), _) => (session, permit),
+            (None, Posted::One(message)) => self.open(keyed, head, message).await?,
+            (None, Posted::Batch(_)) => return Err(Problem::SessionRequired.into()),
         };
-        match (self.post_to(&session, head, posted, permit, accepts).await, message) {
+        match self.post_to(&session, head, posted, permit, accepts).await {
             // Its client knows of no session that it could have lost.
-            (Err(Failure::NotTaken(_)), Some(message)) => {
-                let session = keyed.open(&self.sessions, head, &message).await?;
-                Ok(self.post_to(&session, head, Posted::One(message), None, accepts).await?)
-            }
-            (answered, _) => Ok(answered?),
+            Err(Failure::NotTaken(NotTaken { posted, why })) => match *posted {
+                Posted::One(message) => {
+                    let (session, permit) = self.open(keyed, head, &message).await?;
+                    Ok(self.post_to(&session, head, Posted::One(message), permit, accepts).await?)
+                }
+                Posted::Batch(_) => Err(Problem::SessionEnded(why).into()),
+            },
+            answered => Ok(answered?),
         }
+    }
+
+    /// Opens the session of a key, and moves the body of its first message into the session's budget.
+    async fn open(
+        &self,
+        keyed: &Keyed,
+        head: &Head<'_>,
+        first: &Message,
+    ) -> Result<(Session, BodyPermit), Rejection> {
+        let session = keyed.open(&self.sessions, head, first).await?;
+        let permit = self.bodies.in_time(head, session.body_permit(first.text().len())).await?;
+        Ok((session, permit.map_err(Problem::SessionEnded)?))
     }
 
     /// A POST without a session: `initialize` opens one, and nothing else is served.
@@ -188,16 +200,19 @@ impl Legacy {
         let started = self.sessions.start(opening).await;
         let (session, reader) = started.map_err(|error| not_started(&error).about(Some(&id)))?;
         let unclaimed = Unclaimed { sessions: &self.sessions, session: Some(&session) };
-        let form = self.answers.first(&reader, accepts).await;
-        let opened = match &form {
-            Form::Events { events, .. } => match events.last().map(|event| &event.payload) {
-                Some(Payload::Fault { fault, .. }) => {
-                    return Err(Problem::StartFailed(fault.clone()).about(Some(&id)));
-                }
-                Some(Payload::Answer { success, .. }) => *success,
-                _ => true,
-            },
-            _ => false,
+        let form = self.answers.form(&reader, accepts).await;
+        let last = match &form {
+            Form::Answer(event) => Some(event),
+            Form::Batch(events) | Form::Stream(events) => events.last(),
+            Form::Accepted | Form::NotTaken(_) | Form::Refused(_) => None,
+        };
+        let opened = match last.map(|event| &event.payload) {
+            Some(Payload::Fault { fault, .. }) => {
+                return Err(Problem::StartFailed(fault.clone()).about(Some(&id)));
+            }
+            Some(Payload::Answer { success, .. }) => *success,
+            Some(Payload::Message(_)) => true,
+            None => matches!(form, Form::Stream(_)),
         };
         let mut response = self.answers.respond(&session, reader, form, accepts, Some(id))?;
         unclaimed.claim();
@@ -299,7 +314,7 @@ pub(super) fn not_started(error: &NoSession) -> Problem {
         NoSession::Draining => Problem::Draining,
         NoSession::Crashing(pause) => Problem::Crashing(*pause),
         NoSession::Spawn { error, resource } => {
-            warn!(event = "child.spawn_failed", %error, resource);
+            warn!(event = "child.spawn_failed", %error, resource, "the server cannot be started");
             Problem::Spawn { resource: *resource }
         }
     }

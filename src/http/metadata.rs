@@ -17,7 +17,7 @@ pub struct Metadata {
 }
 
 impl Metadata {
-    /// The metadata to be found at `url`. Without authorization servers it is another server that has it there.
+    /// The metadata to be found at `url`. Without authorization servers the document is expected to be there already.
     ///
     /// # Errors
     /// A sentence for the operator: what it is about follows from its URL (RFC 9728 §3.1), and this one says nothing.

@@ -27,11 +27,11 @@ const SESSION_NOT_FOUND: i32 = -32001;
 pub enum Problem {
     /// The body is not UTF-8 or not JSON.
     Parse,
-    /// It is JSON, but no message; what is wrong with it.
+    /// It is JSON, but not a message; what is wrong with it.
     Invalid(&'static str),
-    /// A batch where there is none.
+    /// A batch, in a revision that has none or before a revision is negotiated.
     Batch(Option<Revision>),
-    /// The machine refused the message.
+    /// The session refused the message.
     Refused(Refusal),
     /// No session named, and the message does not open one.
     SessionRequired,
@@ -53,14 +53,14 @@ pub enum Problem {
     Origin(String),
     /// `Host` is not on the list.
     Host(String),
-    /// No token, or none of ours.
+    /// No token, or one that is not known.
     Unauthorized {
         /// Whether there was one.
         given: bool,
-        /// Where it is written how to get one (RFC 9728).
+        /// The URL of the metadata that says how to get one (RFC 9728).
         metadata: Option<String>,
     },
-    /// `Accept` has neither of the two forms.
+    /// `Accept` allows neither JSON nor an event stream.
     NotAcceptable,
     /// `Accept` of a GET lacks `text/event-stream`.
     NotAcceptableForGet,
@@ -72,28 +72,30 @@ pub enum Problem {
     TransferEncoding,
     /// `Expect` is not `100-continue`.
     Expectation,
-    /// The method is not offered here; what is.
+    /// The method is not offered here; those that are.
     Method(&'static str),
-    /// The path is not ours; what is.
+    /// Nothing is served under this path; the endpoint's path.
     Path(String),
     /// The body is longer than this many bytes.
     BodyTooLarge(usize),
     /// The body did not come within this time.
     BodyTimeout(Duration),
-    /// The body broke off.
+    /// The body ended before its length, or its framing is wrong.
     BodyBroken,
-    /// This many sessions exist.
+    /// For this time there was no memory for the request's body, or its session took nothing. The child has not seen it.
+    NotForwarded(Duration),
+    /// As many sessions exist as are allowed.
     Full(usize),
     /// The bridge is stopping.
     Draining,
-    /// Every server fails at its start; none is started for this time.
+    /// Each start of the server fails; the next one is tried after this time.
     Crashing(Duration),
-    /// The child could not be started; whether for want of a resource.
+    /// The child could not be started.
     Spawn {
-        /// EAGAIN, ENOMEM, EMFILE and the like: it may work later.
+        /// Whether a resource was lacking (EAGAIN, ENOMEM, EMFILE and the like), so that it may work later.
         resource: bool,
     },
-    /// A request was answered by the bridge.
+    /// The bridge answers a request in place of the child.
     Fault(Fault),
     /// The child failed before it answered `initialize`.
     StartFailed(Fault),
@@ -108,7 +110,7 @@ pub struct Row {
     pub code: i32,
     /// The reason token.
     pub reason: &'static str,
-    /// What happened and what to do, for a person.
+    /// A sentence: what happened and what to do.
     pub message: Cow<'static, str>,
     /// Further members of `error.data`, as JSON.
     pub data: Vec<(&'static str, String)>,
@@ -259,6 +261,16 @@ impl Problem {
                 "invalid_request",
                 "The body broke off or was badly framed".into(),
             ),
+            Self::NotForwarded(limit) => (
+                S::SERVICE_UNAVAILABLE,
+                INTERNAL_ERROR,
+                "not_forwarded",
+                format!(
+                    "The request could not be handed to the server within {limit:?} and may be sent again; \
+                     --request-timeout sets the limit"
+                )
+                .into(),
+            ),
             Self::Full(limit) => (
                 S::SERVICE_UNAVAILABLE,
                 INTERNAL_ERROR,
@@ -281,7 +293,7 @@ impl Problem {
                 S::SERVICE_UNAVAILABLE,
                 INTERNAL_ERROR,
                 "spawn_resource",
-                "The server could not be started for want of a resource; try again later".into(),
+                "The server could not be started because a resource is lacking; try again later".into(),
             ),
             Self::Spawn { resource: false } => (
                 S::SERVICE_UNAVAILABLE,
@@ -318,10 +330,10 @@ impl Problem {
         data
     }
 
-    /// After how many seconds it may be worth another try.
+    /// After how many seconds the client may try again.
     pub fn retry_after(&self) -> Option<u64> {
         match self {
-            Self::Full(_) => Some(5),
+            Self::Full(_) | Self::NotForwarded(_) => Some(5),
             Self::Draining | Self::Spawn { .. } => Some(1),
             Self::Crashing(pause) => Some(pause.as_secs() + 1),
             _ => None,

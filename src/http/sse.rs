@@ -14,6 +14,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::problem::Problem;
 use crate::proto::ids::{EventId, Id};
+use crate::session::NotTaken;
 use crate::session::stream::{Delivery, Event, Payload, Reader};
 
 /// What a client waits before it reconnects to a primed stream, in milliseconds.
@@ -59,8 +60,16 @@ pub struct EventStream {
     id: Option<Id>,
     prime: Option<EventId>,
     keep_alive: KeepAlive,
-    lagged: bool,
-    ended: bool,
+    ending: Option<Ending>,
+}
+
+/// How a stream ends, once that is clear.
+#[derive(Clone, Copy, Debug)]
+enum Ending {
+    /// All has been said.
+    Complete,
+    /// Its reader has been cut off. Not a proper end: the client must know that there is more, and where to resume.
+    Lagged,
 }
 
 impl EventStream {
@@ -74,15 +83,7 @@ impl EventStream {
         prime: Option<EventId>,
         id: Option<Id>,
     ) -> Self {
-        Self {
-            first: first.into(),
-            reader,
-            id,
-            prime,
-            keep_alive: KeepAlive::new(pause),
-            lagged: false,
-            ended: false,
-        }
+        Self { first: first.into(), reader, id, prime, keep_alive: KeepAlive::new(pause), ending: None }
     }
 
     pub(super) fn poll_chunk(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, io::Error>>> {
@@ -91,8 +92,8 @@ impl EventStream {
             // A data line must be there: without one no event is dispatched and the id is not remembered.
             push(&mut chunk, &["id: ", &id.to_string(), "\nretry: ", RETRY, "\ndata: \n\n"]);
         }
-        // Whatever is there goes out in one chunk.
-        while !self.ended && !self.lagged {
+        // All that is there goes out in one chunk.
+        while self.ending.is_none() {
             let next = match self.first.pop_front() {
                 Some(event) => Poll::Ready(Some(Delivery::Event(event))),
                 None => self.reader.poll_next(context),
@@ -100,81 +101,113 @@ impl EventStream {
             let Poll::Ready(next) = next else { break };
             match next {
                 Some(Delivery::Event(event)) => {
-                    self.ended = event.last;
                     encode(&mut chunk, Some(event.id), &event.payload);
+                    if event.last {
+                        self.ending = Some(Ending::Complete);
+                    }
                 }
-                Some(Delivery::Lagged) => {
-                    self.lagged = true;
-                    break;
+                Some(Delivery::Lagged) => self.ending = Some(Ending::Lagged),
+                Some(other) => {
+                    if encode_refusal(&mut chunk, other, self.id.as_ref()) {
+                        self.ending = Some(Ending::Complete);
+                    }
                 }
-                Some(other) => self.ended = encode_refusal(&mut chunk, other, self.id.as_ref()),
-                None => self.ended = true,
+                None => self.ending = Some(Ending::Complete),
             }
         }
         if !chunk.is_empty() {
             self.keep_alive.restart();
             return Poll::Ready(Some(Ok(chunk.freeze())));
         }
-        if self.lagged {
-            // Not a proper end: the client must know that there is more, and where to resume.
-            self.ended = true;
-            return Poll::Ready(Some(Err(lagged())));
+        match self.ending {
+            Some(Ending::Complete) => Poll::Ready(None),
+            Some(Ending::Lagged) => {
+                self.ending = Some(Ending::Complete);
+                Poll::Ready(Some(Err(lagged())))
+            }
+            None => self.keep_alive.poll(context).map(|comment| Some(Ok(comment))),
         }
-        if self.ended {
-            return Poll::Ready(None);
-        }
-        self.keep_alive.poll(context).map(|comment| Some(Ok(comment)))
     }
 }
 
-/// One reader on a shared stream.
+/// One reader of a merged stream.
 #[derive(Debug)]
-pub struct Joined {
+pub struct Member {
     /// The reader.
     pub reader: Reader,
     /// The request that it answers.
     pub id: Option<Id>,
-    /// Whether the shared stream ends with it.
+    /// Whether the merged stream ends with it.
     pub main: bool,
+}
+
+/// What a merged stream belongs to. It is dropped with the stream.
+pub trait Owner: Send + Sync {
+    /// Whether no reader has been asked for yet.
+    fn is_unused(&self) -> bool;
 }
 
 /// Everything a client of the 2024-11-05 transport gets: one stream for all answers and notifications.
 pub struct MergedStream {
     /// The event that names where to post.
     endpoint: Option<Bytes>,
-    /// Readers that will come.
-    coming: mpsc::Receiver<Joined>,
-    readers: Vec<Joined>,
+    coming: mpsc::Receiver<Member>,
+    members: Vec<Member>,
     /// The main reader has ended.
     over: bool,
     keep_alive: KeepAlive,
-    /// Dropped with the stream, which is how its owner learns of the end.
-    _owner: Box<dyn std::any::Any + Send + Sync>,
+    /// Until the first reader has come.
+    unused: Option<Unused>,
+    owner: Box<dyn Owner>,
+}
+
+/// Ends a stream that is of no use. The timer is the stream's own, so that nothing outlives the stream.
+struct Unused {
+    limit: Duration,
+    /// Made at the first wait.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Unused {
+    fn poll_over(&mut self, owner: &dyn Owner, context: &mut Context<'_>) -> bool {
+        let limit = self.limit;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        while timer.as_mut().poll(context).is_ready() {
+            if owner.is_unused() {
+                return true;
+            }
+            timer.as_mut().reset(Instant::now() + limit);
+        }
+        false
+    }
 }
 
 impl std::fmt::Debug for MergedStream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("MergedStream").field("readers", &self.readers.len()).finish_non_exhaustive()
+        f.debug_struct("MergedStream").field("members", &self.members.len()).finish_non_exhaustive()
     }
 }
 
 impl MergedStream {
     /// A stream that begins by saying where to post and goes on with what all the readers get that come in. It ends with
-    /// the main one of them, or when no further reader can come and all have ended.
+    /// the main one of them, or when no further reader can come and all have ended, or when its owner is unused after
+    /// `unused_limit`. `pause`: as in [`EventStream::new`].
     pub fn new(
         endpoint: &str,
-        coming: mpsc::Receiver<Joined>,
+        coming: mpsc::Receiver<Member>,
         pause: Duration,
-        owner: Box<dyn std::any::Any + Send + Sync>,
+        unused_limit: Duration,
+        owner: Box<dyn Owner>,
     ) -> Self {
         let endpoint = Some(format!("event: endpoint\ndata: {endpoint}\n\n").into());
         Self {
             endpoint,
             coming,
-            readers: Vec::new(),
+            members: Vec::new(),
             over: false,
             keep_alive: KeepAlive::new(pause),
-            _owner: owner,
+            unused: Some(Unused { limit: unused_limit, timer: None }),
+            owner,
         }
     }
 
@@ -184,14 +217,15 @@ impl MergedStream {
         }
         let mut open = true;
         while let Poll::Ready(coming) = self.coming.poll_recv(context) {
-            let Some(reader) = coming else {
+            let Some(member) = coming else {
                 open = false;
                 break;
             };
-            self.readers.push(reader);
+            self.members.push(member);
+            self.unused = None;
         }
         let (mut chunk, mut lags) = (BytesMut::new(), false);
-        self.readers.retain(|Joined { reader, id, main }| {
+        self.members.retain(|Member { reader, id, main }| {
             while let Poll::Ready(next) = reader.poll_next(context) {
                 match next {
                     Some(Delivery::Event(event)) => encode(&mut chunk, None, &event.payload),
@@ -214,7 +248,10 @@ impl MergedStream {
             self.keep_alive.restart();
             return Poll::Ready(Some(Ok(chunk.freeze())));
         }
-        if self.over || (!open && self.readers.is_empty()) {
+        let is_over = self.over
+            || (!open && self.members.is_empty())
+            || self.unused.as_mut().is_some_and(|unused| unused.poll_over(self.owner.as_ref(), context));
+        if is_over {
             return Poll::Ready(None);
         }
         self.keep_alive.poll(context).map(|comment| Some(Ok(comment)))
@@ -249,7 +286,7 @@ fn encode(out: &mut BytesMut, id: Option<EventId>, what: &Payload) {
 fn encode_refusal(out: &mut BytesMut, delivery: Delivery, id: Option<&Id>) -> bool {
     let problem = match delivery {
         Delivery::Refused(refusal) => Problem::Refused(refusal),
-        Delivery::Gone(end) => Problem::SessionEnded(end),
+        Delivery::NotTaken(NotTaken { why, .. }) | Delivery::Gone(why) => Problem::SessionEnded(why),
         _ => return false,
     };
     push(out, &["event: message\ndata: "]);

@@ -3,14 +3,13 @@
 //! proper; a session ends with its stream, because there is no other way to name it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::header::HeaderName;
 use hyper::{Response, StatusCode};
 use tokio::sync::mpsc;
-use tokio::time::sleep;
 
 use super::body::{Bodies, parse_one};
 use super::guard;
@@ -19,19 +18,20 @@ use super::legacy::not_started;
 use super::problem::Problem;
 use super::response::{Body, Rejection, empty, event_stream};
 use super::route::MESSAGE;
-use super::sse::{Joined, MergedStream};
+use super::sse::{self, Member, MergedStream};
 use crate::proto::front::{Refusal, Takes};
 use crate::proto::ids::{ClientId, SessionId};
 use crate::proto::message::{Message, Request};
 use crate::secret::Digest;
 use crate::session::stream::Delivery;
-use crate::session::{BodyPermit, End, Posted, Session};
+use crate::session::{End, NotTaken, Posted, Session};
 use crate::sessions::{Opening, Sessions};
+use crate::sync::lock;
 
 /// How long a stream may be open before its client sends `initialize`.
-const PATIENCE: Duration = Duration::from_secs(60);
+const UNUSED_LIMIT: Duration = Duration::from_secs(60);
 
-/// How many readers may wait to join a stream. A client that does not read its stream waits with its posts.
+/// How many readers may wait to join a stream. The POSTs of a client that does not read its stream wait, too.
 const JOINING: usize = 4;
 
 /// The old transport.
@@ -50,7 +50,7 @@ type Connections = HashMap<SessionId, Arc<Connection>>;
 #[derive(Debug)]
 struct Connection {
     owner: Option<Digest>,
-    readers: mpsc::Sender<Joined>,
+    readers: mpsc::Sender<Member>,
     state: Mutex<State>,
 }
 
@@ -58,12 +58,10 @@ struct Connection {
 enum State {
     /// Its client has not sent `initialize`.
     Fresh,
+    /// The session is being started.
     Starting,
+    /// It has a session.
     Open(Session),
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Sse2024 {
@@ -91,15 +89,11 @@ impl Sse2024 {
         let (readers, coming) = mpsc::channel(JOINING);
         let connection =
             Arc::new(Connection { owner: head.caller, readers, state: Mutex::new(State::Fresh) });
-        lock(&self.connections).insert(id.clone(), connection);
         let endpoint = format!("{MESSAGE}?sessionId={}", id.as_str());
-        let owner = Owner {
-            id: id.clone(),
-            open: Arc::clone(&self.connections),
-            sessions: Arc::clone(&self.sessions),
-        };
-        tokio::spawn(forget_if_unused(id, Arc::downgrade(&self.connections)));
-        let stream = MergedStream::new(&endpoint, coming, self.keep_alive, Box::new(owner));
+        lock(&self.connections).insert(id.clone(), connection);
+        let owner =
+            Owner { id, connections: Arc::clone(&self.connections), sessions: Arc::clone(&self.sessions) };
+        let stream = MergedStream::new(&endpoint, coming, self.keep_alive, UNUSED_LIMIT, Box::new(owner));
         Ok(event_stream(Body::Merged(Box::new(stream))))
     }
 
@@ -127,9 +121,9 @@ impl Sse2024 {
     /// # Errors
     /// The refusal.
     pub(super) async fn post(&self, head: &Head<'_>, body: Incoming) -> Result<Response<Body>, Rejection> {
-        guard::check_body_head(head.headers, self.bodies.max)?;
+        guard::check_body_head(head.headers, self.bodies.max())?;
         let (session, connection) = self.find(head)?;
-        let (body, permit) = self.bodies.read(body, session.as_ref()).await?;
+        let (body, permit) = self.bodies.read(head, body, session.as_ref()).await?;
         let message = parse_one(body)?;
         let message = match message {
             Message::Request(request) if request.method() == "initialize" => {
@@ -139,13 +133,31 @@ impl Sse2024 {
             }
             message => message,
         };
+        let id = message.request().map(|request| request.id().clone());
         let session = match &*lock(&connection.state) {
             State::Open(session) => session.clone(),
             State::Fresh | State::Starting => {
                 return Err(Problem::Invalid("initialize comes first").about(message.id()));
             }
         };
-        post(&connection, &session, message, permit).await
+        // A place for the answer first: a client that does not read its stream must not fill it.
+        let place = match id.is_some() {
+            true => self.bodies.in_time(head, connection.readers.reserve()).await?.ok(),
+            false => None,
+        };
+        let posting = session.post(Posted::One(message), Some(permit), Takes::Events, head.arrived);
+        let reader = posting.await.map_err(|not_taken| Problem::SessionEnded(not_taken.why))?;
+        if let Some(place) = place {
+            place.send(Member { reader, id, main: false });
+            return Ok(empty(StatusCode::ACCEPTED));
+        }
+        match reader.next().await {
+            Some(Delivery::Accepted) => Ok(empty(StatusCode::ACCEPTED)),
+            Some(Delivery::Refused(refusal)) => Err(Problem::Refused(refusal).into()),
+            Some(Delivery::NotForwarded(limit)) => Err(Problem::NotForwarded(limit).into()),
+            Some(Delivery::NotTaken(NotTaken { why, .. })) => Err(Problem::SessionEnded(why).into()),
+            _ => Err(Problem::SessionNotFound.into()),
+        }
     }
 
     /// Starts the session of a connection.
@@ -163,7 +175,7 @@ impl Sse2024 {
             *lock(&connection.state) = before;
             return Err(Problem::Refused(Refusal::AlreadyInitialized(ClientId(id))));
         }
-        // If the client leaves while it waits for a place it may try again.
+        // A client that closes the POST while it waits for a session may post again.
         let mut starting = Starting { connection, started: false };
         let (takes, owner) = (Takes::Events, connection.owner);
         let opening = Opening { initialize, takes, owner, environment };
@@ -171,38 +183,14 @@ impl Sse2024 {
         let (session, reader) = started.map_err(|error| not_started(&error))?;
         *lock(&connection.state) = State::Open(session.clone());
         starting.started = true;
-        let _ = connection.readers.send(Joined { reader, id: Some(id), main: false }).await;
+        let _ = connection.readers.send(Member { reader, id: Some(id), main: false }).await;
         if let Ok(reader) = session.listen(None).await {
-            let _ = connection.readers.send(Joined { reader, id: None, main: true }).await;
+            let _ = connection.readers.send(Member { reader, id: None, main: true }).await;
         }
         if connection.readers.is_closed() {
             self.sessions.end(&session, End::Disconnected); // the stream closed meanwhile
         }
         Ok(empty(StatusCode::ACCEPTED))
-    }
-}
-
-/// Passes one message to the session of a connection.
-async fn post(
-    connection: &Connection,
-    session: &Session,
-    message: Message,
-    permit: Option<BodyPermit>,
-) -> Result<Response<Body>, Rejection> {
-    let id = message.request().map(|request| request.id().clone());
-    // A place for the answer first: what the client does not read it may not ask for.
-    let place = if id.is_some() { connection.readers.reserve().await.ok() } else { None };
-    let reader =
-        session.post(Posted::One(message), permit, Takes::Events).await.map_err(Problem::SessionEnded)?;
-    if let Some(place) = place {
-        place.send(Joined { reader, id, main: false });
-        return Ok(empty(StatusCode::ACCEPTED));
-    }
-    match reader.next().await {
-        Some(Delivery::Accepted) => Ok(empty(StatusCode::ACCEPTED)),
-        Some(Delivery::Refused(refusal)) => Err(Problem::Refused(refusal).into()),
-        Some(Delivery::Gone(end)) => Err(Problem::SessionEnded(end).into()),
-        _ => Err(Problem::SessionNotFound.into()),
     }
 }
 
@@ -220,26 +208,23 @@ impl Drop for Starting<'_> {
     }
 }
 
-/// Ends the stream of a client that says nothing.
-async fn forget_if_unused(id: SessionId, open: Weak<Mutex<Connections>>) {
-    sleep(PATIENCE).await;
-    let Some(open) = open.upgrade() else { return };
-    let mut open = lock(&open);
-    if open.get(&id).is_some_and(|connection| matches!(*lock(&connection.state), State::Fresh)) {
-        open.remove(&id); // the last sender of its readers: the stream ends
-    }
-}
-
-/// Goes with the stream, and the session with it.
+/// What a stream belongs to: the connection goes with the stream, and the session with the connection.
 struct Owner {
     id: SessionId,
-    open: Arc<Mutex<Connections>>,
+    connections: Arc<Mutex<Connections>>,
     sessions: Arc<Sessions>,
+}
+
+impl sse::Owner for Owner {
+    fn is_unused(&self) -> bool {
+        let connections = lock(&self.connections);
+        connections.get(&self.id).is_none_or(|connection| matches!(*lock(&connection.state), State::Fresh))
+    }
 }
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        let Some(connection) = lock(&self.open).remove(&self.id) else { return };
+        let Some(connection) = lock(&self.connections).remove(&self.id) else { return };
         if let State::Open(session) = &*lock(&connection.state) {
             self.sessions.end(session, End::Disconnected);
         }

@@ -51,8 +51,19 @@ pub enum Refusal {
     UnknownResponse,
 }
 
-/// Whether a stream has a reader.
-pub type HasReader<'r> = &'r dyn Fn(StreamId) -> bool;
+/// Who reads a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readership {
+    /// A reader is there.
+    Present,
+    /// The reader has left, and can resume behind an event that it has seen.
+    MayResume,
+    /// Nothing reads it, and nothing can resume it.
+    Absent,
+}
+
+/// The readership of each stream.
+pub type Readers<'r> = &'r dyn Fn(StreamId) -> Readership;
 
 /// The clients of one session, as its loop sees them. `now` is the time since the session began.
 pub trait Front: Debug + Send {
@@ -71,7 +82,7 @@ pub trait Front: Debug + Send {
         &mut self,
         text: &str,
         now: Duration,
-        has_reader: HasReader<'_>,
+        readers: Readers<'_>,
         out: &mut Out,
     ) -> Result<(), Malformed>;
 
@@ -79,7 +90,7 @@ pub trait Front: Debug + Send {
     fn child_too_long(&mut self, head: &[u8], out: &mut Out);
 
     /// Ends all whose deadline has passed.
-    fn expire(&mut self, now: Duration, has_reader: HasReader<'_>, out: &mut Out);
+    fn expire(&mut self, now: Duration, readers: Readers<'_>, out: &mut Out);
 
     /// When the next deadline passes.
     fn next_deadline(&self) -> Option<Duration>;

@@ -8,7 +8,7 @@ use bytes::{Buf, BytesMut};
 /// How much of an overlong line is kept, in bytes: enough to find the id of the message it was.
 pub const HEAD: usize = 64 * 1024;
 
-/// A buffer that grew beyond this (bytes) for one big message is given back once it is empty.
+/// A buffer that grew beyond this (bytes) is large.
 const KEEP: usize = 64 * 1024;
 
 /// The least room (bytes) a read is offered. A pipe holds 64 KiB by default, see pipe(7).
@@ -55,6 +55,9 @@ impl<'a> Line<'a> {
 #[derive(Debug)]
 pub struct LineDecoder {
     buffer: BytesMut,
+    /// The most that the buffer has been able to hold. Its own capacity does not tell: that leaves out what has been
+    /// taken from the front.
+    largest: usize,
     /// Bytes at the front of the buffer that the last frame borrowed; they go with the next call.
     lent: usize,
     /// Bytes behind `lent` that are known to hold no LF, so that a long line is searched once and not per read.
@@ -74,21 +77,33 @@ struct Overlong {
 impl LineDecoder {
     /// A decoder that lets lines of at most `max` bytes pass.
     pub fn new(max: usize) -> Self {
-        Self { buffer: BytesMut::new(), lent: 0, searched: 0, max, overlong: None }
+        Self { buffer: BytesMut::new(), largest: 0, lent: 0, searched: 0, max, overlong: None }
     }
 
     /// Where the reader appends, with room for at least one read.
     pub fn buffer(&mut self) -> &mut BytesMut {
         self.give_back();
-        if self.buffer.is_empty() && self.buffer.capacity() > KEEP {
-            self.buffer = BytesMut::new();
-        }
         let spare = self.buffer.capacity() - self.buffer.len();
         if spare < ROOM {
             // Doubling: a line of n bytes costs O(n) copies, however small the reads are.
             self.buffer.reserve(self.buffer.len().max(ROOM));
         }
+        self.largest = self.largest.max(self.buffer.capacity());
         &mut self.buffer
+    }
+
+    /// Whether the buffer has grown for a large message. [`shrink`](Self::shrink) gives it back.
+    pub fn is_large(&self) -> bool {
+        self.largest > KEEP
+    }
+
+    /// Gives a large buffer back to the allocator, unless bytes are in it.
+    pub fn shrink(&mut self) {
+        self.give_back();
+        if self.is_large() && self.buffer.is_empty() {
+            self.buffer = BytesMut::new();
+            self.largest = 0;
+        }
     }
 
     /// The next frame, or `None` where the reader has to bring more bytes first.
@@ -184,6 +199,7 @@ pub fn push_one_line(out: &mut BytesMut, part: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
     use proptest::prelude::*;
 
     #[derive(Debug, PartialEq, Eq, Clone)]
@@ -272,11 +288,23 @@ mod tests {
 
     #[test]
     fn a_big_buffer_is_given_back_when_it_is_empty() {
-        let mut decoder = LineDecoder::new(1 << 30);
-        decoder.buffer().extend_from_slice(&vec![b'x'; 1 << 20]);
-        decoder.buffer().extend_from_slice(b"\n");
-        assert!(matches!(decoder.next(), Some(Frame::Line(line)) if line.bytes().len() == 1 << 20));
-        assert!(decoder.buffer().capacity() <= KEEP, "idle sessions must stay small");
+        for length in [(1 << 20) - 1, 1 << 20, (1 << 20) + 1, 1_050_000, 1_100_000, 2_090_000] {
+            let mut decoder = LineDecoder::new(1 << 30);
+            // As a reader fills it: as much as there is room for.
+            let mut line = Bytes::from([&vec![b'x'; length], &b"\n"[..]].concat());
+            while !line.is_empty() {
+                let buffer = decoder.buffer();
+                let room = buffer.capacity() - buffer.len();
+                buffer.extend_from_slice(&line.split_to(room.min(line.len())));
+                match decoder.next() {
+                    Some(Frame::Line(got)) => assert_eq!(got.bytes().len(), length),
+                    other => assert!(other.is_none() && !line.is_empty(), "{other:?}"),
+                }
+            }
+            assert!(decoder.is_large());
+            decoder.shrink();
+            assert!(!decoder.buffer().try_reclaim(KEEP + 1), "the buffer of {length} bytes is still there");
+        }
     }
 
     #[test]

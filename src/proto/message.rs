@@ -206,7 +206,7 @@ pub struct Request {
 
 impl Request {
     /// A request of the bridge's own. `params` is the text of a JSON object.
-    pub(super) fn own(method: &str, params: &str) -> Self {
+    pub fn own(method: &str, params: &str) -> Self {
         let (head, middle, behind) = (r#"{"jsonrpc":"2.0","id":"#, r#","method":"#, r#","params":"#);
         let id = Id::from(0);
         let method = format!("\"{method}\"");

@@ -49,7 +49,7 @@ impl<S> Guarded<S> {
         Self { stream, sniffed, exchanges, limits, head: None, timer: None }
     }
 
-    /// Until when the peer must have sent something; `None` while it is its turn to wait.
+    /// By when the peer must have sent the rest of a head, or the next request; `None` during an exchange.
     fn deadline(&self, limits: Limits) -> Option<Instant> {
         match &self.head {
             Some(head) => Some(head.deadline),
@@ -106,7 +106,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
             Poll::Ready(_) => this.head.as_ref().is_some_and(|head| head.deadline <= Instant::now()),
         };
         if late {
-            debug!(event = "conn.timeout", phase = if this.head.is_some() { "head" } else { "idle" });
+            let phase = if this.head.is_some() { "head" } else { "idle" };
+            debug!(event = "conn.timeout", phase, "a connection let the bridge wait for too long");
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         read

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, sleep};
 
 use super::sniff::Protocol;
+use crate::sync::lock;
 
 /// The largest piece that HTTP/2 is given at once, in bytes: what it has been given it keeps until the peer takes it.
 const MAX_PIECE: usize = 64 * 1024;
@@ -92,7 +93,7 @@ impl Exchanges {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

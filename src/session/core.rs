@@ -1,36 +1,29 @@
 //! A session without its pipes: every step is synchronous. It gives what comes from either side to the
 //! session's front, and what the front puts out to the streams.
 
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
-use tokio::sync::Notify;
+use bytes::BytesMut;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
-use super::log_limit::LogLimit;
+use super::child_log::ChildLog;
+use super::inbox::{Inbox, Post};
+use super::losses::Losses;
+use super::stdin_queue::{Lost, StdinCursor};
 use super::stream::{Delivery, Feed, Payload};
 use super::streams::Streams;
-use super::{Command, Config, End, Fault, MAX_STDIN_QUEUE, Posted, Shared, Stats};
+use super::worker::Answered;
+use super::{Command, Config, End, Fault, MAX_STDIN_QUEUE, NotTaken, Posted, Shared, Stats};
+use crate::heap;
 use crate::proto::front::{Front, Origin, Refusal, Takes, keyed, single};
 use crate::proto::ids::{ClientId, StreamId};
 use crate::proto::json::{elements, is_array};
 use crate::proto::line::{Frame, LineDecoder};
 use crate::proto::message::{Message, Request};
-use crate::proto::output::{Handshake, Note, Out, Output, Unanswered};
-
-/// A buffer for stdin that grew beyond this many bytes is given back once it is empty.
-const KEEP: usize = 64 * 1024;
-
-/// How long a child must live for its loss to count as the first.
-const STABLE: Duration = Duration::from_secs(30);
-
-/// After how many failed handshakes in a row the session ends.
-const MAX_FAILED_HANDSHAKES: u32 = 5;
-
-/// How much of a noisy line is logged, in characters.
-const NOISE_WIDTH: usize = 256;
+use crate::proto::output::{Handshake, Out, Output, Unanswered};
+use crate::sync::lock;
 
 /// The session without its pipes: every step is synchronous.
 pub(super) struct Core<'s> {
@@ -38,34 +31,23 @@ pub(super) struct Core<'s> {
     shared: &'s Shared,
     front: Box<dyn Front>,
     streams: Streams,
+    /// Posts that have not been forwarded.
+    inbox: Inbox,
     /// What the front has put out, the bytes for the child's stdin among it.
-    pub(super) out: Out,
+    out: Out,
+    cursor: StdinCursor,
     began: Instant,
+    /// When a client last did something, or when the session became idle.
     active: Instant,
-    /// Whether the session was idle at the end of the last turn.
-    idle: bool,
+    stats: Stats,
+    /// Questions whether the session may end for this reason because it is idle.
+    end_if_idle: Vec<(End, oneshot::Sender<bool>)>,
     /// Why the session must end, once that is clear.
     ending: Option<End>,
     losses: Losses,
-    /// Notified when the present child, which is not the first, has answered `initialize`.
-    answered: Option<Arc<Notify>>,
-    /// Whether the first child has answered `initialize` with a result.
-    opened: bool,
-    noise: LogLimit,
-    invalid: LogLimit,
-    dropped: LogLimit,
-    not_ready: LogLimit,
-}
-
-/// The children that the session has lost.
-#[derive(Debug)]
-struct Losses {
-    /// When the present child was started.
-    since: Instant,
-    /// How many in a row have been lost within [`STABLE`] of their start.
-    in_a_row: u32,
-    /// How many of them have not answered `initialize` with a result.
-    failed_handshakes: u32,
+    /// Whether a child has answered `initialize` with a result.
+    pub(super) opened: bool,
+    child_log: ChildLog,
 }
 
 impl<'s> Core<'s> {
@@ -75,8 +57,9 @@ impl<'s> Core<'s> {
         shared: &'s Shared,
         initialize: &Request,
         first: Option<(Feed, Takes)>,
+        answered: Answered,
+        began: Instant,
     ) -> Self {
-        let began = Instant::now();
         let mut streams = Streams::new(shared.id.clone(), &config);
         let (limits, mut out, now) = (config.limits.clone(), Out::default(), Duration::ZERO);
         let front: Box<dyn Front> = match first {
@@ -89,20 +72,19 @@ impl<'s> Core<'s> {
         Self {
             front,
             streams,
+            inbox: Inbox::new(config.limits.request_timeout),
             config,
             shared,
             out,
+            cursor: StdinCursor::default(),
             began,
             active: began,
-            idle: false,
+            stats: Stats::default(),
+            end_if_idle: Vec::new(),
             ending: None,
-            losses: Losses { since: began, in_a_row: 0, failed_handshakes: 0 },
-            answered: None,
+            losses: Losses::new(answered, began),
             opened: false,
-            noise: LogLimit::new(),
-            invalid: LogLimit::new(),
-            dropped: LogLimit::new(),
-            not_ready: LogLimit::new(),
+            child_log: ChildLog::new(shared.id.clone()),
         }
     }
 
@@ -110,12 +92,16 @@ impl<'s> Core<'s> {
         self.shared.id.short()
     }
 
+    /// The time since the session began, which is the front's clock.
+    fn since_begin(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.began)
+    }
+
     /// Why the session must end by itself.
-    pub(super) fn end_reason(&self) -> Option<End> {
+    pub(super) fn end_reason(&self, now: Instant) -> Option<End> {
         if self.ending.is_some() {
             return self.ending;
         }
-        let now = Instant::now();
         if let Some(limit) = self.config.max_lifetime
             && now >= self.began + limit
         {
@@ -124,97 +110,190 @@ impl<'s> Core<'s> {
         self.idle_deadline().filter(|deadline| *deadline <= now).map(|_| End::Idle(self.config.idle_timeout))
     }
 
-    /// Notes the moment when the session became idle, and lets others know.
-    pub(super) fn settle_idle(&mut self) {
+    /// Notes the moment when the session becomes idle, answers the questions whether it may end then, and publishes
+    /// its state.
+    pub(super) fn settle(&mut self, now: Instant) {
         let idle = self.is_idle();
-        if idle && !self.idle {
-            self.active = Instant::now();
+        if idle && self.stats.idle_since.is_none() {
+            self.active = now;
         }
-        self.idle = idle;
+        for (why, agreed) in self.end_if_idle.drain(..) {
+            let ends = idle && self.ending.is_none();
+            if ends {
+                self.ending = Some(why);
+            }
+            let _ = agreed.send(ends); // its asker may be gone
+        }
         let stats = Stats {
             idle_since: idle.then_some(self.active),
-            in_flight: self.in_flight(),
-            stdin_queue: self.out.stdin.len(),
+            in_flight: self.in_flight() + self.inbox.len(),
+            stdin_queue: self.stdin().len(),
         };
-        *self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner) = stats;
+        if stats != self.stats {
+            self.stats = stats;
+            *lock(&self.shared.stats) = stats;
+        }
     }
 
     fn is_idle(&self) -> bool {
-        self.in_flight() == 0 && !self.streams.is_live(StreamId::LISTENING)
+        !self.is_busy() && !self.streams.is_live(StreamId::LISTENING)
     }
 
     fn idle_deadline(&self) -> Option<Instant> {
-        self.is_idle().then(|| self.active + self.config.idle_timeout)
+        self.stats.idle_since.map(|since| since + self.config.idle_timeout)
     }
 
+    /// When the next thing is due: [`expire`](Self::expire), or an end of the session.
     pub(super) fn deadline(&mut self) -> Option<Instant> {
-        let protocol = self.front.next_deadline().map(|deadline| self.began + deadline);
+        let front = self.front.next_deadline().map(|deadline| self.began + deadline);
         let lifetime = self.config.max_lifetime.map(|limit| self.began + limit);
-        [protocol, lifetime, self.streams.next_deadline(), self.idle_deadline()].into_iter().flatten().min()
+        let inbox = self.inbox.next_deadline();
+        let deadlines = [front, lifetime, inbox, self.streams.next_deadline(), self.idle_deadline()];
+        deadlines.into_iter().flatten().min()
     }
 
-    /// How many requests have no answer.
+    /// How many requests that were forwarded have no answer.
     pub(super) fn in_flight(&self) -> usize {
         self.front.in_flight()
     }
 
+    /// Whether something that was posted has no end yet.
+    pub(super) fn is_busy(&self) -> bool {
+        self.in_flight() > 0 || !self.inbox.is_empty()
+    }
+
     /// Whether there is room for a further message.
-    pub(super) fn accepting(&self) -> bool {
-        self.front.accepting() && self.out.stdin.len() < MAX_STDIN_QUEUE
+    fn accepting(&self) -> bool {
+        self.front.accepting() && self.stdin().len() < MAX_STDIN_QUEUE
     }
 
+    /// What is to be written to the child's stdin.
+    pub(super) fn stdin(&self) -> &[u8] {
+        self.cursor.rest(&self.out.stdin)
+    }
+
+    /// Notes that so many bytes of [`stdin`](Self::stdin) have been written.
     pub(super) fn written(&mut self, count: usize) {
-        let stdin = &mut self.out.stdin;
-        stdin.advance(count);
-        if stdin.is_empty() && stdin.capacity() > KEEP {
-            *stdin = BytesMut::new(); // an idle session keeps no big buffer
-        }
+        self.cursor.advance(&mut self.out.stdin, count);
+        heap::note_freed(count);
     }
 
-    pub(super) fn command(&mut self, command: Command) {
-        self.active = Instant::now();
+    /// Whether a buffer has grown for a large message. [`shrink`](Self::shrink) gives it back.
+    pub(super) fn is_large(&self) -> bool {
+        self.cursor.is_large()
+    }
+
+    pub(super) fn shrink(&mut self) {
+        self.cursor.shrink(&mut self.out.stdin);
+    }
+
+    pub(super) fn command(&mut self, command: Command, now: Instant) {
         match command {
-            Command::Post { posted, permit, takes, feed } => {
-                self.post(posted, takes, feed);
-                drop(permit); // the message is in a bounded queue now
+            Command::Post(post) => {
+                self.active = now;
+                self.inbox.push(post);
             }
-            Command::Listen { after, feed } => self.streams.listen(after, feed),
+            Command::Listen { after, feed } => {
+                self.active = now;
+                self.streams.listen(after, feed);
+            }
+            Command::EndIfIdle { why, agreed } => self.end_if_idle.push((why, agreed)),
         }
     }
 
-    fn post(&mut self, posted: Posted, takes: Takes, feed: Feed) {
-        let alone = matches!(posted, Posted::One(_));
-        let messages = posted.into_messages();
-        let requests = messages.iter().filter(|message| message.request().is_some()).count();
-        if requests == 0 {
-            let mut first = Delivery::Accepted;
-            for message in messages {
-                if let Err(refusal) = self.pass_on(message, StreamId::LISTENING, Takes::AnswerOnly)
-                    && alone
-                {
-                    first = Delivery::Refused(refusal);
-                }
+    /// Forwards what was posted, as far as there is room.
+    pub(super) fn forward(&mut self, now: Instant) {
+        while self.accepting()
+            && let Some(mut post) = self.inbox.pop()
+        {
+            let permit = post.permit.take();
+            if self.inbox.is_late(&post, now) {
+                self.not_forwarded(post, now);
+            } else {
+                self.post(post, now);
             }
-            feed.push(first);
+            drop(permit); // what was forwarded is in the queue for stdin, which is bounded itself
+        }
+    }
+
+    fn post(&mut self, mut post: Post, now: Instant) {
+        let dropped = post.drop_requests_of_gone_client();
+        self.log_dropped(dropped);
+        let requests = post.messages().iter().filter(|message| message.request().is_some()).count();
+        let Post { posted, takes, feed, arrived, .. } = post;
+        let arrived = self.since_begin(arrived);
+        if requests == 0 {
+            let from = Origin { stream: StreamId::LISTENING, takes: Takes::AnswerOnly, arrived };
+            feed.push(match posted {
+                Posted::One(message) => match self.pass_on(message, from, now) {
+                    Ok(()) => Delivery::Accepted,
+                    Err(refusal) => Delivery::Refused(refusal),
+                },
+                Posted::Batch(messages) => {
+                    for message in messages {
+                        let _ = self.pass_on(message, from, now); // there is no place for a refusal
+                    }
+                    Delivery::Accepted
+                }
+            });
             return;
         }
-        let stream = self.streams.add(feed, requests, takes, Instant::now());
-        for message in messages {
-            let id = message.request().map(|request| ClientId(request.id().clone()));
-            let Err(refusal) = self.pass_on(message, stream, takes) else { continue };
-            if alone {
-                self.streams.refuse(stream, refusal);
-            } else if let Some(id) = id {
-                self.deliver(stream, Payload::Fault { id, fault: Fault::Refused(refusal) });
+        let from = Origin { stream: self.streams.add(feed, requests, takes, now), takes, arrived };
+        match posted {
+            Posted::One(message) => {
+                if let Err(refusal) = self.pass_on(message, from, now) {
+                    self.streams.refuse(from.stream, refusal);
+                }
+            }
+            Posted::Batch(messages) => {
+                for message in messages {
+                    let id = message.request().map(|request| ClientId(request.id().clone()));
+                    if let (Err(refusal), Some(id)) = (self.pass_on(message, from, now), id) {
+                        let fault = Fault::Refused(refusal);
+                        self.deliver(from.stream, Payload::Fault { id, fault }, now);
+                    }
+                }
             }
         }
     }
 
-    fn pass_on(&mut self, message: Message, stream: StreamId, takes: Takes) -> Result<(), Refusal> {
-        let now = self.began.elapsed();
-        let from = Origin { stream, takes, arrived: now };
-        self.front.client(message, from, now, &mut self.out)?;
-        self.give_out();
+    fn log_dropped(&self, requests: usize) {
+        if requests > 0 {
+            let why = "its client left before it was forwarded";
+            let sid = self.sid();
+            debug!(
+                event = "client.swallowed",
+                sid, requests, why, "a client's message is not for the server"
+            );
+        }
+    }
+
+    /// The time of a post is over before there was room for it.
+    fn not_forwarded(&mut self, mut post: Post, now: Instant) {
+        let dropped = post.drop_requests_of_gone_client();
+        self.log_dropped(dropped);
+        let after = self.config.limits.request_timeout;
+        warn!(
+            event = "request.timeout",
+            sid = self.sid(),
+            ?after,
+            "the server did not read a request in time; see --request-timeout"
+        );
+        let requests = post.messages().iter().filter_map(Message::request);
+        let ids: Vec<_> = requests.map(|request| ClientId(request.id().clone())).collect();
+        if ids.is_empty() {
+            return post.feed.push(Delivery::NotForwarded(after));
+        }
+        let stream = self.streams.add(post.feed, ids.len(), post.takes, now);
+        for id in ids {
+            self.deliver(stream, Payload::Fault { id, fault: Fault::Timeout(after) }, now);
+        }
+    }
+
+    fn pass_on(&mut self, message: Message, from: Origin, now: Instant) -> Result<(), Refusal> {
+        let since_begin = self.since_begin(now);
+        self.front.client(message, from, since_begin, &mut self.out)?;
+        self.give_out(now);
         Ok(())
     }
 
@@ -224,17 +303,19 @@ impl<'s> Core<'s> {
     }
 
     /// Looks at the readers: some are gone, or have caught up.
-    pub(super) fn sweep(&mut self) {
-        let now = self.began.elapsed();
-        for (stream, took_all) in self.streams.sweep(Instant::now()) {
-            self.front.reader_left(stream, took_all, now, &mut self.out);
+    pub(super) fn sweep(&mut self, now: Instant) {
+        let since_begin = self.since_begin(now);
+        for (stream, took_all) in self.streams.sweep(now) {
+            self.front.reader_left(stream, took_all, since_begin, &mut self.out);
         }
-        self.give_out();
+        self.give_out(now);
+        let dropped = self.inbox.drop_gone();
+        self.log_dropped(dropped);
     }
 
-    pub(super) fn frame(&mut self, frame: Frame<'_>) {
+    pub(super) fn frame(&mut self, frame: Frame<'_>, now: Instant) {
         match frame {
-            Frame::Line(line) => self.line(line.bytes()),
+            Frame::Line(line) => self.line(line.bytes(), now),
             Frame::TooLong { head, length } => {
                 warn!(
                     event = "child.message_too_long",
@@ -242,69 +323,68 @@ impl<'s> Core<'s> {
                     length,
                     max = self.config.max_message,
                     in_flight = self.in_flight(),
-                    "raise --max-message if the server is right to send this much"
+                    "a message of the server is too long; raise --max-message if it is right to send this much"
                 );
                 self.front.child_too_long(head, &mut self.out);
-                self.give_out();
+                self.give_out(now);
             }
         }
     }
 
     /// The child's stdout has ended: what is there without a line end counts if it is a whole message.
-    pub(super) fn last_line(&mut self, decoder: &mut LineDecoder) {
+    pub(super) fn last_line(&mut self, decoder: &mut LineDecoder, now: Instant) {
         if let Some(line) = decoder.finish() {
-            info!(event = "child.partial_line", sid = self.sid(), bytes = line.bytes().len());
-            self.line(line.bytes());
+            self.child_log.partial_line(line.bytes().len());
+            self.line(line.bytes(), now);
         }
     }
 
-    fn line(&mut self, line: &[u8]) {
+    fn line(&mut self, line: &[u8], now: Instant) {
+        heap::note_freed(line.len());
         let repaired;
         let text = match std::str::from_utf8(line) {
             Ok(text) => text,
             Err(_) => {
-                if let Some(count) = self.invalid.take() {
-                    warn!(event = "child.invalid_utf8", sid = self.sid(), bytes = line.len(), count);
-                }
+                self.child_log.invalid_utf8(line.len());
                 repaired = String::from_utf8_lossy(line);
                 &*repaired
             }
         };
         if !is_array(line) {
-            return self.message(text);
+            return self.message(text, now);
         }
         match elements(text) {
             Some(messages) if !messages.is_empty() => {
-                messages.into_iter().for_each(|text| self.message(text))
+                messages.into_iter().for_each(|text| self.message(text, now))
             }
-            _ => self.noisy(text),
+            _ => self.child_log.noise(text),
         }
     }
 
-    fn message(&mut self, text: &str) {
-        let streams = &self.streams;
-        let has_reader = |stream| streams.is_live(stream);
-        if self.front.child(text, self.began.elapsed(), &has_reader, &mut self.out).is_err() {
-            return self.noisy(text);
+    fn message(&mut self, text: &str, now: Instant) {
+        let (streams, since_begin) = (&self.streams, self.since_begin(now));
+        let readers = |stream| streams.readership(stream);
+        if self.front.child(text, since_begin, &readers, &mut self.out).is_err() {
+            return self.child_log.noise(text);
         }
-        self.give_out();
+        self.give_out(now);
     }
 
     /// Gives what the front has put out to streams, session and log.
-    fn give_out(&mut self) {
+    fn give_out(&mut self, now: Instant) {
         while let Some(output) = self.out.take() {
             match output {
-                Output::Message { stream, message } => self.deliver(stream, Payload::Message(message)),
+                Output::Message { stream, message } => self.deliver(stream, Payload::Message(message), now),
                 Output::Answer { stream, message, success } => {
-                    self.deliver(stream, Payload::Answer { message, success });
+                    self.deliver(stream, Payload::Answer { message, success }, now);
                 }
                 Output::Unanswered { stream, id, why } => {
                     let fault = self.fault(why);
-                    self.deliver(stream, Payload::Fault { id, fault });
+                    self.deliver(stream, Payload::Fault { id, fault }, now);
                 }
                 Output::Handshake(how) => self.handshake_ended(how),
                 Output::AnswerToUnknown => self.ending = Some(End::TooLong(self.config.max_message)),
-                Output::Note(note) => self.log(note),
+                Output::Note(note) => self.child_log.note(note),
             }
         }
     }
@@ -313,7 +393,12 @@ impl<'s> Core<'s> {
         match why {
             Unanswered::Timeout => {
                 let after = self.config.limits.request_timeout;
-                warn!(event = "request.timeout", sid = self.sid(), ?after, "see --request-timeout");
+                warn!(
+                    event = "request.timeout",
+                    sid = self.sid(),
+                    ?after,
+                    "the server did not answer a request in time; see --request-timeout"
+                );
                 Fault::Timeout(after)
             }
             Unanswered::Cancelled => Fault::Cancelled,
@@ -325,113 +410,74 @@ impl<'s> Core<'s> {
     fn handshake_ended(&mut self, how: Handshake) {
         match how {
             Handshake::Done(version) => {
-                if !self.opened {
-                    self.opened = true;
-                    if let Some(version) = version {
-                        let _ = self.shared.negotiated.set(version);
-                    }
-                    self.shared.opened.send_replace(Some(Ok(())));
+                if let Some(version) = version.filter(|_| !self.opened) {
+                    let _ = self.shared.negotiated.set(version);
                 }
-                self.losses.failed_handshakes = 0;
-                self.tell_answered();
+                self.opened = true;
+                self.losses.handshake_done();
             }
             Handshake::Refused => self.ending = Some(End::Refused),
             Handshake::TimedOut => self.ending = Some(End::InitTimeout(self.config.limits.init_timeout)),
         }
     }
 
-    fn log(&mut self, note: Note) {
-        let sid = self.shared.id.short();
-        match note {
-            Note::Swallowed(why) => debug!(event = "client.swallowed", sid, why),
-            Note::Replied(to) => debug!(event = "child.replied", sid, to),
-            Note::Restored { method, success: true } => debug!(event = "child.restored", sid, method),
-            Note::Restored { method, success: false } => {
-                warn!(
-                    event = "child.not_restored",
-                    sid, method, "the new child refuses what the old one took"
-                );
-            }
-            Note::NotReady => {
-                if let Some(count) = self.not_ready.take() {
-                    info!(event = "child.not_ready", sid, count, "it is asked again");
-                }
-            }
-            Note::Dropped(why) => {
-                if let Some(count) = self.dropped.take() {
-                    info!(event = "child.dropped", sid, why = why.as_str(), count);
-                }
-            }
-            Note::Unheard => warn!(
-                event = "child.request_unheard",
-                sid, "the server asked its client something, and no client listened"
-            ),
+    fn deliver(&mut self, stream: StreamId, payload: Payload, now: Instant) {
+        self.streams.deliver(stream, payload, now);
+    }
+
+    /// Does all that is due.
+    pub(super) fn expire(&mut self, now: Instant) {
+        for post in self.inbox.take_late(now) {
+            self.not_forwarded(post, now);
         }
-    }
-
-    /// stdout carries messages only, but many servers print a banner or a log line there.
-    fn noisy(&mut self, text: &str) {
-        let Some(count) = self.noise.take() else { return };
-        let line: String = text.chars().take(NOISE_WIDTH).collect();
-        let hint = if text.starts_with('{') {
-            "looks like JSON: a message must stand on one line"
-        } else {
-            "not a message: a server logs to stderr, not to stdout"
-        };
-        warn!(event = "child.stdout_noise", sid = self.sid(), count, line = ?line, hint);
-    }
-
-    fn deliver(&mut self, stream: StreamId, payload: Payload) {
-        self.streams.deliver(stream, payload, Instant::now());
-    }
-
-    pub(super) fn expire(&mut self) {
-        self.streams.expire(Instant::now());
-        let streams = &self.streams;
-        let has_reader = |stream| streams.is_live(stream);
-        self.front.expire(self.began.elapsed(), &has_reader, &mut self.out);
-        self.give_out();
+        self.streams.expire(now);
+        let (streams, since_begin) = (&self.streams, self.since_begin(now));
+        let readers = |stream| streams.readership(stream);
+        self.front.expire(since_begin, &readers, &mut self.out);
+        self.give_out(now);
     }
 
     /// The child is lost. If the session goes on with another, fails the calls that the child had and returns how many
     /// children have been lost in a row; `None`: the session ends.
-    pub(super) fn child_lost(&mut self, why: End) -> Option<u32> {
+    pub(super) fn child_lost(&mut self, why: End, now: Instant) -> Option<u32> {
         let can = self.config.limits.respawn && why.is_loss() && self.front.can_restart();
-        if !can || self.losses.failed_handshakes == MAX_FAILED_HANDSHAKES {
+        if !can || !self.losses.may_respawn() {
             return None;
         }
-        if self.losses.since.elapsed() >= STABLE {
-            self.losses.in_a_row = 0;
-        }
-        self.losses.in_a_row += 1;
-        self.losses.failed_handshakes += 1;
-        self.tell_answered();
+        let in_a_row = self.losses.add(why, now);
         self.ending = None;
-        self.out.stdin = BytesMut::new();
+        let Lost { notifications, responses } = Lost::of(&self.out.stdin);
+        if notifications + responses > 0 {
+            warn!(
+                event = "client.message_lost",
+                sid = self.sid(),
+                notifications,
+                responses,
+                "the child was lost before it read what had been accepted for it"
+            );
+        }
+        (self.out.stdin, self.cursor) = (BytesMut::new(), StdinCursor::default());
         for (stream, id) in self.front.child_lost() {
-            self.deliver(stream, Payload::Fault { id, fault: Fault::Lost(why) });
+            self.deliver(stream, Payload::Fault { id, fault: Fault::Lost(why) }, now);
         }
-        Some(self.losses.in_a_row)
-    }
-
-    /// Notes that the present child is no longer starting.
-    fn tell_answered(&mut self) {
-        if let Some(answered) = self.answered.take() {
-            answered.notify_one();
-        }
+        Some(in_a_row)
     }
 
     /// Begins the handshake with a new child.
-    pub(super) fn handshake(&mut self, answered: Arc<Notify>) {
-        self.losses.since = Instant::now();
-        self.answered = Some(answered);
-        self.front.restart(self.began.elapsed(), &mut self.out);
+    pub(super) fn handshake(&mut self, answered: Answered, now: Instant) {
+        self.losses.respawned(answered, now);
+        let since_begin = self.since_begin(now);
+        self.front.restart(since_begin, &mut self.out);
     }
 
-    /// Ends everything that is in flight, and every stream.
-    pub(super) fn fail(&mut self, why: End) {
+    /// Ends everything that is in flight or waits, and every stream.
+    pub(super) fn fail(&mut self, why: End, now: Instant) {
+        self.losses.tell_answered(Err(why));
+        while let Some(post) = self.inbox.pop() {
+            post.feed.push(Delivery::NotTaken(NotTaken::new(why, post.posted)));
+        }
         for (stream, id) in self.front.abandon() {
-            self.deliver(stream, Payload::Fault { id, fault: Fault::Ended(why) });
+            self.deliver(stream, Payload::Fault { id, fault: Fault::Ended(why) }, now);
         }
         self.streams.end();
     }

@@ -12,11 +12,11 @@ pub enum End {
     Deleted,
     /// The stream of a client of the 2024-11-05 transport closed, which is the only sign such a client gives.
     Disconnected,
-    /// The client left before it was told the session's id: nobody can ever use it.
+    /// The client left before it was told the session's id: no client can ever use it.
     Unclaimed,
-    /// Nothing in flight and nobody listening for this long.
+    /// Nothing was in flight and no client listened for this long.
     Idle(Duration),
-    /// It lasted as long as a session may.
+    /// It lasted as long as a session may last.
     Lifetime(Duration),
     /// It was the longest idle one when another needed its place.
     Evicted,

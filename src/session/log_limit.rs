@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How many log lines of one kind the child can cause before they are rationed to one per [`RATION_PAUSE`].
-const RATION: u64 = 10;
+/// How many log lines of one kind a child can cause before there is only one per [`PAUSE`].
+const BURST: u64 = 10;
 
-/// See [`RATION`].
-const RATION_PAUSE: Duration = Duration::from_secs(60);
+/// See [`BURST`].
+const PAUSE: Duration = Duration::from_secs(60);
 
 /// Log lines that the child can cause at will: a few at once, then one a minute with the count.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ impl LogLimit {
     /// How many there have been, if it is time to say so.
     pub(super) fn take(&mut self) -> Option<u64> {
         self.count += 1;
-        if self.count > RATION && self.logged.elapsed() < RATION_PAUSE {
+        if self.count > BURST && self.logged.elapsed() < PAUSE {
             return None;
         }
         self.logged = Instant::now();

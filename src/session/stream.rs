@@ -7,15 +7,17 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use super::{End, Fault};
+use super::{End, Fault, NotTaken};
 use crate::proto::front::Refusal;
 use crate::proto::ids::{ClientId, EventId};
+use crate::sync::lock;
 
 /// How many bytes may wait for a reader before the session stops reading its child. A reader that goes on taking slows
 /// the child down; one that does not is cut off, see [`Feed::cut`], and can resume from the session's replay buffer.
@@ -30,8 +32,13 @@ pub enum Delivery {
     Refused(Refusal),
     /// The stream cannot be resumed there: the event is unknown, or what followed it is no longer kept.
     NoReplay,
-    /// The session ended before it took what was posted: the child has not seen it.
+    /// The session ended before the stream was attached.
     Gone(End),
+    /// The session ended before it took what was posted, which is given back.
+    NotTaken(NotTaken),
+    /// Notifications or responses that could not be forwarded within this time, the request timeout: the child has not
+    /// seen them.
+    NotForwarded(Duration),
     /// An event of the stream.
     Event(Event),
     /// The answer has not come within [`Config::sse_after`](super::Config::sse_after): the client is to get a stream of
@@ -125,7 +132,7 @@ struct Shared {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.queue)
     }
 }
 
@@ -361,6 +368,6 @@ mod tests {
         drop(feed);
         drop(reader);
         let told = tokio::time::timeout(std::time::Duration::from_millis(10), attention.notified()).await;
-        assert!(told.is_err(), "a finished exchange wakes nobody");
+        assert!(told.is_err(), "a finished exchange wakes no loop");
     }
 }

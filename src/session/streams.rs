@@ -12,7 +12,7 @@ use tracing::{debug, info, warn};
 use super::Config;
 use super::log_limit::LogLimit;
 use super::stream::{Delivery, Event, Feed, Offered, Payload};
-use crate::proto::front::{Refusal, Takes};
+use crate::proto::front::{Readership, Refusal, Takes};
 use crate::proto::ids::{EventId, SessionId, StreamId};
 use crate::proto::replay::ReplayBuffer;
 
@@ -142,7 +142,8 @@ impl Streams {
                     (after.stream, missed)
                 }
                 Err(why) => {
-                    debug!(event = "stream.no_replay", sid = self.session.short(), id = %after, ?why);
+                    let sid = self.session.short();
+                    debug!(event = "stream.no_replay", sid, id = %after, ?why, "a stream cannot be resumed there");
                     feed.push(Delivery::NoReplay);
                     return;
                 }
@@ -164,7 +165,7 @@ impl Streams {
     pub(super) fn deliver(&mut self, id: StreamId, payload: Payload, now: Instant) {
         let sid = self.session.short();
         let Some(stream) = self.table.get_mut(&id) else {
-            debug!(event = "response.undeliverable", sid, stream = id.0);
+            debug!(event = "response.undeliverable", sid, stream = id.0, "the client of an answer is gone");
             return;
         };
         stream.place += 1;
@@ -182,7 +183,10 @@ impl Streams {
             if lost > 0
                 && let Some(count) = self.evicted.take()
             {
-                info!(event = "stream.evicted", sid, lost, count, "see --replay-buffer");
+                info!(
+                    event = "stream.evicted",
+                    sid, lost, count, "events can no longer be resumed; see --replay-buffer"
+                );
             }
         } else if !last {
             self.replay.skip(event.id);
@@ -196,7 +200,12 @@ impl Streams {
                     self.full.insert(id, Full { since: now, checked: now });
                 }
             }
-            Offered::Gone if !keep => debug!(event = "response.undeliverable", sid, stream = id.0),
+            Offered::Gone if !keep => debug!(
+                event = "response.undeliverable",
+                sid,
+                stream = id.0,
+                "the client of an answer is gone"
+            ),
             Offered::Gone => {}
         }
         if answer {
@@ -206,6 +215,16 @@ impl Streams {
             self.replay.end(id, offered != Offered::Gone);
             self.table.remove(&id);
             self.full.remove(&id);
+        }
+    }
+
+    /// Who reads a stream. A client can resume it behind an event that it has seen, and where streams are primed behind
+    /// the first one of all.
+    pub(super) fn readership(&self, id: StreamId) -> Readership {
+        match self.table.get(&id) {
+            Some(Stream { feed: Some(feed), .. }) if feed.is_live() => Readership::Present,
+            Some(stream) if self.prime || stream.place > 0 => Readership::MayResume,
+            Some(_) | None => Readership::Absent,
         }
     }
 
@@ -268,7 +287,7 @@ impl Streams {
                 event = "stream.cut",
                 sid,
                 stream = id.0,
-                "the client does not read what it asked for; it can resume"
+                "a client does not read what it asked for; it can resume"
             );
             if *id == StreamId::LISTENING {
                 *delivered_to = feed.taken().max(*delivered_to);

@@ -1,25 +1,29 @@
 //! The loop of a session.
 //!
 //! Its laws: it awaits nothing but its own `select!` branches, so that no reader and no stuck pipe can hold it; the
-//! machine decides and the loop moves bytes; and death has an order: name the reason, close the mailbox, fail the
-//! queue. A caller that races with it either cannot send or gets an answer.
+//! front decides and the loop moves bytes; what is there already is taken before a deadline counts; and death has an
+//! order: name the reason, close the mailbox, fail the queue. A caller that races with it either cannot send or gets an
+//! answer.
 
 use std::future::Future;
-use std::pin::Pin;
+use std::io;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
 use super::alarm::Alarm;
 use super::core::Core;
+use super::inbox::Post;
 use super::stream::{Delivery, Feed};
-use super::{Command, Config, End, ExitStatus, Shared, Stop};
+use super::{Command, Config, End, ExitStatus, NotTaken, Shared, Stop};
 use crate::proto::front::Takes;
 use crate::proto::line::LineDecoder;
 use crate::proto::message::Request;
+use crate::sync::lock;
 
 /// How long stdout is read after the child exited, and how long its exit is waited for after stdout ended. A
 /// grandchild can hold the pipe open for ever.
@@ -27,6 +31,13 @@ const DRAIN_STDOUT: Duration = Duration::from_millis(250);
 
 /// How long calls in flight may still be answered by a child that has closed its stdin.
 const CLOSED_STDIN_GRACE: Duration = Duration::from_secs(5);
+
+/// For how many turns of the loop a deadline that has passed waits for what is ready: more than it takes to empty a pipe.
+/// The process may have stood still, and what came in time must count.
+const MAX_LATE_TURNS: u32 = 64;
+
+/// How long a buffer that has grown for a large message is kept for the next one.
+const KEEP_LARGE: Duration = Duration::from_secs(1);
 
 /// How long the queue for stdin is written after the session ended.
 const FINAL_FLUSH: Duration = Duration::from_millis(500);
@@ -50,8 +61,25 @@ pub struct Pipes<W, R> {
     pub stdout: R,
     /// Its exit.
     pub exit: Pin<Box<dyn Future<Output = ExitStatus> + Send>>,
-    /// Notified when a child that replaces another has answered `initialize`, or is lost before.
-    pub answered: Arc<Notify>,
+    /// Told how its handshake ended.
+    pub answered: Answered,
+}
+
+/// Told once: that a child has answered `initialize` with a result, or why it was lost, or its session ended, before.
+pub type Answered = oneshot::Sender<Result<(), End>>;
+
+/// What the loop holds of a child.
+struct Child<W, R> {
+    stdin: W,
+    stdout: R,
+    exit: Pin<Box<dyn Future<Output = ExitStatus> + Send>>,
+}
+
+impl<W, R> Pipes<W, R> {
+    fn split(self) -> (Child<W, R>, Answered) {
+        let Self { stdin, stdout, exit, answered } = self;
+        (Child { stdin, stdout, exit }, answered)
+    }
 }
 
 /// A child that a session has lost.
@@ -70,11 +98,13 @@ pub struct LostChild<R> {
 pub struct Ended<R> {
     /// Why.
     pub why: End,
+    /// Whether a child had answered `initialize` with a result.
+    pub opened: bool,
     /// The child's stdout; `None` between two children.
     pub stdout: Option<R>,
 }
 
-/// What is known of a child that has exited, or has closed a pipe and is about to exit.
+/// A child that has exited, or has closed a pipe and is about to exit.
 #[derive(Debug)]
 struct Exiting {
     exit: Option<ExitStatus>,
@@ -83,157 +113,251 @@ struct Exiting {
     /// Nothing is in flight any more.
     served: bool,
     until: Instant,
+    /// `until` has passed.
+    timed_out: bool,
 }
 
 impl Exiting {
-    fn begin(grace: Duration) -> Self {
+    fn begin(grace: Duration, now: Instant) -> Self {
         Self {
             exit: None,
             stdout_ended: false,
             stdin_closed: false,
             served: false,
-            until: Instant::now() + grace,
+            until: now + grace,
+            timed_out: false,
         }
     }
 
-    fn end(&self) -> End {
-        match self {
-            Self { exit: Some(exit), .. } => End::Exited(*exit),
-            Self { stdout_ended: true, .. } => End::StdoutClosed,
-            _ => End::StdinClosed,
-        }
+    fn set_exit(&mut self, status: ExitStatus, now: Instant) {
+        self.exit = Some(status);
+        self.until = self.until.min(now + DRAIN_STDOUT);
+    }
+
+    fn set_stdout_ended(&mut self, now: Instant) {
+        self.stdout_ended = true;
+        self.until = self.until.min(now + DRAIN_STDOUT);
+    }
+
+    fn expire(&mut self, now: Instant) {
+        self.timed_out = self.until <= now;
     }
 
     /// How it ended, once that is clear.
-    fn end_reason(&mut self, in_flight: usize) -> Option<End> {
+    fn end_reason(&mut self, in_flight: usize, now: Instant) -> Option<End> {
         if self.stdin_closed && in_flight == 0 && !self.served {
             // Most likely it is about to exit, and its exit says more than the closed pipe.
             self.served = true;
-            self.until = self.until.min(Instant::now() + DRAIN_STDOUT);
+            self.until = self.until.min(now + DRAIN_STDOUT);
         }
         let complete = self.exit.is_some() && self.stdout_ended;
-        (complete || self.until <= Instant::now()).then(|| self.end())
+        if !complete && !self.timed_out {
+            return None;
+        }
+        Some(match self {
+            Self { exit: Some(exit), .. } => End::Exited(*exit),
+            Self { stdout_ended: true, .. } => End::StdoutClosed,
+            _ => End::StdinClosed,
+        })
     }
 }
 
+/// What the loop has waited for.
+enum Woken<W, R> {
+    /// A reader is gone or has caught up, or the session is to end.
+    Attention,
+    Exited(ExitStatus),
+    /// The next child; `None`: there will be none.
+    Replaced(Option<Pipes<W, R>>),
+    Posted(Command),
+    Written(io::Result<usize>),
+    Read(io::Result<usize>),
+    /// A deadline has passed, and nothing else is ready.
+    Alarm,
+}
+
 impl Worker {
-    /// Runs the session until it ends. `next` is asked for another child where the session outlives one; its answer
+    /// Runs the session until it ends. `respawn` is asked for another child where the session outlives one; its answer
     /// `None` ends the session too.
-    pub async fn run<W, R, F, N>(mut self, first: Pipes<W, R>, mut next: F) -> Ended<R>
+    pub async fn run<W, R, F, N>(self, first: Pipes<W, R>, mut respawn: F) -> Ended<R>
     where
         W: AsyncWrite + Unpin,
         R: AsyncRead + Unpin,
         F: FnMut(LostChild<R>) -> N,
         N: Future<Output = Option<Pipes<W, R>>>,
     {
-        let (max_message, init_timeout) = (self.config.max_message, self.config.limits.init_timeout);
-        let mut core = Core::open(self.config, &self.shared, &self.initialize, self.first);
+        let Self { config, shared, mut mailbox, initialize, first: opening } = self;
+        let (max_message, init_timeout) = (config.max_message, config.limits.init_timeout);
+        let mut now = Instant::now();
+        let (first, answered) = first.split();
+        let mut core = Core::open(config, &shared, &initialize, opening, answered, now);
+        drop(initialize);
         let mut decoder = LineDecoder::new(max_message);
-        let mut stop = self.shared.stop.subscribe();
-        let attention = Arc::clone(&self.shared.attention);
         let mut child = Some(first);
-        let mut respawning: Option<(End, Pin<Box<N>>)> = None;
         let mut exiting: Option<Exiting> = None;
-        let mut alarm = Alarm::new(Instant::now() + init_timeout);
+        let mut respawning: Option<(End, Pin<Box<N>>)> = None;
+        let mut alarm = Alarm::new(now + init_timeout);
+        let mut late_turns = 0;
+        let mut shrink_at: Option<Instant> = None;
+        let mut attention = pin!(shared.attention.notified());
 
         let why = loop {
-            let stopping = *stop.borrow_and_update();
-            match stopping {
-                Stop::Now(why) => break why,
-                Stop::WhenIdle if core.in_flight() == 0 => break End::Shutdown,
-                Stop::WhenIdle | Stop::No => {}
+            let stop = *lock(&shared.stop);
+            if let Stop::Now(why) = stop {
+                break why;
+            }
+            // All that is in the mailbox: many lines go into one write, and no session ends as idle while a post waits.
+            while let Ok(command) = mailbox.try_recv() {
+                core.command(command, now);
+            }
+            if exiting.is_none() {
+                core.forward(now);
+            }
+            core.settle(now);
+
+            if stop == Stop::WhenIdle && !core.is_busy() {
+                break End::Shutdown;
             }
             let end_reason = core
-                .end_reason()
-                .or_else(|| exiting.as_mut().and_then(|exiting| exiting.end_reason(core.in_flight())));
+                .end_reason(now)
+                .or_else(|| exiting.as_mut().and_then(|exiting| exiting.end_reason(core.in_flight(), now)));
             if let Some(why) = end_reason {
-                let lost = if stopping == Stop::No { core.child_lost(why) } else { None };
+                let lost = if stop == Stop::No { core.child_lost(why, now) } else { None };
                 let Some(count) = lost else { break why };
                 decoder = LineDecoder::new(max_message);
                 exiting = None;
                 let stdout = child.take().map(|child| child.stdout);
-                respawning = Some((why, Box::pin(next(LostChild { why, stdout, count }))));
+                respawning = Some((why, Box::pin(respawn(LostChild { why, stdout, count }))));
                 continue;
             }
-            let deadline =
-                exiting.as_ref().map(|exiting| exiting.until).into_iter().chain(core.deadline()).min();
+
+            if shrink_at.is_none() && (decoder.is_large() || core.is_large()) {
+                shrink_at = Some(now + KEEP_LARGE);
+            }
+            let until = exiting.as_ref().map(|exiting| exiting.until);
+            let deadline = [until, shrink_at, core.deadline()].into_iter().flatten().min();
             if let Some(deadline) = deadline {
                 alarm.arm(deadline);
             }
+            let reads = reads_stdout(exiting.as_ref(), core.is_full());
+            let writes = !core.stdin().is_empty() && writes_stdin(exiting.as_ref());
+            let awaits_exit = exiting.as_ref().is_none_or(|exiting| exiting.exit.is_none());
             let (stdin, stdout, exit) = match &mut child {
-                Some(Pipes { stdin, stdout, exit, .. }) => (Some(stdin), Some(stdout), Some(exit)),
+                Some(Child { stdin, stdout, exit }) => (Some(stdin), Some(stdout), Some(exit)),
                 None => (None, None, None),
             };
-            tokio::select! {
-                status = present(exit), if exiting.as_ref().is_none_or(|exiting| exiting.exit.is_none()) => {
-                    let exiting = exiting.get_or_insert_with(|| Exiting::begin(DRAIN_STDOUT));
-                    exiting.exit = Some(status);
-                    exiting.until = exiting.until.min(Instant::now() + DRAIN_STDOUT);
+            let replacement = respawning.as_mut().map(|(_, replacement)| replacement);
+            // In this order: a child that never stops writing delays nothing but the alarm, and that not for ever.
+            let woken = tokio::select! {
+                biased;
+                () = attention.as_mut() => Woken::Attention,
+                status = present(exit), if awaits_exit => Woken::Exited(status),
+                child = present(replacement) => Woken::Replaced(child),
+                Some(command) = mailbox.recv() => Woken::Posted(command),
+                written = present(stdin.map(|stdin| stdin.write(core.stdin()))), if writes => Woken::Written(written),
+                read = present(stdout.map(|stdout| stdout.read_buf(decoder.buffer()))), if reads => Woken::Read(read),
+                () = alarm.wait(), if deadline.is_some() => Woken::Alarm,
+            };
+
+            now = Instant::now();
+            let is_late = deadline.is_some_and(|deadline| deadline <= now);
+            late_turns = if is_late { late_turns + 1 } else { 0 };
+            if matches!(woken, Woken::Alarm) {
+                late_turns = MAX_LATE_TURNS; // there is nothing that should be looked at before
+            }
+            match woken {
+                Woken::Attention => {
+                    attention.set(shared.attention.notified());
+                    core.sweep(now);
                 }
-                read = present(stdout.map(|stdout| stdout.read_buf(decoder.buffer()))),
-                    if exiting.as_ref().map_or(!core.is_full(), |exiting| {
-                        !exiting.stdout_ended && (exiting.exit.is_some() || !core.is_full())
-                    }) =>
-                {
-                    while let Some(frame) = decoder.next() {
-                        core.frame(frame);
-                    }
-                    if matches!(read, Ok(0) | Err(_)) {
-                        core.last_line(&mut decoder);
-                        let exiting = exiting.get_or_insert_with(|| Exiting::begin(DRAIN_STDOUT));
-                        exiting.stdout_ended = true;
-                        exiting.until = exiting.until.min(Instant::now() + DRAIN_STDOUT);
-                    }
+                Woken::Exited(status) => {
+                    exiting.get_or_insert_with(|| Exiting::begin(DRAIN_STDOUT, now)).set_exit(status, now);
                 }
-                written = present(stdin.map(|stdin| stdin.write(&core.out.stdin))),
-                    if !core.out.stdin.is_empty() && exiting.as_ref().is_none_or(|exiting| !exiting.stdin_closed) =>
-                {
-                    match written {
-                        Ok(count) if count > 0 => core.written(count),
-                        _ => {
-                            let exiting = exiting.get_or_insert_with(|| Exiting::begin(CLOSED_STDIN_GRACE));
-                            exiting.stdin_closed = true;
+                Woken::Replaced(replacement) => {
+                    let lost = respawning.take().map(|(why, _)| why);
+                    match (replacement.map(Pipes::split), lost) {
+                        (None, Some(why)) => break why,
+                        (None, None) => {}
+                        (Some((next, answered)), _) => {
+                            child = Some(next);
+                            core.handshake(answered, now);
                         }
                     }
                 }
-                replacement = present(respawning.as_mut().map(|(_, respawning)| respawning)) => {
-                    let lost = respawning.take().map(|(why, _)| why);
-                    child = replacement;
-                    match (&child, lost) {
-                        (None, Some(why)) => break why,
-                        (None, None) => {}
-                        (Some(child), _) => core.handshake(Arc::clone(&child.answered)),
+                Woken::Posted(command) => core.command(command, now),
+                Woken::Written(Ok(count)) if count > 0 => core.written(count),
+                Woken::Written(_) => {
+                    let exiting = exiting.get_or_insert_with(|| Exiting::begin(CLOSED_STDIN_GRACE, now));
+                    exiting.stdin_closed = true;
+                }
+                Woken::Read(read) => {
+                    while let Some(frame) = decoder.next() {
+                        core.frame(frame, now);
+                    }
+                    if matches!(read, Ok(0) | Err(_)) {
+                        core.last_line(&mut decoder, now);
+                        let exiting = exiting.get_or_insert_with(|| Exiting::begin(DRAIN_STDOUT, now));
+                        exiting.set_stdout_ended(now);
                     }
                 }
-                Some(command) = self.mailbox.recv(), if core.accepting() && exiting.is_none() => {
-                    core.command(command);
-                    // Many lines per write(2): whatever else has come goes along.
-                    while core.accepting() && let Ok(command) = self.mailbox.try_recv() {
-                        core.command(command);
-                    }
-                }
-                () = attention.notified() => core.sweep(),
-                _ = stop.changed() => {}
-                () = alarm.wait(), if deadline.is_some() => {}
+                Woken::Alarm => {}
             }
-            core.expire();
-            core.settle_idle();
+            if late_turns >= MAX_LATE_TURNS {
+                late_turns = 0;
+                core.expire(now);
+                if let Some(exiting) = &mut exiting {
+                    exiting.expire(now);
+                }
+                if shrink_at.take_if(|at| *at <= now).is_some() {
+                    decoder.shrink();
+                    core.shrink();
+                }
+            }
         };
 
-        let _ = self.shared.ended.set(why);
-        self.shared.opened.send_if_modified(|opened| opened.replace(opened.unwrap_or(Err(why))).is_none());
-        self.mailbox.close();
-        self.shared.body_budget.close();
-        while let Ok(command) = self.mailbox.try_recv() {
-            let (Command::Post { feed, .. } | Command::Listen { feed, .. }) = command;
-            feed.push(Delivery::Gone(why));
+        close(&shared, &mut mailbox, &mut core, why, now);
+        if let (Some(child), None, false) = (&mut child, &exiting, core.stdin().is_empty()) {
+            let _ = timeout(FINAL_FLUSH, child.stdin.write_all(core.stdin())).await;
         }
-        core.fail(why);
-        if let (Some(child), None, false) = (&mut child, &exiting, core.out.stdin.is_empty()) {
-            let _ = timeout(FINAL_FLUSH, child.stdin.write_all(&core.out.stdin)).await;
-        }
-        Ended { why, stdout: child.map(|child| child.stdout) }
+        Ended { why, opened: core.opened, stdout: child.map(|child| child.stdout) }
     }
+}
+
+/// The end of a session, in the order that leaves no caller without an answer: names the reason, closes the mailbox,
+/// fails what is queued.
+fn close(
+    shared: &Shared,
+    mailbox: &mut mpsc::Receiver<Command>,
+    core: &mut Core<'_>,
+    why: End,
+    now: Instant,
+) {
+    let _ = shared.ended.set(why);
+    mailbox.close();
+    shared.body_budget.close();
+    while let Ok(command) = mailbox.try_recv() {
+        match command {
+            Command::Post(Post { feed, posted, .. }) => {
+                feed.push(Delivery::NotTaken(NotTaken::new(why, posted)));
+            }
+            Command::Listen { feed, .. } => feed.push(Delivery::Gone(why)),
+            Command::EndIfIdle { .. } => {} // the session ends without this question
+        }
+    }
+    core.fail(why, now);
+}
+
+/// Whether stdout is to be read: a child waits while a reader has too much waiting, but not once it has exited.
+fn reads_stdout(exiting: Option<&Exiting>, is_full: bool) -> bool {
+    match exiting {
+        None => !is_full,
+        Some(Exiting { stdout_ended: true, .. }) => false,
+        Some(Exiting { exit, .. }) => exit.is_some() || !is_full,
+    }
+}
+
+fn writes_stdin(exiting: Option<&Exiting>) -> bool {
+    exiting.is_none_or(|exiting| !exiting.stdin_closed)
 }
 
 /// Waits for a future that is there; for ever, if none is.

@@ -135,9 +135,11 @@ impl<S, P> Registry<S, P> {
         }
     }
 
-    /// The child of a live session has answered `initialize`.
-    pub(super) fn note_open(&mut self, id: &SessionId) {
-        if let Some(Owned { value: live, .. }) = self.live.get_mut(id) {
+    /// This child of a live session has answered `initialize`; nothing happens if the session has lost it since.
+    pub(super) fn note_open(&mut self, id: &SessionId, child: &Tag) {
+        if let Some(Owned { value: live, .. }) = self.live.get_mut(id)
+            && live.child.as_ref() == Some(child)
+        {
             live.state = State::Open;
         }
     }
@@ -251,15 +253,17 @@ mod tests {
     #[test]
     fn what_a_session_does_is_noted_until_it_is_retired() {
         let mut registry = Numbers::default();
-        let tag = Tag::of("child");
+        let (first, second) = (Tag::of("first"), Tag::of("second"));
         registry.add(id(1), None, live(1, None));
-        registry.note_open(&id(1));
         let now = |registry: &Numbers| registry.live().map(|live| (live.state, live.child.clone())).next();
-        assert_eq!(now(&registry), Some((State::Open, None)));
-        registry.note(&id(1), State::Restarting, Some(tag.clone()));
-        assert_eq!(now(&registry), Some((State::Restarting, Some(tag))));
+        registry.note(&id(1), State::Restarting, Some(first.clone()));
+        registry.note_open(&id(1), &first);
+        assert_eq!(now(&registry), Some((State::Open, Some(first.clone()))));
+        registry.note(&id(1), State::Restarting, Some(second.clone()));
+        registry.note_open(&id(1), &first);
+        assert_eq!(now(&registry), Some((State::Restarting, Some(second.clone()))), "the first is lost");
         registry.retire(&id(1), End::Deleted);
-        registry.note_open(&id(1));
+        registry.note_open(&id(1), &second);
         assert_eq!(now(&registry), None);
     }
 }

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use super::{NoSession, Sessions};
 use crate::child::TERM_GRACE;
-use crate::session::End;
+use crate::session::{End, Session};
 
 /// A place for one session and its child; free again when it is dropped.
 pub(super) type Seat = OwnedSemaphorePermit;
@@ -70,8 +70,9 @@ impl Sessions {
             return Ok(seat);
         }
         let full = || NoSession::Full(self.config.max_sessions);
-        if !self.is_seat_coming() && !self.evict() {
-            return Err(full());
+        // The sessions that were asked may have taken their time, in which another has ended.
+        if !self.is_seat_coming() && !self.evict().await && !self.is_seat_coming() {
+            return self.seats.try_take().ok_or_else(full);
         }
         let _waiting = self.seats.wait();
         let patience = self.config.stop_grace + TERM_GRACE;
@@ -87,20 +88,29 @@ impl Sessions {
         self.lock().leaving() > self.seats.waiting()
     }
 
-    /// Ends the session that has been idle for the longest time, if there is one and the operator wants it.
-    fn evict(&self) -> bool {
+    /// Ends the session that has been idle for the longest time, if there is one and the operator wants it. The session
+    /// itself decides: one that a client has posted to meanwhile goes on, and the next is asked.
+    async fn evict(&self) -> bool {
         if !self.config.evict {
             return false;
         }
-        let longest = {
-            let registry = self.lock();
-            let idle =
-                registry.live().filter_map(|live| Some((live.session.stats().idle_since?, &live.session)));
-            idle.min_by_key(|(since, _)| *since).map(|(_, session)| session.clone())
-        };
-        longest.is_some_and(|session| {
-            self.end(&session, End::Evicted);
-            true
-        })
+        for session in self.idle() {
+            if session.end_if_idle(End::Evicted).await {
+                self.retire(session.id(), End::Evicted);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The sessions that are idle, that which has been so for the longest time first.
+    fn idle(&self) -> Vec<Session> {
+        let registry = self.lock();
+        let mut idle: Vec<_> = registry
+            .live()
+            .filter_map(|live| Some((live.session.stats().idle_since?, live.session.clone())))
+            .collect();
+        idle.sort_by_key(|(since, _)| *since);
+        idle.into_iter().map(|(_, session)| session).collect()
     }
 }

@@ -5,15 +5,16 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use tokio::net::unix::pipe::{Receiver, Sender};
-use tokio::sync::Notify;
-use tokio::time::{Instant, sleep};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use super::Sessions;
 use super::seats::Seat;
 use super::snapshot::State;
 use super::start_limit::{MAX_START, StartPermit, backoff};
-use crate::child::{Child, Process, Termination};
+use crate::child::{Child, Process, Tag, Termination};
+use crate::proto::ids::SessionId;
 use crate::session::worker::{Ended, LostChild, Pipes, Worker};
 use crate::session::{End, ExitStatus, Session};
 use crate::sync;
@@ -50,13 +51,15 @@ struct Gone {
 
 impl Supervisor {
     /// Runs the session to its end, and its last child to its own.
-    pub(super) async fn run(self: Arc<Self>, worker: Worker, child: Child<()>) {
+    ///
+    /// `permit`: for the start of the child, if it was not a warm one.
+    pub(super) async fn run(self: Arc<Self>, worker: Worker, child: Child<()>, permit: Option<StartPermit>) {
         let began = Instant::now();
         let this = Arc::clone(&self);
-        let next = move |lost| Arc::clone(&this).respawn(lost);
-        let Ended { why, stdout } = worker.run(pipes(child), next).await;
+        let respawn = move |lost| Arc::clone(&this).respawn(lost);
+        let first = self.attach(child, permit, true);
+        let Ended { why, opened, stdout } = worker.run(first, respawn).await;
         self.sessions.retire(self.session.id(), why);
-        let opened = self.session.opened().await.is_ok();
 
         let sid = self.session.id().short();
         let (status, stopped_by) = described(self.terminate(stdout).await);
@@ -107,9 +110,7 @@ impl Supervisor {
                     info!(event = "child.respawned", sid, pid, "a session has another child");
                     self.sessions.lock().note(id, State::Restarting, Some(child.process.tag().clone()));
                     self.set_current(child.process.clone());
-                    let pipes = pipes(child);
-                    tokio::spawn(give_back(permit, Arc::clone(&pipes.answered)));
-                    return Some(pipes);
+                    return Some(self.attach(child, Some(permit), false));
                 }
                 Err(error) => {
                     warn!(event = "child.spawn_failed", sid, %error, "a child cannot be started");
@@ -118,6 +119,22 @@ impl Supervisor {
             }
         }
         None
+    }
+
+    /// The child as the session's loop takes it; its start is watched from now on.
+    fn attach(
+        &self,
+        child: Child<()>,
+        permit: Option<StartPermit>,
+        is_first: bool,
+    ) -> Pipes<Sender, Receiver> {
+        let Child { process, stdin, stdout, stderr: () } = child;
+        let (answered, is_answered) = oneshot::channel();
+        let id = self.session.id().clone();
+        let start = Start { id, child: process.tag().clone(), is_first, permit, is_answered };
+        tokio::spawn(start.watch(Arc::clone(&self.sessions)));
+        let mut exit = process.exit;
+        Pipes { stdin, stdout, exit: Box::pin(async move { exit.wait().await }), answered }
     }
 
     fn set_current(&self, process: Process) {
@@ -133,18 +150,44 @@ impl Supervisor {
     }
 }
 
+/// A child that has not answered `initialize`.
+struct Start {
+    /// Its session.
+    id: SessionId,
+    child: Tag,
+    is_first: bool,
+    permit: Option<StartPermit>,
+    is_answered: oneshot::Receiver<Result<(), End>>,
+}
+
+impl Start {
+    /// Waits for the answer, and notes it. The permit is given back when the child had its time: others may start then.
+    async fn watch(self, sessions: Arc<Sessions>) {
+        let Self { id, child, is_first, permit, mut is_answered } = self;
+        let answered = match timeout(MAX_START, &mut is_answered).await {
+            Ok(answered) => answered,
+            Err(_) => {
+                drop(permit);
+                is_answered.await
+            }
+        };
+        let Ok(answered) = answered else { return }; // the runtime has ended before the session
+        if answered.is_ok() {
+            sessions.lock().note_open(&id, &child);
+        }
+        // Later children of a session fail on its own account: it is given up after some of them.
+        if is_first || answered.is_ok() {
+            sessions.starts.note_start(answered);
+        }
+    }
+}
+
 /// As the log has it.
 fn described(gone: Option<Gone>) -> (String, String) {
     match gone {
         Some(Gone { status, stopped_by }) => (status.to_string(), stopped_by.to_string()),
         None => ("no child".to_owned(), "none".to_owned()),
     }
-}
-
-/// A child that comes in the place of another is starting until it has answered, or is lost, or had its time.
-async fn give_back(permit: StartPermit, answered: Arc<Notify>) {
-    let _ = tokio::time::timeout(MAX_START, answered.notified()).await;
-    drop(permit);
 }
 
 /// What may be behind an end.
@@ -155,12 +198,4 @@ fn hint(why: End) -> Option<&'static str> {
         End::InitTimeout(_) => Some("see --init-timeout, and --warm for servers that start slowly"),
         _ => None,
     }
-}
-
-/// The child as its session sees it.
-fn pipes(child: Child<()>) -> Pipes<Sender, Receiver> {
-    let Child { process, stdin, stdout, stderr: () } = child;
-    let mut exit = process.exit;
-    let exit = Box::pin(async move { exit.wait().await });
-    Pipes { stdin, stdout, exit, answered: Arc::default() }
 }

@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::yield_now;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::seats::Seat;
@@ -34,7 +34,11 @@ struct WarmChild {
 
 /// The children that wait for a session.
 #[derive(Debug, Default)]
-pub(super) struct WarmPool(Mutex<Pool>);
+pub(super) struct WarmPool {
+    pool: Mutex<Pool>,
+    /// Notified when a child has been taken while a task fills the pool.
+    taken: Notify,
+}
 
 #[derive(Debug, Default)]
 struct Pool {
@@ -79,7 +83,7 @@ impl WarmPool {
     }
 
     fn lock(&self) -> MutexGuard<'_, Pool> {
-        sync::lock(&self.0)
+        sync::lock(&self.pool)
     }
 }
 
@@ -112,25 +116,32 @@ impl Sessions {
     /// Replaces children that sessions have taken, in a task: one a turn of the loop, because each holds it up for the
     /// time of a fork. One such task is enough.
     pub(super) fn refill(self: &Arc<Self>) {
-        let lacking = self.is_taking() && self.pool.len() < self.config.warm;
-        if !lacking || std::mem::replace(&mut self.pool.lock().refilling, true) {
+        if !self.is_taking() || self.pool.len() >= self.config.warm {
+            return;
+        }
+        if std::mem::replace(&mut self.pool.lock().refilling, true) {
+            self.pool.taken.notify_one();
             return;
         }
         let this = Arc::clone(self);
         tokio::spawn(async move {
             loop {
-                if let Some(pause) = this.starts.pause() {
-                    sleep(pause).await;
-                    continue;
-                }
-                match this.add_warm(this.config.warm) {
-                    Ok(true) => yield_now().await,
-                    Ok(false) => break,
-                    Err(error) => {
-                        warn!(event = "child.spawn_failed", %error, "a warm child cannot be started");
-                        sleep(backoff(u32::MAX)).await; // a resource is lacking, and no client need come and ask again
-                    }
-                }
+                let pause = match this.starts.pause() {
+                    Some(pause) => pause,
+                    None => match this.add_warm(this.config.warm) {
+                        Ok(true) => {
+                            yield_now().await;
+                            continue;
+                        }
+                        Ok(false) => break,
+                        Err(error) => {
+                            warn!(event = "child.spawn_failed", %error, "a warm child cannot be started");
+                            backoff(u32::MAX) // a resource is lacking, and no client need come and ask again
+                        }
+                    },
+                };
+                // A session that starts meanwhile is a sign that the next try may succeed.
+                let _ = timeout(pause, this.pool.taken.notified()).await;
             }
             this.pool.lock().refilling = false;
         });

@@ -1,6 +1,8 @@
 //! Numbers and sizes: each limit right at it and one beyond, and floods of everything that a peer can send for nothing.
 //! Memory stays flat, and whoever was there before is served meanwhile.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::net::TcpStream;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -11,8 +13,8 @@ use std::time::{Duration, Instant};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::h2::{
-    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, Frame, GOAWAY, HEADERS, Http2, PING,
-    SETTINGS, WINDOW_UPDATE,
+    ACK, CONTINUATION, DATA, Drain, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, Frame, GOAWAY, HEADERS,
+    Http2, PING, SETTINGS, WINDOW_UPDATE,
 };
 use crate::support::http::Connection;
 use crate::support::{
@@ -32,6 +34,8 @@ const MAX_CONNECTIONS: usize = 1024;
 const MAX_HEAD: usize = 64 * 1024;
 const MAX_FIELDS: usize = 100;
 const MAX_H2_LIST: usize = 32 * 1024;
+/// How much of a body may be sent over HTTP/2 before the other side asks for more (RFC 9113 §6.9.2).
+const WINDOW: usize = 65_535;
 const MAX_BATCH: usize = 1000;
 const MAX_ID: usize = 8 * 1024;
 
@@ -213,7 +217,15 @@ fn a_body_may_have_as_many_bytes_as_the_option_says_however_it_comes() {
         let head = client.head("POST", "/mcp", &[&fields, more].concat());
         let stream = client.new_stream();
         client.send(HEADERS, END_HEADERS, stream, &head);
+        let mut window = WINDOW;
         for part in body(length).as_bytes().chunks(16_000) {
+            while window < part.len() {
+                let frame = client.polite_frame().expect("the connection goes on");
+                if frame.kind == WINDOW_UPDATE && frame.stream == stream {
+                    window += frame.increment();
+                }
+            }
+            window -= part.len();
             client.send(DATA, 0, stream, part);
         }
         client.send(DATA, END_STREAM, stream, b"");
@@ -589,4 +601,136 @@ fn initializes_that_are_taken_back_leave_no_child() {
     assert_eq!(error, Some(ENHANCE_YOUR_CALM));
     witness.end();
     eventually("only the old session has one", || bridge.processes().len() == 1);
+}
+
+/// Sends bodies over HTTP/2 as far as the other side lets it, and ends none of them.
+struct Uploads {
+    client: Http2,
+    drain: Drain,
+    /// What may still be sent of each body, by its stream.
+    bodies: Vec<(u32, usize)>,
+    sent: usize,
+}
+
+impl Uploads {
+    fn open(bridge: &Bridge, count: usize, length: usize) -> Self {
+        let mut client = Http2::open(bridge.address);
+        let drain = client.drain();
+        client.send(SETTINGS, ACK, 0, &[]);
+        let fields =
+            [("content-type", "application/json"), ("accept", "application/json, text/event-stream")];
+        let bodies = (0..count)
+            .map(|_| {
+                let (stream, head) = (client.new_stream(), client.head("POST", "/mcp", &fields));
+                client.send(HEADERS, END_HEADERS, stream, &head);
+                (stream, length)
+            })
+            .collect();
+        Uploads { client, drain, bodies, sent: 0 }
+    }
+
+    /// How much the windows of the connection and of its streams have been opened (RFC 9113 §5.2).
+    fn windows(&self) -> HashMap<u32, usize> {
+        let windows = RefCell::new(HashMap::new());
+        self.drain.count(|frame| {
+            if frame.kind == WINDOW_UPDATE {
+                *windows.borrow_mut().entry(frame.stream).or_default() += frame.increment();
+            }
+            false
+        });
+        windows.into_inner()
+    }
+
+    /// Sends a frame of each body that may go on; whether there was one.
+    fn push(&mut self) -> bool {
+        let (windows, length) =
+            (self.windows(), self.bodies.iter().map(|(_, left)| *left).max().unwrap_or(0));
+        let opened = |stream: &u32| WINDOW + windows.get(stream).copied().unwrap_or(0);
+        let mut progress = false;
+        for (stream, left) in &mut self.bodies {
+            let own = opened(stream).saturating_sub(length - *left);
+            let piece = (*left).min(16_384).min(own).min(opened(&0).saturating_sub(self.sent));
+            if piece > 0 && self.client.send(DATA, 0, *stream, &vec![b' '; piece]) {
+                *left -= piece;
+                self.sent += piece;
+                progress = true;
+            }
+        }
+        progress
+    }
+}
+
+/// Each is too short to be worth a thought, and there are a thousand of them.
+#[test]
+fn unfinished_bodies_that_name_no_session_are_bounded_together() {
+    const BODY: usize = 60 * 1024;
+    let bridge = Bridge::start(&["--lazy"], &["notebook"]);
+    let memory = Memory::of(&bridge);
+    let mut uploads: Vec<_> = (0..8).map(|_| Uploads::open(&bridge, 120, BODY)).collect();
+    let mut progress = Instant::now();
+    while progress.elapsed() < Duration::from_secs(1) {
+        if uploads.iter_mut().map(Uploads::push).filter(|pushed| *pushed).count() > 0 {
+            progress = Instant::now();
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    let sent: usize = uploads.iter().map(|upload| upload.sent).sum();
+    memory.stayed_within(3 * SLACK, &format!("{} MiB of unfinished bodies were taken", sent as u64 / MIB));
+    uploads.iter().for_each(|upload| upload.client.finish());
+    let session = bridge.session();
+    assert_eq!(session.text("echo", json!({ "text": "a" })), "a", "what they held is given back");
+}
+
+#[test]
+fn an_initialize_does_not_wait_behind_megabytes_that_name_no_session() {
+    let bridge = Bridge::start(&["--lazy"], &["notebook"]);
+    let mut large: Vec<_> = (0..8).map(|_| Connection::open(bridge.address)).collect();
+    for connection in &mut large {
+        let request = Request::post("/mcp", "").with("Content-Length", &(4 * MIB).to_string());
+        connection.write(&request.to_bytes("localhost"));
+        connection.write(&[b' '; 4096]);
+    }
+    assert_eq!(bridge.session().text("list_notes", json!({})), "no notes yet");
+    let chunked = Request::post("/mcp", "").without("Content-Length").with("Transfer-Encoding", "chunked");
+    let mut connection = Connection::open(bridge.address);
+    let body = initialize(1, "2025-06-18").to_string();
+    connection.write(&chunked.to_bytes("localhost"));
+    connection.write(format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len()).as_bytes());
+    connection.response().expect(200, "its length is not known, and it is short all the same");
+}
+
+/// Such a client gets nothing before the answer, which may take an hour.
+#[test]
+fn a_call_that_waits_for_its_answer_as_json_keeps_no_memory_of_its_body() {
+    const CALLS: usize = 30;
+    let text = "x".repeat(MIB as usize);
+    for options in [&["--lazy"][..], &["--lazy", "--session-key", "shared"]] {
+        let bridge = Bridge::start(options, &["hostile", "hang"]);
+        let session = (options.len() == 1).then(|| bridge.session());
+        let post = |id: String, tool: &str, arguments| {
+            let request = Request::post("/mcp", tool_call(id, tool, arguments).to_string());
+            let request = request.with("Accept", "application/json");
+            session.as_ref().map_or(request.clone(), |session| session.headers(request.clone()))
+        };
+        let seen = || {
+            let seen = text_of(&bridge.send(post("look".into(), "seen", json!({}))).answer());
+            seen.matches("tools/call").count()
+        };
+        seen();
+        let memory = Memory::of(&bridge);
+        let mut waiting = Vec::new();
+        for number in 0..CALLS {
+            let before = seen();
+            let mut connection = Connection::open(bridge.address);
+            let call = post(format!("call {number}"), "echo", json!({ "text": text }));
+            connection.write(&call.to_bytes("localhost"));
+            waiting.push(connection);
+            let mut looks = 0;
+            eventually("the child has read it", || {
+                looks += 1;
+                seen() > before + looks
+            });
+        }
+        memory.stayed_within(2 * SLACK, &format!("{CALLS} calls of a MiB in flight, {options:?}"));
+    }
 }

@@ -51,6 +51,11 @@ impl Frame {
         u32::from_be_bytes(self.payload[4..8].try_into().unwrap())
     }
 
+    /// By how much a WINDOW_UPDATE opens its window.
+    pub fn increment(&self) -> usize {
+        u32::from_be_bytes(self.payload[..4].try_into().unwrap()) as usize
+    }
+
     /// The status in a block of headers; the first field is `:status`, of the static table or with its name from there
     /// (RFC 7541 §6.1, §6.2, appendix A).
     pub fn status(&self) -> u16 {

@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use crate::h2::{ACK, DATA, END_HEADERS, Frame, HEADERS, Http2, PING, PREFACE, RST_STREAM, SETTINGS};
 use crate::support::http::Connection;
-use crate::support::{Bridge, PATIENCE, Request, json, text_of, tool_call};
+use crate::support::{
+    Bridge, PATIENCE, Request, Session, assert_refused, eventually, json, reason, text_of, tool_call,
+};
 
 const PING_REQUEST: &str = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
 
@@ -325,4 +327,124 @@ fn the_time_of_an_answer_is_no_idle_time() {
         assert!(response.answer().get("result").is_some());
         connection = response.into_connection();
     }
+}
+
+// ---------------------------------------------------------------------------------------------- what waits
+
+/// The head of a POST to a session whose body comes in chunks.
+fn chunked(session: &Session) -> Vec<u8> {
+    let request = session.headers(Request::post("/mcp", "")).without("Content-Length");
+    request.with("Transfer-Encoding", "chunked").to_bytes("localhost")
+}
+
+fn chunk(length: usize) -> Vec<u8> {
+    format!("{length:x}\r\n{}\r\n", " ".repeat(length)).into_bytes()
+}
+
+#[test]
+fn a_slow_body_of_unknown_length_holds_up_no_other_of_its_session() {
+    let bridge = start_with(&[], &["notebook"]);
+    let session = bridge.session();
+    let mut slow = Connection::open(bridge.address);
+    slow.write(&chunked(&session));
+    slow.write(&chunk(200_000));
+    let text = "x".repeat(1 << 20);
+    assert_eq!(session.text("echo", json!({ "text": text })), text);
+    let call = tool_call(7, "echo", json!({ "text": "slow" })).to_string();
+    slow.write(format!("{:x}\r\n{call}\r\n0\r\n\r\n", call.len()).as_bytes());
+    assert_eq!(text_of(&slow.response().answer()), "slow", "and is served when it comes to its end");
+}
+
+#[test]
+fn bodies_of_unknown_length_that_fill_the_memory_together_are_all_served() {
+    let bridge = Bridge::start(&["--max-body", "4MiB"], &["notebook"]);
+    let session = bridge.session();
+    let mut growing: Vec<_> = (0..6).map(|_| Connection::open(bridge.address)).collect();
+    for connection in &mut growing {
+        connection.write(&chunked(&session));
+    }
+    thread::scope(|scope| {
+        for (id, mut connection) in growing.into_iter().enumerate() {
+            scope.spawn(move || {
+                for _ in 0..30 {
+                    connection.write(&chunk(100_000));
+                }
+                let call = tool_call(id, "echo", json!({ "text": "a" })).to_string();
+                connection.write(format!("{:x}\r\n{call}\r\n0\r\n\r\n", call.len()).as_bytes());
+                assert_eq!(text_of(&connection.response().answer()), "a");
+            });
+        }
+    });
+}
+
+/// A session whose child reads nothing, with so many calls that no other body has room.
+fn overfull(request_timeout: &str) -> (Bridge, Session, Vec<Connection>) {
+    let options = [BODY, "500ms", "--request-timeout", request_timeout, "--max-body", "4MiB", "--lazy"];
+    let bridge = Bridge::start(&options, &["hostile", "deaf"]);
+    let session = bridge.session();
+    let text = "x".repeat(700_000);
+    let calls =
+        (100..120).map(|id| session.begin(tool_call(id, "echo", json!({ "text": text })).to_string()));
+    let calls = calls.collect();
+    thread::sleep(SHORT);
+    (bridge, session, calls)
+}
+
+#[test]
+fn the_time_for_which_a_body_waits_for_memory_is_not_its_clients() {
+    let (bridge, session, _calls) = overfull("3s");
+    let call = tool_call(1, "echo", json!({ "text": "a" })).to_string();
+    let mut neighbour = Connection::open(bridge.address);
+    neighbour.write(&chunked(&session));
+    neighbour.write(&chunk(300_000));
+    neighbour.write(format!("{:x}\r\n{call}\r\n0\r\n\r\n", call.len()).as_bytes());
+    let mut response = neighbour.response();
+    let status = response.status;
+    assert_ne!(status, 408, "it was not slow: {}", response.text());
+}
+
+#[test]
+fn each_call_to_a_child_that_reads_nothing_has_one_answer_by_its_deadline() {
+    let limit = Duration::from_secs(3);
+    let bridge = Bridge::start(&["--request-timeout", "3s"], &["hostile", "deaf"]);
+    let session = bridge.session();
+    let text = "x".repeat(700_000);
+    let began = Instant::now();
+    let calls: Vec<_> =
+        (0..40).map(|id| session.begin(tool_call(id, "echo", json!({ "text": text })).to_string())).collect();
+    for (id, call) in calls.into_iter().enumerate() {
+        let mut response = call.response();
+        // Without memory for its body its id is not known.
+        if response.status == 503 {
+            assert_refused(&mut response, 503, "not_forwarded");
+            continue;
+        }
+        let answer = response.answer();
+        assert_eq!((&answer["id"], reason(&answer)), (&json!(id), "request_timeout"));
+    }
+    let took = began.elapsed();
+    assert!(took >= limit && took < limit + PATIENCE / 2, "{took:?}");
+}
+
+#[test]
+fn a_body_for_which_there_is_no_memory_by_its_deadline_is_503_and_may_be_sent_again() {
+    let options = [BODY, "1h", "--request-timeout", "1s", "--max-body", "4MiB", "--lazy"];
+    let bridge = Bridge::start(&options, &["notebook"]);
+    let session = bridge.session();
+    let mut large = Connection::open(bridge.address);
+    let announced = session.headers(Request::post("/mcp", "")).with("Content-Length", &(4 << 20).to_string());
+    large.write(&announced.to_bytes("localhost"));
+    let call = tool_call(1, "echo", json!({ "text": "a" })).to_string();
+    let refused = || {
+        let mut response = session.post(&call);
+        (response.status == 503).then(|| {
+            assert!(response.header("retry-after").is_some(), "nothing has happened");
+            let refusal = assert_refused(&mut response, 503, "not_forwarded");
+            let message = refusal["error"]["message"].to_string();
+            assert!(message.contains("--request-timeout"), "the cure is named: {message}");
+        })
+    };
+    eventually("the large body has all the memory of the session", || refused().is_some());
+    drop(large);
+    eventually("the same call is served", || refused().is_none());
 }

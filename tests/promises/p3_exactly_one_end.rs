@@ -227,6 +227,35 @@ fn a_call_that_is_never_answered_ends_at_the_request_timeout_and_the_child_is_to
 }
 
 #[test]
+fn large_calls_to_a_child_that_reads_nothing_each_end_at_the_request_timeout_whether_or_not_they_were_forwarded()
+ {
+    let bridge = Bridge::start(&["--lazy", "--request-timeout", "3s"], &["hostile", "deaf"]);
+    let session = bridge.session();
+    let text = "x".repeat(700_000);
+    let begun = Instant::now();
+    let calls: Vec<_> = (0..40)
+        .map(|id| {
+            let (session, body) =
+                (session.clone(), tool_call(id, "echo", json!({ "text": text })).to_string());
+            thread::spawn(move || {
+                let mut response = session.post(body);
+                (response.status, response.answer(), begun.elapsed())
+            })
+        })
+        .collect();
+    for (id, call) in calls.into_iter().enumerate() {
+        let (status, answer, took) = call.join().unwrap();
+        assert_eq!(
+            (status, &answer["id"], reason(&answer)),
+            (200, &json!(id), "request_timeout"),
+            "{answer}"
+        );
+        assert!(took > Duration::from_millis(2500), "call {id} after {took:?}");
+        assert!(took < Duration::from_secs(10), "call {id} after {took:?}");
+    }
+}
+
+#[test]
 fn a_cancel_reaches_the_child_under_the_id_it_knows_and_the_call_ends() {
     let bridge = Bridge::start(&[], &["hostile", "hang"]);
     let session = bridge.session();

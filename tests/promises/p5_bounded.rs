@@ -92,6 +92,20 @@ fn a_flood_that_is_not_read_costs_no_memory() {
 }
 
 #[test]
+fn the_memory_of_large_answers_goes_back_while_their_session_lives_on() {
+    let bridge = Bridge::start(&[], &["hostile", "good"]);
+    let session = bridge.session();
+    let before = proc::resident_memory(bridge.pid());
+    let large = "x".repeat(9_000_000);
+    for _ in 0..3 {
+        assert_eq!(session.text("echo", json!({ "text": large })), large);
+    }
+    let grown = || proc::resident_memory(bridge.pid()).saturating_sub(before) / MIB;
+    eventually("what is free is given back", || grown() < 14);
+    assert_eq!(session.text("echo", json!({ "text": "a" })), "a");
+}
+
+#[test]
 fn a_deaf_child_costs_no_memory() {
     let bridge = Bridge::start(&[], &["hostile", "deaf"]);
     let session = bridge.session();
@@ -102,6 +116,17 @@ fn a_deaf_child_costs_no_memory() {
     let peak = proc::peak_memory(bridge.pid());
     assert!(peak < 30 * MIB, "{} MiB for 40 MiB that the child does not take", peak / MIB);
     drop(calls);
+}
+
+#[test]
+fn an_idle_session_keeps_no_memory_of_its_large_messages() {
+    let bridge = Bridge::start(&["--lazy", "--max-body", "32MiB"], &["hostile", "good"]);
+    let session = bridge.session();
+    session.text("echo", json!({ "text": "a" }));
+    let before = proc::resident_memory(bridge.pid());
+    let text = "x".repeat(20 << 20);
+    assert_eq!(session.text("echo", json!({ "text": text })).len(), text.len());
+    eventually("the memory is given back", || proc::resident_memory(bridge.pid()) < before + 10 * MIB);
 }
 
 #[test]

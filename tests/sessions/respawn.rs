@@ -54,6 +54,23 @@ fn methods(seen: &[Value]) -> Vec<&str> {
     seen.iter().filter_map(|entry| entry["method"].as_str()).collect()
 }
 
+// ---------------------------------------------------------------------------------------------- what goes with a child
+
+#[test]
+fn accepted_notifications_that_a_lost_child_had_not_read_are_logged() {
+    let bridge = Bridge::start(RESPAWN, &["hostile", "deaf"]);
+    let session = bridge.session();
+    let long = "x".repeat(300_000); // more than a pipe holds
+    for text in [&*long, "short"] {
+        let note = json!({ "jsonrpc": "2.0", "method": "notifications/x", "params": { "text": text } });
+        session.post(note.to_string()).expect(202, "the notification is accepted");
+    }
+    let child = bridge.processes().remove(0).pid;
+    killpg(group(child), Signal::SIGKILL).unwrap();
+    let line = bridge.logged("what is lost", |line| line.contains("event=\"client.message_lost\""));
+    assert!(line.contains("notifications=2 responses=0"), "{line}");
+}
+
 // ---------------------------------------------------------------------------------------------- what the next child is told
 
 #[test]

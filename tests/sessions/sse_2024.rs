@@ -676,3 +676,18 @@ fn a_client_that_posts_and_does_not_read_costs_no_memory() {
     let grown = (support::proc::peak_memory(bridge.pid()) - before) >> 20;
     assert!(grown < 40, "{grown} MiB for {answered} answers of 150 KB that nobody reads");
 }
+
+#[test]
+fn streams_that_close_at_once_leave_nothing_behind() {
+    let bridge = start(&[], &["notebook"]);
+    let open_and_close = |count: usize| {
+        for _ in 0..count {
+            drop(Client::open(&bridge));
+        }
+    };
+    open_and_close(200);
+    let before = support::proc::resident_memory(bridge.pid());
+    open_and_close(6_000);
+    let grown = support::proc::resident_memory(bridge.pid()).saturating_sub(before) >> 10;
+    assert!(grown < 1024, "{grown} KiB for streams that are no more");
+}

@@ -55,7 +55,7 @@ fn a_slow_answer_becomes_a_stream_long_before_it_is_there() {
 #[test]
 fn a_call_that_is_answered_soon_costs_one_write_to_the_server_and_one_to_the_client() {
     const CALLS: u64 = 300;
-    let (bridge, session) = start(&[]);
+    let (bridge, session) = start(&["--sse-after", "2s"]);
     let path = format!("/proc/{}/io", bridge.pid());
     let writes = || -> u64 {
         let io = std::fs::read_to_string(&path).unwrap();

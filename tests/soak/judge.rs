@@ -14,6 +14,9 @@ pub enum Outcome {
     Lost,
 }
 
+/// The ends of calls in the modes whose child does not read.
+const DEAF: [&str; 1] = ["request_timeout"];
+
 impl Talk<'_> {
     /// Reads all that comes for a POST, and gives back what it was read from. A stream that is cut off is resumed.
     pub fn read(&self, response: Response) -> (Outcome, Response) {
@@ -153,6 +156,8 @@ impl Talk<'_> {
         let allowed = match status {
             404 => why == "session_terminated" && body["id"].is_null() && self.may_end(cause),
             400 => reasons.contains(&why),
+            // What waited for a child that does not read was not handed to it in time.
+            503 => why == "not_forwarded" && self.mode.reasons.iter().any(|reason| DEAF.contains(reason)),
             _ => false,
         };
         assert!(allowed, "mode {} gives no reason for {status} {body}", self.mode.line);

@@ -13,7 +13,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod check;
 mod health;
+mod inside;
 mod ladder;
 mod reaper;
 mod shutdown;

@@ -1,4 +1,4 @@
-//! Probes: is the event loop alive, and does the bridge take new sessions. No detail: they are open to everybody.
+//! Probes: is the event loop alive, and does the bridge take new sessions. They need no token, so they tell no more.
 
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};

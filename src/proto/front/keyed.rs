@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
-use super::{Caller, Front, HasReader, Origin, Refusal, Takes, id_token, with_id};
+use super::{Caller, Front, Origin, Readers, Refusal, Takes, with_id};
 use crate::proto::ids::{BridgeId, ClientId, Id, StreamId};
 use crate::proto::json::{Span, splice};
-use crate::proto::link::{Answered, Cancelled, Expired, Limits, Link, Outgoing, TooLong};
+use crate::proto::link::{Answered, Cancelled, Expired, Limits, Link, Outgoing, TooLong, own_reply};
 use crate::proto::message::{Envelope, Kind, Malformed, Message, Notification, Request};
 use crate::proto::output::{Dropped, Handshake, Note, Out, Output, Unanswered};
 
@@ -108,21 +108,6 @@ impl Keyed {
         }
     }
 
-    /// The bridge has declared no capability that a request of the child could be about.
-    fn child_request(&mut self, text: &str, envelope: &Envelope, out: &mut Out) {
-        let token = id_token(text, envelope);
-        if envelope.method(text.as_bytes()) == "ping" {
-            out.reply(token, r#""result":{}"#);
-            return out.note(Note::Replied("ping"));
-        }
-        if Id::parse(token).is_none() {
-            out.reply(token, r#""error":{"code":-32600,"message":"\"id\" must be a string or an integer"}"#);
-            return out.note(Note::Replied("a request without a usable id"));
-        }
-        out.reply(token, r#""error":{"code":-32601,"message":"no client of this session serves requests"}"#);
-        out.note(Note::Replied("a request in a shared session"));
-    }
-
     /// Only progress says whose it is: its token is the bridge's own id of the request.
     fn child_notification(&mut self, text: &str, envelope: &Envelope, out: &mut Out) {
         let progress = envelope.method(text.as_bytes()) == "notifications/progress";
@@ -159,11 +144,14 @@ impl Front for Keyed {
         Ok(())
     }
 
-    fn child(&mut self, text: &str, now: Duration, _: HasReader<'_>, out: &mut Out) -> Result<(), Malformed> {
+    fn child(&mut self, text: &str, now: Duration, _: Readers<'_>, out: &mut Out) -> Result<(), Malformed> {
         let envelope = Envelope::peek(text.as_bytes())?;
         match envelope.kind {
             Kind::Success | Kind::Failure => self.child_answer(text, &envelope, now, out),
-            Kind::Request => self.child_request(text, &envelope, out),
+            Kind::Request => {
+                let what = own_reply(text, &envelope, out);
+                out.note(Note::Replied(what));
+            }
             Kind::Notification => self.child_notification(text, &envelope, out),
         }
         Ok(())
@@ -178,7 +166,7 @@ impl Front for Keyed {
         }
     }
 
-    fn expire(&mut self, now: Duration, _: HasReader<'_>, out: &mut Out) {
+    fn expire(&mut self, now: Duration, _: Readers<'_>, out: &mut Out) {
         while let Some(expired) = self.link.expire(now, out) {
             match expired {
                 Expired::Handshake => out.push(Output::Handshake(Handshake::TimedOut)),

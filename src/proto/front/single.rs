@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
-use super::{Caller, Front, HasReader, LISTENER_GRACE, Origin, Refusal, Takes, id_token, with_id};
+use super::{Caller, Front, LISTENER_GRACE, Origin, Readers, Readership, Refusal, Takes, id_token, with_id};
 use crate::proto::ids::{BridgeId, ChildId, ClientId, Id, ProgressToken, StreamId};
 use crate::proto::line::push_one_line;
 use crate::proto::link::{Answered, Cancelled, Expired, Limits, Link, Outgoing, TooLong};
@@ -164,12 +164,12 @@ impl Single {
         text: &str,
         envelope: &Envelope,
         now: Duration,
-        has_reader: HasReader<'_>,
+        readers: Readers<'_>,
         out: &mut Out,
     ) {
         let token = id_token(text, envelope);
         let method = envelope.method(text.as_bytes());
-        if method == "ping" && !has_reader(StreamId::LISTENING) {
+        if method == "ping" && readers(StreamId::LISTENING) != Readership::Present {
             out.reply(token, r#""result":{}"#);
             return out.note(Note::Replied("ping"));
         }
@@ -182,19 +182,13 @@ impl Single {
             return out.note(Note::Replied("too many requests of the child"));
         }
         let related = matches!(&*method, "sampling/createMessage" | "elicitation/create" | "roots/list");
-        let stream = if related { self.related_stream(has_reader) } else { StreamId::LISTENING };
-        let answer_by = (!has_reader(stream)).then(|| now + LISTENER_GRACE);
+        let stream = if related { self.related_stream(readers) } else { StreamId::LISTENING };
+        let answer_by = (readers(stream) != Readership::Present).then(|| now + LISTENER_GRACE);
         self.pending.insert(id, Pending { stream, answer_by });
         out.push(Output::Message { stream, message: one_line(text) });
     }
 
-    fn child_notification(
-        &mut self,
-        text: &str,
-        envelope: &Envelope,
-        has_reader: HasReader<'_>,
-        out: &mut Out,
-    ) {
+    fn child_notification(&mut self, text: &str, envelope: &Envelope, readers: Readers<'_>, out: &mut Out) {
         let stream = match &*envelope.method(text.as_bytes()) {
             "notifications/progress" => match self.progress_of(text, envelope) {
                 Some(Caller { takes: Takes::AnswerOnly, .. }) => {
@@ -203,8 +197,8 @@ impl Single {
                 Some(caller) => caller.stream,
                 None => StreamId::LISTENING,
             },
-            "notifications/cancelled" => self.child_cancelled(text, envelope, has_reader),
-            "notifications/message" => self.related_stream(has_reader),
+            "notifications/cancelled" => self.child_cancelled(text, envelope, readers),
+            "notifications/message" => self.related_stream(readers),
             _ => StreamId::LISTENING,
         };
         out.push(Output::Message { stream, message: one_line(text) });
@@ -220,22 +214,31 @@ impl Single {
     }
 
     /// The child takes back one of its own requests: the client hears it where it heard the request.
-    fn child_cancelled(&mut self, text: &str, envelope: &Envelope, has_reader: HasReader<'_>) -> StreamId {
+    fn child_cancelled(&mut self, text: &str, envelope: &Envelope, readers: Readers<'_>) -> StreamId {
         let span = envelope.param(text.as_bytes(), &["requestId"]);
         let id = span.and_then(|span| Id::parse(text.get(span)?)).map(ChildId);
         let Some((id, pending)) = id.and_then(|id| self.pending.remove_entry(&id)) else {
             return StreamId::LISTENING;
         };
         self.remember(id);
-        if has_reader(pending.stream) { pending.stream } else { StreamId::LISTENING }
+        match readers(pending.stream) {
+            Readership::Present | Readership::MayResume => pending.stream,
+            Readership::Absent => StreamId::LISTENING,
+        }
     }
 
     /// stdio does not say which call a log line or a request of the child belongs to. With one call in flight it is that
-    /// one's; with several, the newest that can take it; with none, it is for the listening stream.
-    fn related_stream(&self, has_reader: HasReader<'_>) -> StreamId {
-        let mut callers = self.link.at_work().chain(&self.opener);
-        let takes = |caller: &&Caller| caller.takes == Takes::Events && has_reader(caller.stream);
-        callers.find(takes).map_or(StreamId::LISTENING, |caller| caller.stream)
+    /// one's; with several, the newest that can take it; with none, it is for the listening stream. Where nothing reads,
+    /// it is for the newest call whose client can come back for it.
+    fn related_stream(&self, readers: Readers<'_>) -> StreamId {
+        let callers =
+            || self.link.at_work().chain(&self.opener).filter(|caller| caller.takes == Takes::Events);
+        let newest = |wanted| callers().find(|caller| readers(caller.stream) == wanted);
+        let related = newest(Readership::Present).or_else(|| match readers(StreamId::LISTENING) {
+            Readership::Present => None,
+            _ => newest(Readership::MayResume),
+        });
+        related.map_or(StreamId::LISTENING, |caller| caller.stream)
     }
 
     /// Whether this is the id of the client's `initialize`, and that has no answer yet.
@@ -267,10 +270,10 @@ impl Single {
     }
 
     /// Answers the child's requests that have waited too long for a client to listen.
-    fn expire_pending(&mut self, now: Duration, has_reader: HasReader<'_>, out: &mut Out) {
+    fn expire_pending(&mut self, now: Duration, readers: Readers<'_>, out: &mut Out) {
         let due = |pending: &Pending| pending.answer_by.is_some_and(|deadline| deadline <= now);
         while let Some((id, pending)) = self.pending.iter_mut().find(|(_, pending)| due(pending)) {
-            if has_reader(pending.stream) {
+            if readers(pending.stream) == Readership::Present {
                 pending.answer_by = None; // a client has come to listen meanwhile
                 continue;
             }
@@ -324,14 +327,14 @@ impl Front for Single {
         &mut self,
         text: &str,
         now: Duration,
-        has_reader: HasReader<'_>,
+        readers: Readers<'_>,
         out: &mut Out,
     ) -> Result<(), Malformed> {
         let envelope = Envelope::peek(text.as_bytes())?;
         match envelope.kind {
             Kind::Success | Kind::Failure => self.child_answer(text, &envelope, now, out),
-            Kind::Request => self.child_request(text, &envelope, now, has_reader, out),
-            Kind::Notification => self.child_notification(text, &envelope, has_reader, out),
+            Kind::Request => self.child_request(text, &envelope, now, readers, out),
+            Kind::Notification => self.child_notification(text, &envelope, readers, out),
         }
         Ok(())
     }
@@ -350,14 +353,14 @@ impl Front for Single {
         }
     }
 
-    fn expire(&mut self, now: Duration, has_reader: HasReader<'_>, out: &mut Out) {
+    fn expire(&mut self, now: Duration, readers: Readers<'_>, out: &mut Out) {
         while let Some(expired) = self.link.expire(now, out) {
             match expired {
                 Expired::Handshake => out.push(Output::Handshake(Handshake::TimedOut)),
                 Expired::Call(id, caller, why) => self.end(id, caller, why, out),
             }
         }
-        self.expire_pending(now, has_reader, out);
+        self.expire_pending(now, readers, out);
     }
 
     fn next_deadline(&self) -> Option<Duration> {

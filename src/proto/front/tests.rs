@@ -11,6 +11,7 @@ use super::single::{MAX_PENDING, MAX_RECENT, Single};
 use super::*;
 use crate::proto::link::{CANCEL_GRACE, Limits, Readiness};
 use crate::proto::output::{Dropped, Handshake, Note};
+use crate::proto::testing::*;
 
 mod keyed;
 mod retry;
@@ -35,6 +36,8 @@ struct Harness<F = Single> {
     now: Duration,
     /// The streams that have a reader.
     live: BTreeSet<u64>,
+    /// Those that can be resumed.
+    resumable: BTreeSet<u64>,
     out: Out,
     /// How the newest handshake has ended.
     handshake: Option<Handshake>,
@@ -76,7 +79,14 @@ impl Harness {
         let from = Origin { stream: StreamId(1), takes: Takes::Events, arrived: Duration::ZERO };
         let front =
             Single::open(limits, message(initialize).request().unwrap(), from, Duration::ZERO, &mut out);
-        Self { front, now: Duration::ZERO, live: BTreeSet::from([1]), out, handshake: None }
+        Self {
+            front,
+            now: Duration::ZERO,
+            live: BTreeSet::from([1]),
+            resumable: BTreeSet::new(),
+            out,
+            handshake: None,
+        }
     }
 }
 
@@ -125,8 +135,8 @@ impl<F: Front> Harness<F> {
 
     /// Whether a line of the child is a message at all. If so, what it does is done.
     fn is_message(&mut self, text: &str) -> bool {
-        let live = |stream: StreamId| self.live.contains(&stream.0);
-        self.front.child(text, self.now, &live, &mut self.out).is_ok()
+        let readers = readers(&self.live, &self.resumable);
+        self.front.child(text, self.now, &readers, &mut self.out).is_ok()
     }
 
     /// The child writes a message.
@@ -158,8 +168,7 @@ impl<F: Front> Harness<F> {
     /// What ends when it is `now`.
     fn at(&mut self, now: Duration) -> Vec<Output> {
         self.now = now;
-        let live = |stream: StreamId| self.live.contains(&stream.0);
-        self.front.expire(now, &live, &mut self.out);
+        self.front.expire(now, &readers(&self.live, &self.resumable), &mut self.out);
         self.outputs()
     }
 
@@ -198,41 +207,16 @@ impl<F: Front> Harness<F> {
     }
 }
 
-fn message(text: &str) -> Message {
-    Message::parse(Bytes::copy_from_slice(text.as_bytes())).unwrap_or_else(|why| panic!("{text}: {why:?}"))
+fn readers(live: &BTreeSet<u64>, resumable: &BTreeSet<u64>) -> impl Fn(StreamId) -> Readership {
+    move |stream| match stream {
+        stream if live.contains(&stream.0) => Readership::Present,
+        stream if resumable.contains(&stream.0) => Readership::MayResume,
+        _ => Readership::Absent,
+    }
 }
 
 fn client_id(token: &str) -> ClientId {
     ClientId(Id::parse(token).unwrap())
-}
-
-fn request(id: &str, method: &str) -> String {
-    format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}"}}"#)
-}
-
-/// A call that asks for progress.
-fn call_with_token(id: &str, token: &str) -> String {
-    format!(
-        r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"_meta":{{"progressToken":{token}}}}}}}"#
-    )
-}
-
-fn note(method: &str) -> String {
-    format!(r#"{{"jsonrpc":"2.0","method":"{method}"}}"#)
-}
-
-fn progress(token: &str) -> String {
-    format!(
-        r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":{token},"progress":1}}}}"#
-    )
-}
-
-fn cancel(id: &str) -> String {
-    format!(r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id}}}}}"#)
-}
-
-fn result(id: &str) -> String {
-    format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#)
 }
 
 fn error(id: &str) -> String {
@@ -628,8 +612,8 @@ fn the_child_is_told_when_its_request_is_too_long() {
 #[test]
 fn progress_is_found_by_a_token_that_the_child_keeps_as_a_float() {
     let mut session = Harness::open();
-    session.call_with(2, Takes::Events, &call_with_token("7", "1"));
-    assert_eq!(session.child(&progress("1.0")), event(2, &progress("1.0")));
+    session.call_with(2, Takes::Events, &call("7", "1"));
+    assert_eq!(session.child(&progress("1.0", 1)), event(2, &progress("1.0", 1)));
 }
 
 #[test]
@@ -913,7 +897,7 @@ fn what_concerns_no_call_goes_to_the_listening_stream() {
         note("notifications/tasks/status"),
         note("x/of-a-later-revision"),
         request("1", "x/of-a-later-revision"),
-        progress("\"unknown\""),
+        progress("\"unknown\"", 1),
         note("notifications/progress"),
         cancel("7"),
     ] {
@@ -924,39 +908,43 @@ fn what_concerns_no_call_goes_to_the_listening_stream() {
 #[test]
 fn progress_goes_to_the_call_that_asked_for_it() {
     let mut session = Harness::open();
-    let first = session.call_with(2, Takes::Events, &call_with_token("7", "1"));
-    session.call_with(3, Takes::Events, &call_with_token("8", "\"1\""));
-    session.call_with(4, Takes::Events, &call_with_token("9", "\"\\u0061\""));
+    let first = session.call_with(2, Takes::Events, &call("7", "1"));
+    session.call_with(3, Takes::Events, &call("8", "\"1\""));
+    session.call_with(4, Takes::Events, &call("9", "\"\\u0061\""));
     for (token, stream) in [("1", 2), ("\"1\"", 3), ("\"a\"", 4), ("7", LISTENING), ("2", LISTENING)] {
-        assert_eq!(session.child(&progress(token)), event(stream, &progress(token)), "token {token}");
+        assert_eq!(session.child(&progress(token, 1)), event(stream, &progress(token, 1)), "token {token}");
     }
     session.child(&result(&first));
-    assert_eq!(session.child(&progress("1")), event(LISTENING, &progress("1")), "its call has ended");
+    assert_eq!(session.child(&progress("1", 1)), event(LISTENING, &progress("1", 1)), "its call has ended");
 }
 
 #[test]
 fn progress_waits_in_the_stream_of_a_client_that_has_left() {
     let mut session = Harness::open();
-    session.call_with(2, Takes::Events, &call_with_token("7", "1"));
+    session.call_with(2, Takes::Events, &call("7", "1"));
     session.live.remove(&2);
-    assert_eq!(session.child(&progress("1")), event(2, &progress("1")), "it can come back and resume");
+    assert_eq!(session.child(&progress("1", 1)), event(2, &progress("1", 1)), "it can come back and resume");
 }
 
 #[test]
 fn progress_for_a_client_that_takes_json_alone_is_dropped() {
     let mut session = Harness::open();
-    session.call_with(2, Takes::AnswerOnly, &call_with_token("7", "1"));
-    assert_eq!(session.child(&progress("1")), dropped(Dropped::NotStreamable));
+    session.call_with(2, Takes::AnswerOnly, &call("7", "1"));
+    assert_eq!(session.child(&progress("1", 1)), dropped(Dropped::NotStreamable));
 }
 
 #[test]
 fn a_token_used_twice_is_the_newer_calls() {
     let mut session = Harness::open();
-    let older = session.call_with(2, Takes::Events, &call_with_token("7", "1"));
-    let newer = session.call_with(3, Takes::Events, &call_with_token("8", "1"));
-    assert_eq!(session.child(&progress("1")), event(3, &progress("1")));
+    let older = session.call_with(2, Takes::Events, &call("7", "1"));
+    let newer = session.call_with(3, Takes::Events, &call("8", "1"));
+    assert_eq!(session.child(&progress("1", 1)), event(3, &progress("1", 1)));
     session.child(&result(&older));
-    assert_eq!(session.child(&progress("1")), event(3, &progress("1")), "though the older one has ended");
+    assert_eq!(
+        session.child(&progress("1", 1)),
+        event(3, &progress("1", 1)),
+        "though the older one has ended"
+    );
     session.child(&result(&newer));
     session.assert_nothing_in_flight();
 }
@@ -1078,6 +1066,21 @@ fn a_request_of_the_child_that_waited_for_a_listener_may_take_its_time_too() {
 }
 
 #[test]
+fn what_stdio_gives_no_call_waits_where_a_client_can_come_back_unless_one_listens() {
+    let mut session = Harness::open();
+    session.call(2, "7");
+    session.call(3, "8");
+    session.live.clear();
+    let asked = [request("1", "roots/list"), request("2", "roots/list"), request("3", "roots/list")];
+    assert_eq!(session.child(&asked[0]), event(LISTENING, &asked[0]), "neither stream can be resumed");
+    session.resumable = BTreeSet::from([2]);
+    assert_eq!(session.child(&asked[1]), event(2, &asked[1]), "its client is told when it resumes");
+    assert_eq!(session.child(&cancel("2")), event(2, &cancel("2")), "and that it is taken back");
+    session.live.insert(LISTENING);
+    assert_eq!(session.child(&asked[2]), event(LISTENING, &asked[2]), "a client that listens hears it now");
+}
+
+#[test]
 fn a_request_taken_back_after_its_stream_ended_is_told_to_whoever_listens() {
     let mut session = Harness::open();
     let call = session.call(2, "7");
@@ -1118,7 +1121,7 @@ fn ended_requests_of_the_child_are_remembered_up_to_a_bound() {
 fn a_session_that_ends_gives_every_request_its_end_oldest_first() {
     let mut session = Harness::open();
     let answered = session.call(2, "9");
-    session.call_with(3, Takes::Events, &call_with_token("\"\\u0061\"", "1"));
+    session.call_with(3, Takes::Events, &call("\"\\u0061\"", "1"));
     session.call(4, "7");
     session.client(5, &cancel("7")).unwrap();
     session.child(&result(&answered));
@@ -1405,10 +1408,6 @@ enum Step {
     Wait(u64, bool),
 }
 
-fn takes(events: bool) -> Takes {
-    if events { Takes::Events } else { Takes::AnswerOnly }
-}
-
 fn any_step() -> impl Strategy<Value = Step> {
     let id = || select(&IDS[..]);
     let strays = vec!["4294967296", "\"x\"", "1.5", "-3", "[]"];
@@ -1596,7 +1595,7 @@ impl World {
             }
             Step::Progress(call) => {
                 let number = *call.get(&self.calls.keys().copied().collect::<Vec<_>>());
-                let text = progress(&token(number));
+                let text = progress(&token(number), 1);
                 let want = match &self.calls[&number] {
                     Sent { ended: true, .. } => event(LISTENING, &text),
                     Sent { takes: Takes::Events, .. } => event(number, &text),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::Outgoing;
+use super::outgoing::Outgoing;
 use super::restore::Effect;
 use super::retry::Retry;
 use crate::proto::ids::BridgeId;

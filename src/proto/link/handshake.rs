@@ -1,9 +1,38 @@
-//! How far the handshake with a child has come.
+//! The handshake with a child: how far it has come, and what the bridge says in its own name.
 
 use std::time::Duration;
 
 use super::restore::Effect;
-use crate::proto::ids::BridgeId;
+use crate::proto::ids::{BridgeId, Id};
+use crate::proto::message::{Envelope, Request};
+use crate::proto::output::Out;
+use crate::proto::version::Revision;
+
+/// The bridge's own `initialize`: that of a client which can do nothing but ask.
+pub fn own_initialize(revision: Revision) -> Request {
+    let params = format!(
+        r#"{{"protocolVersion":"{revision}","capabilities":{{}},"clientInfo":{{"name":"mcp-bridge","version":"{}"}}}}"#,
+        env!("CARGO_PKG_VERSION"),
+    );
+    Request::own("initialize", &params)
+}
+
+/// Answers a request of the child in the name of that client: it is there, and serves nothing. Returns what was answered,
+/// for the log.
+pub fn own_reply(text: &str, envelope: &Envelope, out: &mut Out) -> &'static str {
+    let token = envelope.id.clone().and_then(|span| text.get(span)).unwrap_or("null");
+    let (member, what) = if envelope.method(text.as_bytes()) == "ping" {
+        (r#""result":{}"#, "ping")
+    } else if Id::parse(token).is_none() {
+        let error = r#""error":{"code":-32600,"message":"\"id\" must be a string or an integer"}"#;
+        (error, "a request without a usable id")
+    } else {
+        let error = r#""error":{"code":-32601,"message":"no client of this session serves requests"}"#;
+        (error, "a request in a shared session")
+    };
+    out.reply(token, member);
+    what
+}
 
 /// The phase of a handshake.
 #[derive(Debug)]

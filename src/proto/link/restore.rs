@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Outgoing;
+use super::outgoing::Outgoing;
 
 /// The most subscriptions that are remembered; a new child is not told of more.
 const MAX_SUBSCRIPTIONS: usize = 1000;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use regex_lite::Regex;
 
+use super::outgoing::Outgoing;
 use crate::proto::json::{elements, value_at};
-use crate::proto::link::Outgoing;
 
 /// The pause before a refused request is sent again for the first time; it doubles with each refusal.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);

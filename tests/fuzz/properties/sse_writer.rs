@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use hyper::body::Body as _;
 use mcp_bridge::http::response::Body;
-use mcp_bridge::http::sse::{EventStream, Joined, MergedStream};
+use mcp_bridge::http::sse::{EventStream, Member, MergedStream, Owner};
 use mcp_bridge::proto::front::Refusal;
 use mcp_bridge::proto::ids::{ClientId, EventId, Id, StreamId};
 use mcp_bridge::proto::line::push_one_line;
@@ -25,6 +25,14 @@ const SEPARATOR: char = '\x1e';
 
 const STREAM: StreamId = StreamId(7);
 
+struct Used;
+
+impl Owner for Used {
+    fn is_unused(&self) -> bool {
+        false
+    }
+}
+
 /// Any texts, sent as one event each, are read as exactly these events: nothing is lost and nothing is slipped in.
 pub fn sse_writer(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
@@ -39,8 +47,9 @@ pub fn sse_writer(data: &[u8]) {
 
     // Clients of the 2024-11-05 transport get the same without ids, behind the event that says where to post.
     let (sender, coming) = mpsc::channel(1);
-    sender.try_send(Joined { reader: reader(&texts), id: None, main: true }).expect("there is room");
-    let stream = MergedStream::new("/messages?sessionId=1", coming, Duration::MAX, Box::new(()));
+    sender.try_send(Member { reader: reader(&texts), id: None, main: true }).expect("there is room");
+    let stream =
+        MergedStream::new("/messages?sessionId=1", coming, Duration::MAX, Duration::MAX, Box::new(Used));
     let events = receive(&written(Body::Merged(Box::new(stream))));
     let (endpoint, events) = events.split_first().expect("the event that names the endpoint");
     assert_eq!((&*endpoint.kind, &*endpoint.data), ("endpoint", "/messages?sessionId=1"));

@@ -24,7 +24,14 @@ const NAMES: [&str; 8] =
 fn starting_with(limits: Limits) -> Harness<Keyed> {
     let mut out = Out::default();
     let front = Keyed::open(limits, message(OWN).request().unwrap(), Duration::ZERO, &mut out);
-    Harness { front, now: Duration::ZERO, live: BTreeSet::new(), out, handshake: None }
+    Harness {
+        front,
+        now: Duration::ZERO,
+        live: BTreeSet::new(),
+        resumable: BTreeSet::new(),
+        out,
+        handshake: None,
+    }
 }
 
 fn open_with(limits: Limits) -> Harness<Keyed> {
@@ -212,7 +219,7 @@ fn the_child_reads_the_calls_id_in_the_place_of_its_token() {
             let mut session = open();
             assert_eq!(session.client(2, &asking(text, id, token)), Ok(None));
             assert_eq!(session.stdin(), [asking(text, "2", "2")], "{id} {token}");
-            assert_eq!(session.child(&progress("2")), event(2, &progress(token)));
+            assert_eq!(session.child(&progress("2", 1)), event(2, &progress(token, 1)));
             assert_eq!(session.child(&result("2")), answer(2, &result(id)));
         }
     }
@@ -239,9 +246,9 @@ fn what_is_no_token_reaches_no_child_either() {
     // A child that takes such a thing for a token would report under what may be another call's id.
     for token in ["3.0", "true", "null", r#"{"progressToken":3}"#, "[3]"] {
         let mut session = open();
-        session.client(2, &call_with_token("1", token)).unwrap();
-        assert_eq!(session.stdin(), [call_with_token("2", "2")]);
-        assert_eq!(session.child(&progress("2")), dropped(Dropped::Nobodys), "it was not asked for");
+        session.client(2, &call("1", token)).unwrap();
+        assert_eq!(session.stdin(), [call("2", "2")]);
+        assert_eq!(session.child(&progress("2", 1)), dropped(Dropped::Nobodys), "it was not asked for");
     }
 }
 
@@ -250,8 +257,8 @@ fn progress_is_told_under_the_clients_token_however_the_child_spells_its_own() {
     for child in ["2", "2.0", r#""2""#, "2e0"] {
         for token in NAMES {
             let mut session = open();
-            session.call_with(2, Takes::Events, &call_with_token("1", token));
-            assert_eq!(session.child(&progress(child)), event(2, &progress(token)));
+            session.call_with(2, Takes::Events, &call("1", token));
+            assert_eq!(session.child(&progress(child, 1)), event(2, &progress(token, 1)));
             let last = r#"{"params":{"progress":2,"message":"progressToken", "progressToken" : <token> },"method":"notifications/progress","jsonrpc":"2.0"}"#;
             assert_eq!(
                 session.child(&last.replace("<token>", child)),
@@ -265,35 +272,43 @@ fn progress_is_told_under_the_clients_token_however_the_child_spells_its_own() {
 fn equal_tokens_of_several_clients_do_not_meet() {
     let mut session = open();
     let calls: Vec<(u64, String)> = (10..13)
-        .map(|stream| (stream, session.call_with(stream, Takes::Events, &call_with_token("1", "\"t\""))))
+        .map(|stream| (stream, session.call_with(stream, Takes::Events, &call("1", "\"t\""))))
         .collect();
     for (stream, name) in calls.iter().rev() {
-        assert_eq!(session.child(&progress(name)), event(*stream, &progress("\"t\"")));
+        assert_eq!(session.child(&progress(name, 1)), event(*stream, &progress("\"t\"", 1)));
     }
     session.child(&result(&calls[2].1));
-    assert_eq!(session.child(&progress(&calls[0].1)), event(10, &progress("\"t\"")), "its call goes on");
-    assert_eq!(session.child(&progress(&calls[2].1)), dropped(Dropped::Nobodys), "its call has ended");
+    assert_eq!(
+        session.child(&progress(&calls[0].1, 1)),
+        event(10, &progress("\"t\"", 1)),
+        "its call goes on"
+    );
+    assert_eq!(session.child(&progress(&calls[2].1, 1)), dropped(Dropped::Nobodys), "its call has ended");
 }
 
 #[test]
 fn progress_that_nobody_asked_for_reaches_nobody() {
     let mut session = open();
-    session.call_with(2, Takes::Events, &call_with_token("1", "3"));
+    session.call_with(2, Takes::Events, &call("1", "3"));
     session.call(3, "1");
-    session.call_with(4, Takes::AnswerOnly, &call_with_token("1", "5"));
+    session.call_with(4, Takes::AnswerOnly, &call("1", "5"));
     let without = r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progress":1}}"#;
     let listed = r#"{"jsonrpc":"2.0","method":"notifications/progress","params":[2]}"#;
-    let log = progress("2").replace("notifications/progress", "notifications/message");
+    let log = progress("2", 1).replace("notifications/progress", "notifications/message");
     let table = [
-        (progress("3"), Dropped::Nobodys, "a call without a token, even where another's token is called so"),
-        (progress("1"), Dropped::Nobodys, "the handshake"),
-        (progress("99"), Dropped::Nobodys, "a call that never was"),
-        (progress("\"t\""), Dropped::Nobodys, "a token of nobody's"),
-        (progress("null"), Dropped::Nobodys, "no token"),
+        (
+            progress("3", 1),
+            Dropped::Nobodys,
+            "a call without a token, even where another's token is called so",
+        ),
+        (progress("1", 1), Dropped::Nobodys, "the handshake"),
+        (progress("99", 1), Dropped::Nobodys, "a call that never was"),
+        (progress("\"t\"", 1), Dropped::Nobodys, "a token of nobody's"),
+        (progress("null", 1), Dropped::Nobodys, "no token"),
         (without.to_owned(), Dropped::Nobodys, "none at all"),
         (listed.to_owned(), Dropped::Nobodys, "no members"),
         (log, Dropped::Nobodys, "no progress"),
-        (progress("4"), Dropped::NotStreamable, "a client that takes JSON only"),
+        (progress("4", 1), Dropped::NotStreamable, "a client that takes JSON only"),
     ];
     for (text, why, what) in table {
         let told = session.unchanged(|session| session.child(&text));
@@ -304,9 +319,9 @@ fn progress_that_nobody_asked_for_reaches_nobody() {
 #[test]
 fn a_token_whose_name_is_spelt_with_escapes_is_a_token() {
     let mut session = open();
-    let text = call_with_token("1", "\"t\"").replace("progressToken", r"progress\u0054oken");
+    let text = call("1", "\"t\"").replace("progressToken", r"progress\u0054oken");
     session.client(2, &text).unwrap();
-    assert_eq!(session.child(&progress("2")), event(2, &progress("\"t\"")));
+    assert_eq!(session.child(&progress("2", 1)), event(2, &progress("\"t\"", 1)));
 }
 
 // Cancellation.
@@ -394,7 +409,7 @@ fn what_the_child_tells_everybody_reaches_nobody() {
         note("x"),
     ];
     let (idle, mut busy) = (open(), open());
-    busy.call_with(2, Takes::Events, &call_with_token("1", "2"));
+    busy.call_with(2, Takes::Events, &call("1", "2"));
     for mut session in [idle, busy, starting_with(LIMITS)] {
         for text in &texts {
             let told = session.unchanged(|session| session.child(text));
@@ -438,7 +453,7 @@ fn a_new_child_is_greeted_as_the_first_one_was_and_clients_as_before() {
     let level = r#"{"jsonrpc":"2.0","id":<id>,"method":"logging/setLevel","params":{"_meta":{"progressToken":<token>},"level":"error"}}"#;
     let name = session.call_with(2, Takes::Events, &asking(level, "7", "\"t\""));
     session.child(&result(&name));
-    let old = [session.call_with(3, Takes::Events, &call_with_token("7", "\"t\"")), session.call(4, "7")];
+    let old = [session.call_with(3, Takes::Events, &call("7", "\"t\"")), session.call(4, "7")];
     assert_eq!(session.front.child_lost(), [(StreamId(3), client_id("7")), (StreamId(4), client_id("7"))]);
     session.client(5, &request("7", "tools/call")).unwrap();
     session.front.restart(session.now, &mut session.out);
@@ -463,7 +478,7 @@ fn a_new_child_is_greeted_as_the_first_one_was_and_clients_as_before() {
     let answered = init_result(&mut session, "1");
     assert_eq!(answered.as_deref(), Some(ANSWER), "what clients have been told stays true");
     for late in old {
-        assert_eq!(session.child(&progress(&late)), dropped(Dropped::Nobodys));
+        assert_eq!(session.child(&progress(&late, 1)), dropped(Dropped::Nobodys));
         assert_eq!(session.child(&result(&late)), dropped(Dropped::Late));
     }
     assert_eq!(session.child(&result(&call)), answer(5, &result("7")));

@@ -81,12 +81,16 @@ fn without_a_pattern_no_answer_is_a_refusal_and_no_request_is_kept() {
 #[test]
 fn a_refused_request_is_sent_again_as_it_was_under_a_new_id_and_only_the_last_answer_is_shown() {
     let mut session = Harness::open_with(retrying());
-    let text = |id: &str| call_with_token(id, "\"t\"");
+    let text = |id: &str| call(id, "\"t\"");
     let id = session.call_with(2, Takes::Events, &text("\"\\u0061\""));
     refuse(&mut session, &id);
     assert_eq!(received(&mut session, millis(249)), [""; 0]);
     assert_eq!(received(&mut session, millis(250)), [text("3")]);
-    assert_eq!(session.child(&progress("\"t\"")), event(2, &progress("\"t\"")), "progress finds the call");
+    assert_eq!(
+        session.child(&progress("\"t\"", 1)),
+        event(2, &progress("\"t\"", 1)),
+        "progress finds the call"
+    );
     assert_eq!(session.child(&result(&id)), dropped(Dropped::Late), "the old id is over");
     assert_eq!(session.child(&result("3")), answer(2, &result("\"\\u0061\"")));
     session.assert_nothing_in_flight();

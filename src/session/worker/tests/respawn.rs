@@ -33,7 +33,7 @@ impl Respawning {
     async fn starting(config: Config) -> Self {
         let (first, mut child) = pipes(NARROW);
         let id = SessionId::from_random(None, [7; 24]);
-        let initialize = opening(&request("\"init\"", "initialize"));
+        let initialize = parsed_request(&request("\"init\"", "initialize"));
         let (session, worker, opening) = Session::new(config, id, initialize, Takes::Events);
         let (give, given) = mpsc::unbounded_channel();
         let (tell, lost) = mpsc::unbounded_channel();
@@ -83,6 +83,31 @@ async fn a_call_that_was_with_the_child_ends_and_one_that_comes_later_is_for_the
     session.harness.child.expect(&call("3", "8")).await;
     session.harness.child.send(&result("3")).await;
     assert_eq!(rest(&later).await, answered(3, "8"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_each_child_it_is_said_once_whether_it_has_answered_initialize() {
+    let mut session = Respawning::open().await;
+    assert_eq!(session.harness.child.handshake().await, Some(Ok(())));
+    session.die().await;
+    session.another("2").await;
+    assert_eq!(session.harness.child.handshake().await, None, "it has not answered");
+    session.die().await;
+    assert_eq!(session.harness.child.handshake().await, Some(Err(End::Exited(DIED))), "it was lost before");
+    session.another("3").await;
+    session.harness.session.end(End::Deleted);
+    let told = session.harness.child.handshake().await;
+    assert_eq!(told, Some(Err(End::Deleted)), "its session has ended before");
+    assert!(bounded(session.harness.worker).await.unwrap().opened, "one of them had answered");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_whose_child_never_answered_was_not_opened() {
+    let mut harness = Harness::starting().await;
+    harness.child.exit();
+    harness.child.close_stdout();
+    let Ended { why, opened, .. } = bounded(harness.worker).await.unwrap();
+    assert_eq!((why, opened), (End::Exited(DIED), false));
 }
 
 #[tokio::test(start_paused = true)]
@@ -253,7 +278,7 @@ async fn an_initialize_too_long_to_remember_makes_the_session_end_with_its_child
     );
     let id = SessionId::from_random(None, [7; 24]);
     let (session, worker, opening) =
-        Session::new(Config { limits, ..CONFIG }, id, opening(&long), Takes::Events);
+        Session::new(Config { limits, ..CONFIG }, id, parsed_request(&long), Takes::Events);
     let worker = tokio::spawn(worker.run(first, |_| pending()));
     child.line().await;
     child.send(&result("1")).await;

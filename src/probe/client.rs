@@ -1,0 +1,255 @@
+//! A client that opens one session and lists the tools, without I/O: lines in, bytes for stdin out.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use serde_json::Value;
+
+use super::Config;
+use super::report::{Failure, Question, Server, Stray, Tools, Why, clipped};
+use crate::proto::json::{elements, is_array, value_at};
+use crate::proto::line::Frame;
+use crate::proto::link::{Answered, Expired, Limits, Link, Outgoing, TooLong, own_initialize, own_reply};
+use crate::proto::message::{Envelope, Head, Kind, Request, peek_head};
+use crate::proto::output::{Handshake, Out};
+use crate::proto::version::Revision;
+
+/// The most pages of tools that are asked for.
+const MAX_PAGES: usize = 100;
+
+/// How many tools are kept by name.
+const MAX_NAMES: usize = 50;
+
+/// How many capabilities are kept, and how many of the things that one of them can do.
+const MAX_CAPABILITIES: usize = 20;
+
+/// A session with one server, and what has been learnt in it.
+pub(super) struct Client {
+    limits: Limits,
+    max_message: usize,
+    link: Link<()>,
+    out: Out,
+    asked: Question,
+    /// When the first page of tools was asked for, and how many have come.
+    listing_since: Duration,
+    pages: usize,
+    pub(super) server: Option<Server>,
+    pub(super) tools: Option<Tools>,
+    pub(super) stray: Stray,
+    /// How it has ended, once it has.
+    pub(super) end: Option<Result<(), Failure>>,
+}
+
+impl Client {
+    /// Begins with `initialize`, in the name of the newest revision that has one.
+    pub(super) fn open(config: &Config) -> Self {
+        let mut out = Out::default();
+        let initialize = own_initialize(Revision::R2025_11_25);
+        Self {
+            link: Link::open(config.limits.clone(), &initialize, true, Duration::ZERO, &mut out),
+            limits: config.limits.clone(),
+            max_message: config.max_message,
+            out,
+            asked: Question::Initialize,
+            listing_since: Duration::ZERO,
+            pages: 0,
+            server: None,
+            tools: None,
+            stray: Stray::default(),
+            end: None,
+        }
+    }
+
+    /// The longest message that it takes, in bytes.
+    pub(super) fn max_message(&self) -> usize {
+        self.max_message
+    }
+
+    /// What is on its way to the server.
+    pub(super) fn stdin(&mut self) -> &mut BytesMut {
+        &mut self.out.stdin
+    }
+
+    /// When the server must have answered.
+    pub(super) fn next_deadline(&self) -> Option<Duration> {
+        self.link.next_deadline()
+    }
+
+    /// Ends it, if it has not ended.
+    pub(super) fn fail(&mut self, why: Why) {
+        let asked = self.asked;
+        self.end.get_or_insert(Err(Failure { asked, why }));
+    }
+
+    /// Takes what the server wrote.
+    pub(super) fn frame(&mut self, frame: Frame<'_>, now: Duration) {
+        match frame {
+            Frame::Line(line) => self.line(line.bytes(), now),
+            Frame::TooLong { head, .. } => match self.link.too_long(head, &mut self.out) {
+                TooLong::Call(..) | TooLong::Handshake | TooLong::Unclear => {
+                    self.fail(Why::TooLong(self.max_message));
+                }
+                TooLong::Nothing if peek_head(head) == Head::NoMessage => self.stray(head),
+                TooLong::Nothing => {}
+            },
+        }
+        self.forget_notes();
+    }
+
+    /// Takes a line that the server wrote.
+    pub(super) fn line(&mut self, line: &[u8], now: Duration) {
+        let text = String::from_utf8_lossy(line);
+        let messages = if is_array(line) { elements(&text).unwrap_or_default() } else { vec![&*text] };
+        if messages.is_empty() {
+            self.stray(line);
+        }
+        for message in messages {
+            match Envelope::peek(message.as_bytes()) {
+                Ok(envelope) => self.message(message, &envelope, now),
+                Err(_) => self.stray(message.as_bytes()),
+            }
+        }
+        self.forget_notes();
+    }
+
+    /// Ends it if the server has not answered in time.
+    pub(super) fn expire(&mut self, now: Duration) {
+        while let Some(expired) = self.link.expire(now, &mut self.out) {
+            self.fail(Why::Silent(match expired {
+                Expired::Handshake => self.limits.init_timeout,
+                Expired::Call(..) => self.limits.request_timeout,
+            }));
+        }
+        self.forget_notes();
+    }
+
+    /// They are for the log of a session.
+    fn forget_notes(&mut self) {
+        while self.out.take().is_some() {}
+    }
+
+    fn stray(&mut self, line: &[u8]) {
+        if self.stray.lines == 0 {
+            self.stray.first = clipped(&String::from_utf8_lossy(line));
+        }
+        self.stray.lines += 1;
+    }
+
+    fn message(&mut self, text: &str, envelope: &Envelope, now: Duration) {
+        let success = envelope.kind == Kind::Success;
+        match envelope.kind {
+            Kind::Notification => {}
+            // It is a question to servers only.
+            Kind::Request if envelope.method(text.as_bytes()) == "initialize" => self.fail(Why::Echoed),
+            Kind::Request => {
+                own_reply(text, envelope, &mut self.out);
+            }
+            Kind::Success | Kind::Failure => match self.link.answer(text, envelope, now, &mut self.out) {
+                Answered::Handshake(Handshake::Done(protocol)) => self.opened(text, protocol, now),
+                Answered::Handshake(_) => self.fail(refusal(text)),
+                Answered::Call { .. } if success => self.page(text, now),
+                Answered::Call { .. } => match refusal(text) {
+                    Why::Refused { code, .. } if code == "-32601" => self.listed(Tools::MethodNotFound),
+                    why => self.fail(why),
+                },
+                Answered::Retried { .. } | Answered::Nothing => {}
+            },
+        }
+    }
+
+    /// The server has answered `initialize`.
+    fn opened(&mut self, text: &str, protocol: Option<Box<str>>, now: Duration) {
+        let info = |name| string(text, &["result", "serverInfo", name]).unwrap_or_default();
+        let capabilities = token(text, &["result", "capabilities"]).unwrap_or_default();
+        self.server = Some(Server {
+            answered_after: now,
+            name: info("name"),
+            version: info("version"),
+            protocol: protocol.map(|protocol| clipped(&protocol)),
+            capabilities: in_words(capabilities),
+        });
+        if value_at(capabilities, &["tools"]).is_none() {
+            return self.listed(Tools::NotDeclared);
+        }
+        self.asked = Question::ListTools;
+        self.listing_since = now;
+        self.list("{}", now);
+    }
+
+    /// Asks for a page of tools.
+    fn list(&mut self, params: &str, now: Duration) {
+        let request = Outgoing { request: Request::own("tools/list", params), token: None };
+        // All pages together have the time of one request.
+        self.link.request((), request, self.listing_since, now, &mut self.out);
+    }
+
+    /// The server has sent a page of tools.
+    fn page(&mut self, text: &str, now: Duration) {
+        let Some(page) = token(text, &["result", "tools"]).and_then(elements) else {
+            return self.fail(Why::NoArray);
+        };
+        let (mut count, mut names) = match self.tools.take() {
+            Some(Tools::Listed { count, names }) => (count, names),
+            _ => (0, Vec::new()),
+        };
+        count += page.len();
+        let room = MAX_NAMES - names.len();
+        names.extend(page.into_iter().take(room).map(|tool| string(tool, &["name"]).unwrap_or_default()));
+        let tools = Tools::Listed { count, names };
+        self.pages += 1;
+        // The absent one is the end; null and the empty string are what servers send in its place.
+        let cursor =
+            token(text, &["result", "nextCursor"]).filter(|cursor| !matches!(*cursor, "null" | r#""""#));
+        match cursor {
+            None => self.listed(tools),
+            Some(_) if self.pages == MAX_PAGES => {
+                self.tools = Some(tools);
+                self.fail(Why::Endless(MAX_PAGES));
+            }
+            Some(cursor) => {
+                self.tools = Some(tools);
+                self.list(&format!(r#"{{"cursor":{cursor}}}"#), now);
+            }
+        }
+    }
+
+    /// That was all.
+    fn listed(&mut self, tools: Tools) {
+        self.tools = Some(tools);
+        self.end.get_or_insert(Ok(()));
+    }
+}
+
+/// The value at `path`, as it stands in the text.
+fn token<'t>(text: &'t str, path: &[&str]) -> Option<&'t str> {
+    text.get(value_at(text, path)?)
+}
+
+/// The string at `path`.
+fn string(text: &str, path: &[&str]) -> Option<String> {
+    let string = serde_json::from_str::<String>(token(text, path)?).ok()?;
+    Some(clipped(&string))
+}
+
+fn refusal(text: &str) -> Why {
+    Why::Refused {
+        code: clipped(token(text, &["error", "code"]).unwrap_or("?")),
+        message: string(text, &["error", "message"]).unwrap_or_default(),
+    }
+}
+
+/// Each capability, with what is true of it: `resources (listChanged, subscribe)`.
+fn in_words(capabilities: &str) -> Vec<String> {
+    let capabilities: BTreeMap<String, Value> = serde_json::from_str(capabilities).unwrap_or_default();
+    let in_words = |(name, can): (&String, &Value)| {
+        let can = can.as_object().into_iter().flatten().filter(|(_, can)| **can != Value::Bool(false));
+        let can: Vec<_> = can.take(MAX_CAPABILITIES).map(|(name, _)| clipped(name)).collect();
+        let name = clipped(name);
+        if can.is_empty() { name } else { format!("{name} ({})", can.join(", ")) }
+    };
+    capabilities.iter().take(MAX_CAPABILITIES).map(in_words).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,60 @@
+//! What a link tells its front: which request has ended, and how. `C` is what the front remembers of each.
+
+use crate::proto::ids::BridgeId;
+use crate::proto::output::{Handshake, Unanswered};
+
+/// What an answer of the child has ended.
+#[derive(Debug)]
+pub enum Answered<C> {
+    /// The request of a client.
+    Call {
+        /// The id under which the child knew it.
+        id: BridgeId,
+        /// What its front knows of it.
+        caller: C,
+    },
+    /// The handshake. A failed one is the session's last.
+    Handshake(Handshake),
+    /// Nothing: a request that the child refused as not ready has a new id, and is sent again.
+    Retried {
+        /// The id that has been answered.
+        old: BridgeId,
+        /// The id that it has now.
+        new: BridgeId,
+    },
+    /// Nothing that a client waits for.
+    Nothing,
+}
+
+/// What a cancellation has done.
+#[derive(Debug)]
+pub enum Cancelled<C> {
+    /// The child has not seen the request: it has ended.
+    Withdrawn(C),
+    /// The child has been told. The request ends with its answer, or after [`CANCEL_GRACE`].
+    Told,
+    /// Nothing: the request has been cancelled before.
+    Before,
+}
+
+/// Which request ends because its answer was too long to take.
+#[derive(Debug)]
+pub enum TooLong<C> {
+    /// The request of a client, under this id.
+    Call(BridgeId, C),
+    /// The handshake: it has failed.
+    Handshake,
+    /// None.
+    Nothing,
+    /// It may be one of several.
+    Unclear,
+}
+
+/// What ends because its deadline has passed.
+#[derive(Debug)]
+pub enum Expired<C> {
+    /// The handshake: it has failed.
+    Handshake,
+    /// The request of a client, under this id.
+    Call(BridgeId, C, Unanswered),
+}

@@ -1,0 +1,104 @@
+//! What a session logs about its child. The child can cause most of these lines at will, so each kind has a limit.
+
+use tracing::{debug, info, warn};
+
+use super::log_limit::LogLimit;
+use crate::proto::ids::SessionId;
+use crate::proto::output::Note;
+
+/// How much of a line that is no message is logged, in characters.
+const NOISE_WIDTH: usize = 256;
+
+#[derive(Debug)]
+pub(super) struct ChildLog {
+    session: SessionId,
+    noise: LogLimit,
+    invalid: LogLimit,
+    dropped: LogLimit,
+    not_ready: LogLimit,
+}
+
+impl ChildLog {
+    pub(super) fn new(session: SessionId) -> Self {
+        Self {
+            session,
+            noise: LogLimit::new(),
+            invalid: LogLimit::new(),
+            dropped: LogLimit::new(),
+            not_ready: LogLimit::new(),
+        }
+    }
+
+    /// A line is no message. Only messages belong on stdout, but many servers print a banner or a log line there.
+    pub(super) fn noise(&mut self, text: &str) {
+        let Some(count) = self.noise.take() else { return };
+        let line: String = text.chars().take(NOISE_WIDTH).collect();
+        let hint = if text.starts_with('{') {
+            "it looks like JSON: a message must stand on one line"
+        } else {
+            "a server logs to stderr, not to stdout"
+        };
+        let sid = self.session.short();
+        warn!(event = "child.stdout_noise", sid, count, line = ?line, hint, "the server writes to stdout what is no message");
+    }
+
+    /// A line of so many bytes is not UTF-8.
+    pub(super) fn invalid_utf8(&mut self, bytes: usize) {
+        let Some(count) = self.invalid.take() else { return };
+        let sid = self.session.short();
+        warn!(
+            event = "child.invalid_utf8",
+            sid, bytes, count, "the server writes what is not UTF-8; it is repaired"
+        );
+    }
+
+    /// stdout ended within a line.
+    pub(super) fn partial_line(&self, bytes: usize) {
+        let sid = self.session.short();
+        info!(event = "child.partial_line", sid, bytes, "the server closed stdout within a line");
+    }
+
+    pub(super) fn note(&mut self, note: Note) {
+        let sid = self.session.short();
+        match note {
+            Note::Swallowed(why) => {
+                debug!(event = "client.swallowed", sid, why, "a client's message is not for the server");
+            }
+            Note::Replied(to) => {
+                debug!(event = "child.replied", sid, to, "the bridge answered the server itself");
+            }
+            Note::Restored { method, success: true } => {
+                debug!(event = "child.restored", sid, method, "the new child takes what the old one took");
+            }
+            Note::Restored { method, success: false } => {
+                warn!(
+                    event = "child.not_restored",
+                    sid, method, "the new child refuses what the old one took"
+                );
+            }
+            Note::NotReady => {
+                if let Some(count) = self.not_ready.take() {
+                    info!(
+                        event = "child.not_ready",
+                        sid, count, "the server is not ready; it is asked again"
+                    );
+                }
+            }
+            Note::Dropped(why) => {
+                if let Some(count) = self.dropped.take() {
+                    let why = why.as_str();
+                    info!(
+                        event = "child.dropped",
+                        sid, why, count, "a message of the server reaches no client"
+                    );
+                }
+            }
+            Note::Unheard => {
+                warn!(
+                    event = "child.request_unheard",
+                    sid, "the server asked its client something, and no client listened"
+                );
+            }
+        }
+    }
+}
