@@ -18,7 +18,6 @@ use crate::shutdown::Steps;
 use crate::token::Tokens;
 use crate::{http, open_files, probe, server, session, sessions};
 
-/// The environment of this process.
 #[derive(Debug)]
 pub struct Environment;
 
@@ -48,7 +47,6 @@ pub struct Prepared {
 pub enum Unusable {
     /// An option, or the file it names. A sentence for the operator.
     Option(String),
-    /// The command.
     Command(Unrunnable),
 }
 
@@ -62,7 +60,6 @@ impl fmt::Display for Unusable {
 }
 
 impl Unusable {
-    /// What the log calls it.
     pub fn event(&self) -> &'static str {
         match self {
             Self::Command(Unrunnable::NotFound { .. } | Unrunnable::NotExecutable { .. }) => {

@@ -66,9 +66,7 @@ pub struct Config {
 /// What one POST carries.
 #[derive(Clone, Debug)]
 pub enum Posted {
-    /// One message.
     One(Message),
-    /// A batch.
     Batch(Vec<Message>),
 }
 
@@ -79,7 +77,6 @@ pub enum Posted {
 pub struct NotTaken {
     /// Why the session ended.
     pub why: End,
-    /// What was posted.
     pub posted: Box<Posted>,
 }
 
@@ -190,7 +187,6 @@ impl Session {
         self.0.ended.get().copied()
     }
 
-    /// The session's id.
     pub fn id(&self) -> &SessionId {
         &self.0.id
     }

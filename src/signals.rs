@@ -14,7 +14,6 @@ pub struct Signals {
     user1: unix::Signal,
 }
 
-/// One of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
     /// SIGTERM: what orchestrators send.
@@ -30,7 +29,6 @@ pub enum Signal {
 }
 
 impl Signal {
-    /// Its name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Terminate => "SIGTERM",

@@ -61,9 +61,6 @@ impl Tokens {
     }
 
     /// The tokens in a text, one per line.
-    ///
-    /// # Errors
-    /// A sentence for the operator.
     pub fn from_text(text: &Secret) -> Result<Self, String> {
         let tokens = parse(text.reveal()).map_err(|why| format!("MCP_BRIDGE_TOKEN: {why}"))?;
         Ok(Self { valid: Arc::new(Valid(Mutex::new(tokens))), reload: None })

@@ -42,7 +42,6 @@ struct Searches {
     running: bool,
 }
 
-/// The search for the leftovers of one child.
 #[derive(Debug)]
 struct Search {
     /// The child, for the log.
@@ -79,7 +78,6 @@ impl System for Reaper {
 }
 
 impl Leftovers {
-    /// No search yet.
     pub fn new(reaper: Reaper) -> Self {
         Self { system: reaper, searches: Arc::default() }
     }

@@ -24,18 +24,14 @@ pub(super) struct Answers {
     pub(super) prime: bool,
 }
 
-/// The form of an answer.
 #[derive(Debug)]
 pub(super) enum Form {
     /// Nothing to answer.
     Accepted,
     /// The session ended before it took what was posted.
     NotTaken(NotTaken),
-    /// Refused.
     Refused(Problem),
-    /// The answer of a single request.
     Answer(Event),
-    /// All answers of a batch.
     Batch(Vec<Event>),
     /// A stream that begins with these events.
     Stream(Vec<Event>),
@@ -80,9 +76,6 @@ impl Answers {
     }
 
     /// The response in this form.
-    ///
-    /// # Errors
-    /// The refusal.
     pub(super) fn respond(
         &self,
         session: &Session,

@@ -27,9 +27,6 @@ pub(super) struct Guard {
 
 impl Guard {
     /// Lets a request in by its `Host` and `Origin`, and returns the origin of the page that may read the answer.
-    ///
-    /// # Errors
-    /// The [`Problem`].
     pub(super) fn admit(&self, parts: &Parts) -> Result<Option<HeaderValue>, Problem> {
         let checked = self.trust.check_host(parts).and_then(|()| self.trust.check_origin(&parts.headers));
         if let Err(problem @ (Problem::Host(_) | Problem::Origin(_))) = &checked {
@@ -185,9 +182,6 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&[u8]>, Problem> {
 ///
 /// A page on another site can send a POST without asking first only as text/plain, form or multipart: the type is
 /// what stops it (Fetch, "CORS-safelisted request-header").
-///
-/// # Errors
-/// The [`Problem`].
 pub fn check_body_head(headers: &HeaderMap, max_body: usize) -> Result<(), Problem> {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next() {

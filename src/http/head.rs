@@ -75,9 +75,7 @@ pub fn environment(
 /// Which forms of an answer the client takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Accepts {
-    /// `application/json`.
     pub json: bool,
-    /// `text/event-stream`.
     pub stream: bool,
 }
 
@@ -144,7 +142,6 @@ pub enum Named {
     None,
     /// One that cannot be ours: no id of this bridge has this form.
     Impossible,
-    /// This one.
     Id(SessionId),
 }
 

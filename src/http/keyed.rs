@@ -20,7 +20,6 @@ use crate::sessions::{Opening, Sessions};
 /// What names the session of a request that carries no `Mcp-Session-Id`.
 #[derive(Clone, Debug)]
 pub enum SessionKey {
-    /// The value of this header.
     Header(HeaderName),
     /// Nothing: all such requests have one session.
     Shared,
@@ -65,9 +64,6 @@ impl Keyed {
     }
 
     /// The session of this key, opened by the bridge if need be; `first` is the request that wants it.
-    ///
-    /// # Errors
-    /// The refusal.
     pub(super) async fn open(
         &self,
         sessions: &Arc<Sessions>,

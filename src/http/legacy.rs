@@ -80,9 +80,6 @@ impl From<Failure> for Rejection {
 
 impl Legacy {
     /// Answers a POST.
-    ///
-    /// # Errors
-    /// The refusal.
     pub(super) async fn post(&self, head: &Head<'_>, body: Incoming) -> Result<Response<Body>, Rejection> {
         let accepts = head::accepts(head.headers);
         if !accepts.json && !accepts.stream {
@@ -111,7 +108,6 @@ impl Legacy {
         Ok(Target::Key(keyed, session))
     }
 
-    /// A POST within a session.
     async fn post_to(
         &self,
         session: &Session,
@@ -223,9 +219,6 @@ impl Legacy {
     }
 
     /// Answers a GET: a stream of what the child sends unasked, or of what followed an event.
-    ///
-    /// # Errors
-    /// The refusal.
     pub(super) async fn get(&self, head: &Head<'_>) -> Result<Response<Body>, Rejection> {
         let named = named(head)?;
         if !head::accepts(head.headers).stream {
@@ -247,9 +240,6 @@ impl Legacy {
     }
 
     /// Answers a DELETE: the session ends.
-    ///
-    /// # Errors
-    /// The refusal.
     pub(super) fn delete(&self, head: &Head<'_>) -> Result<Response<Body>, Rejection> {
         let session = self.find(&named(head)?, head)?;
         head::check_version(head.headers, session.negotiated())?;

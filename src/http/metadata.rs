@@ -39,7 +39,6 @@ impl Metadata {
         Ok(Self { url, document })
     }
 
-    /// The document, where it is served here.
     pub(super) fn document(&self) -> Option<Bytes> {
         self.document.clone()
     }
@@ -51,7 +50,6 @@ pub(super) fn is_at(path: &str, endpoint: &str) -> bool {
     path.strip_prefix(WELL_KNOWN).is_some_and(|rest| rest.is_empty() || rest == endpoint)
 }
 
-/// Answers with the document.
 pub(super) fn answer(document: &Bytes) -> Response<Body> {
     json(StatusCode::OK, document.clone())
 }

@@ -31,7 +31,6 @@ pub enum Problem {
     Invalid(&'static str),
     /// A batch, in a revision that has none or before a revision is negotiated.
     Batch(Option<Revision>),
-    /// The session refused the message.
     Refused(Refusal),
     /// No session named, and the message does not open one.
     SessionRequired,
@@ -39,7 +38,6 @@ pub enum Problem {
     SessionHeader(&'static str),
     /// The named session does not exist, as far as the caller may know.
     SessionNotFound,
-    /// The named session has ended.
     SessionEnded(End),
     /// `MCP-Protocol-Version` names no revision.
     Version(String),
@@ -86,7 +84,6 @@ pub enum Problem {
     NotForwarded(Duration),
     /// As many sessions exist as are allowed.
     Full(usize),
-    /// The bridge is stopping.
     Draining,
     /// Each start of the server fails; the next one is tried after this time.
     Crashing(Duration),
@@ -101,14 +98,10 @@ pub enum Problem {
     StartFailed(Fault),
 }
 
-/// One row of the table.
 #[derive(Debug)]
 pub struct Row {
-    /// The HTTP status.
     pub status: StatusCode,
-    /// The JSON-RPC error code.
     pub code: i32,
-    /// The reason token.
     pub reason: &'static str,
     /// A sentence: what happened and what to do.
     pub message: Cow<'static, str>,
@@ -117,7 +110,6 @@ pub struct Row {
 }
 
 impl Problem {
-    /// Its row.
     pub fn row(&self) -> Row {
         use StatusCode as S;
         let (status, code, reason, message): (S, i32, &'static str, Cow<'static, str>) = match self {

@@ -26,17 +26,11 @@ pub(super) enum Route {
     Ready,
     /// OPTIONS of any place: a preflight, or the question what is offered.
     Options,
-    /// The metadata of the protected resource (RFC 9728).
     Metadata,
-    /// POST to the endpoint.
     Post,
-    /// GET of the endpoint.
     Get,
-    /// DELETE of the endpoint.
     Delete,
-    /// GET of [`SSE`].
     OpenSse,
-    /// POST to [`MESSAGE`].
     PostMessage,
     /// A method that is not offered at this place; those that are.
     NotAllowed(&'static str),

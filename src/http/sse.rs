@@ -133,7 +133,6 @@ impl EventStream {
 /// One reader of a merged stream.
 #[derive(Debug)]
 pub struct Member {
-    /// The reader.
     pub reader: Reader,
     /// The request that it answers.
     pub id: Option<Id>,

@@ -75,9 +75,6 @@ impl Sse2024 {
     }
 
     /// Opens a stream.
-    ///
-    /// # Errors
-    /// The refusal.
     pub(super) fn open(&self, head: &Head<'_>) -> Result<Response<Body>, Rejection> {
         if !head::accepts(head.headers).stream {
             return Err(Problem::NotAcceptableForGet.into());
@@ -117,9 +114,6 @@ impl Sse2024 {
     }
 
     /// Takes one message of a client; its answer comes on the client's stream.
-    ///
-    /// # Errors
-    /// The refusal.
     pub(super) async fn post(&self, head: &Head<'_>, body: Incoming) -> Result<Response<Body>, Rejection> {
         guard::check_body_head(head.headers, self.bodies.max())?;
         let (session, connection) = self.find(head)?;

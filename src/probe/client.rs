@@ -61,7 +61,6 @@ impl Client {
         }
     }
 
-    /// The longest message that it takes, in bytes.
     pub(super) fn max_message(&self) -> usize {
         self.max_message
     }
@@ -113,7 +112,6 @@ impl Client {
         self.forget_notes();
     }
 
-    /// Ends it if the server has not answered in time.
     pub(super) fn expire(&mut self, now: Duration) {
         while let Some(expired) = self.link.expire(now, &mut self.out) {
             self.fail(Why::Silent(match expired {

@@ -29,10 +29,8 @@ pub enum Takes {
     Events,
 }
 
-/// The POST in which a message came.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin {
-    /// The stream of its answer.
     pub stream: StreamId,
     /// What that may carry.
     pub takes: Takes,

@@ -127,7 +127,6 @@ impl StreamId {
 /// It is the SSE `id:`, unique over all streams of a session (2025-11-25 `basic/transports`, "Resumability").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventId {
-    /// The stream.
     pub stream: StreamId,
     /// The place in it.
     pub place: u64,

@@ -219,7 +219,6 @@ impl<C> Link<C> {
         }
     }
 
-    /// Takes an answer of the child.
     pub fn answer(&mut self, text: &str, envelope: &Envelope, now: Duration, out: &mut Out) -> Answered<C> {
         let token = envelope.id.clone().and_then(|span| text.get(span)).unwrap_or("null");
         let id = match token {

@@ -47,14 +47,12 @@ pub enum Output {
     Message {
         /// The stream it belongs to.
         stream: StreamId,
-        /// The message.
         message: Bytes,
     },
     /// The child's answer to a request, with the client's own id.
     Answer {
         /// The stream of the POST that asked.
         stream: StreamId,
-        /// The message.
         message: Bytes,
         /// Whether it is a result and not an error.
         success: bool,
@@ -65,7 +63,6 @@ pub enum Output {
         stream: StreamId,
         /// The client's own id.
         id: ClientId,
-        /// Why.
         why: Unanswered,
     },
     /// How the handshake with the present child has ended.
@@ -95,7 +92,6 @@ pub enum Unanswered {
 pub enum Handshake {
     /// The child has answered `initialize` with a result, and with this `protocolVersion` in it.
     Done(Option<Box<str>>),
-    /// The child has refused `initialize`.
     Refused,
     /// The child has not answered within [`Limits::init_timeout`](super::link::Limits::init_timeout).
     TimedOut,
@@ -113,7 +109,6 @@ pub enum Note {
     Unheard,
     /// A new child has answered what the bridge told it in the client's place.
     Restored {
-        /// What.
         method: String,
         /// Whether the answer is a result and not an error.
         success: bool,

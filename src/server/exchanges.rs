@@ -52,7 +52,6 @@ impl Exchanges {
         Self(Arc::new(Mutex::new(state)))
     }
 
-    /// Begins an exchange.
     pub(super) fn begin(&self) -> Exchange {
         let mut state = self.lock();
         state.begun += 1;
@@ -97,7 +96,6 @@ impl Exchanges {
     }
 }
 
-/// One exchange.
 #[derive(Debug)]
 pub(super) struct Exchange {
     exchanges: Exchanges,

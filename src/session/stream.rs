@@ -53,7 +53,6 @@ pub enum Delivery {
 pub struct Event {
     /// Its place, which is its SSE id.
     pub id: EventId,
-    /// What it carries.
     pub payload: Payload,
     /// Whether the stream ends with it.
     pub last: bool,
@@ -66,18 +65,12 @@ pub enum Payload {
     Message(Bytes),
     /// The child's answer to a request, with the client's id.
     Answer {
-        /// The message.
         message: Bytes,
         /// Whether it is a result and not an error.
         success: bool,
     },
     /// The bridge's answer in place of the child's.
-    Fault {
-        /// The client's id.
-        id: ClientId,
-        /// What happened.
-        fault: Fault,
-    },
+    Fault { id: ClientId, fault: Fault },
 }
 
 impl Payload {

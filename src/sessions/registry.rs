@@ -31,11 +31,9 @@ pub(super) struct Registry<S, P> {
 /// A session that has not ended.
 #[derive(Clone, Debug)]
 pub(super) struct Live<S> {
-    /// Its handle.
     pub(super) session: S,
     /// The key that names it; `None`: its id does.
     pub(super) key: Option<Digest>,
-    /// When it started.
     pub(super) began: Instant,
     /// Its present child.
     pub(super) child: Option<Tag>,
@@ -123,7 +121,6 @@ impl<S, P> Registry<S, P> {
         self.leaving
     }
 
-    /// All live sessions.
     pub(super) fn live(&self) -> impl ExactSizeIterator<Item = &Live<S>> {
         self.live.values().map(|owned| &owned.value)
     }
@@ -154,12 +151,10 @@ impl<S, P> Registry<S, P> {
         self.children.remove(tag);
     }
 
-    /// The child of this tag.
     pub(super) fn child(&self, tag: &Tag) -> Option<&P> {
         self.children.get(tag)
     }
 
-    /// All children.
     pub(super) fn children(&self) -> impl ExactSizeIterator<Item = &P> {
         self.children.values()
     }

@@ -41,7 +41,6 @@ impl Seats {
         Arc::clone(&self.free).try_acquire_owned().ok()
     }
 
-    /// Waits for a seat.
     async fn take(&self) -> Option<Seat> {
         Arc::clone(&self.free).acquire_owned().await.ok()
     }

@@ -31,7 +31,6 @@ pub struct Snapshot {
 /// Why no session is started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotReady {
-    /// The bridge is stopping.
     Draining,
     /// Every child fails at its start; the next is tried after this time.
     Crashing(Duration),

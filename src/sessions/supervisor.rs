@@ -30,7 +30,6 @@ pub(super) struct Supervisor {
     /// What the client's headers add to the children's environment.
     pub(super) environment: Vec<(OsString, OsString)>,
     pub(super) seat: Option<Seat>,
-    /// The present child.
     pub(super) process: Mutex<Option<Process>>,
 }
 
@@ -152,7 +151,6 @@ impl Supervisor {
 
 /// A child that has not answered `initialize`.
 struct Start {
-    /// Its session.
     id: SessionId,
     child: Tag,
     is_first: bool,
