@@ -3,8 +3,8 @@
 //! glibc keeps what was freed between things that are still in use; a sidecar that once passed on a large answer would
 //! hold that memory for good (malloc_trim(3)). malloc_trim locks the heap while it looks through all of it: for about a
 //! millisecond per 10 MB, for 70 ms where 500 MB are free in holes of 20 KB. The loop stands still meanwhile, and would
-//! if another thread did it, because its next allocation needs the lock. So it is done when the loop is quiet. While it
-//! is not quiet, what was freed is soon used again.
+//! if another thread did it, because its next allocation needs the lock. So it is done when the loop has nothing to do
+//! or, if that never happens, little. While it has much to do, what was freed is soon used again.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -16,11 +16,17 @@ use tokio::time::sleep;
 /// How much must have been freed to be worth it, in bytes.
 const WORTH: usize = 4 * 1024 * 1024;
 
-/// The loop is quiet when it had next to nothing to do for this time.
+/// The loop is quiet when it had nothing to do for this time.
 const QUIET: Duration = Duration::from_millis(100);
 
-/// How much is next to nothing: one part of so many.
-const NEXT_TO_NOTHING: u32 = 50;
+/// After so many times that it was not, it is quiet enough when it had little to do.
+const PATIENCE: u32 = 100;
+
+/// How much is little: one part of so many.
+const LITTLE: u32 = 50;
+
+/// How often the loop parks for the one timer that measures [`QUIET`].
+const OWN_PARKS: u64 = 2;
 
 /// Bytes that were freed since memory went back last.
 static FREED: AtomicUsize = AtomicUsize::new(0);
@@ -40,20 +46,21 @@ pub fn note_freed(bytes: usize) {
 pub async fn give_back_when_quiet() {
     loop {
         WORTH_IT.notified().await;
-        quiet().await;
+        quiet(PATIENCE).await;
         FREED.store(0, Ordering::Relaxed);
         trim();
     }
 }
 
-/// Waits until the loop is quiet.
-async fn quiet() {
-    let loops = Handle::current().metrics();
-    let busy = || loops.worker_total_busy_duration(0);
-    loop {
-        let before = busy();
+/// Waits until the loop is quiet, or quiet enough after so many rounds.
+async fn quiet(patience: u32) {
+    let metrics = Handle::current().metrics();
+    for round in 0_u32.. {
+        let (parks, busy) = (metrics.worker_park_count(0), metrics.worker_total_busy_duration(0));
         sleep(QUIET).await;
-        if busy().saturating_sub(before) < QUIET / NEXT_TO_NOTHING {
+        let parks = metrics.worker_park_count(0).saturating_sub(parks);
+        let busy = metrics.worker_total_busy_duration(0).saturating_sub(busy);
+        if parks <= OWN_PARKS || (round >= patience && busy < QUIET / LITTLE) {
             return;
         }
     }
@@ -78,33 +85,47 @@ mod tests {
     use std::rc::Rc;
     use std::time::Instant;
 
-    use tokio::task::{LocalSet, spawn_local, yield_now};
+    use tokio::task::{LocalSet, spawn_local};
 
     use super::*;
 
-    #[tokio::test]
-    async fn it_is_not_quiet_while_the_loop_has_work() {
-        let work = Rc::new(Cell::new(true));
-        let working = Rc::clone(&work);
+    /// Does so much work every 10 ms while it waits with this patience. Asserts that work without end is or is not
+    /// waited for, and that the end of it is noticed.
+    async fn assert_waits(work: Duration, patience: u32, without_end: bool) {
+        let working = Rc::new(Cell::new(true));
+        let goes_on = Rc::clone(&working);
         let local = LocalSet::new();
         local.spawn_local(async move {
-            while working.get() {
+            while goes_on.get() {
                 let begin = Instant::now();
-                while begin.elapsed() < Duration::from_millis(5) {}
-                sleep(Duration::from_millis(5)).await;
+                while begin.elapsed() < work {}
+                sleep(Duration::from_millis(10)).await;
             }
         });
         let waited = local.run_until(async move {
-            let waiting = spawn_local(quiet());
-            sleep(5 * QUIET).await;
-            assert!(!waiting.is_finished(), "half of the time is work");
-            work.set(false);
-            yield_now().await;
+            let waiting = spawn_local(quiet(patience));
+            if without_end {
+                sleep(10 * QUIET).await;
+                assert!(!waiting.is_finished(), "the loop is not quiet");
+                working.set(false);
+            }
             waiting.await
         });
-        tokio::time::timeout(Duration::from_secs(20), waited)
-            .await
-            .expect("it is quiet now")
-            .expect("no panic");
+        tokio::time::timeout(Duration::from_secs(30), waited).await.expect("it is quiet").expect("no panic");
+    }
+
+    #[tokio::test]
+    async fn a_loop_that_works_is_not_quiet() {
+        assert_waits(Duration::from_millis(5), 0, true).await;
+    }
+
+    #[tokio::test]
+    async fn a_loop_that_has_little_to_do_is_not_quiet_at_first() {
+        assert_waits(Duration::ZERO, u32::MAX, true).await;
+    }
+
+    #[tokio::test]
+    async fn a_loop_that_always_has_little_to_do_is_quiet_enough_after_a_while() {
+        assert_waits(Duration::ZERO, 3, false).await;
     }
 }

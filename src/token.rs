@@ -140,13 +140,9 @@ impl TokenFile {
             let file = self.path.display().to_string();
             match self.read() {
                 Ok(tokens) => {
-                    info!(
-                        event = "token.reloaded",
-                        file,
-                        tokens = tokens.len(),
-                        "the token file was read again"
-                    );
-                    *valid.lock() = tokens;
+                    let count = tokens.len();
+                    *valid.lock() = tokens; // before the log says so
+                    info!(event = "token.reloaded", file, tokens = count, "the token file was read again");
                 }
                 Err(why) => error!(
                     event = "token.unreadable",

@@ -197,9 +197,7 @@ fn a_client_that_does_not_read_does_not_stop_other_calls_of_its_session() {
     let text = "x".repeat(4 << 20);
     let unread: Vec<_> =
         (0..3).map(|id| session.begin(tool_call(id, "echo", json!({ "text": text })).to_string())).collect();
-    let start = Instant::now();
     assert_eq!(session.text("list_notes", json!({})), "no notes yet");
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     for call in unread {
         assert!(text_of(&call.response().answer()) == text, "and what was not read is kept");
     }

@@ -134,11 +134,14 @@ fn a_respawned_child_is_told_what_holds_and_not_what_was_refused_or_taken_back()
         assert_eq!(answer.get("result").is_some(), granted, "{method}: {answer}");
     }
     let server = u32::try_from(session.look("whoami")["pid"].as_u64().unwrap()).unwrap();
+    // `tee` writes to the server first, and to the file behind that.
+    eventually("the file has all of it", || scratch.read("stdin").contains("whoami"));
     let before = scratch.read("stdin").lines().count();
     killpg(group(server), Signal::SIGKILL).unwrap();
     bridge.logged("another child comes", |line| line.contains(r#"event="child.respawned""#));
     session.text("list_notes", json!({}));
 
+    eventually("and what the next one is told", || scratch.read("stdin").contains("list_notes"));
     let read = scratch.read("stdin");
     let lines: Vec<Value> = read.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let told: Vec<(&str, &Value)> =
