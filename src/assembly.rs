@@ -36,7 +36,7 @@ impl EnvSource for Environment {
 pub struct Prepared {
     /// What each session runs.
     pub command: Command,
-    /// What a client must send; `None`: nothing.
+    /// The tokens that are let in; `None`: no token is asked for.
     pub tokens: Option<Arc<Tokens>>,
     /// What a client without a token is told.
     pub metadata: Option<Metadata>,
@@ -71,7 +71,7 @@ impl Unusable {
 }
 
 impl Prepared {
-    /// Finds it all.
+    /// Finds the command, and reads the token file and the metadata.
     ///
     /// # Errors
     /// The first thing that is missing or wrong.

@@ -148,7 +148,7 @@ pub fn parse(
     Ok(if options.check { Task::Check(Box::new(options)) } else { Task::Serve(Box::new(options)) })
 }
 
-/// What no single option can know of the others.
+/// Checks what concerns several options at once.
 fn cross_check(options: &Options) -> Result<(), String> {
     let Options { token_file, token, env_from_header, session_key, .. } = options;
     if token_file.is_some() && token.is_some() {

@@ -127,7 +127,7 @@ impl Http {
         }
     }
 
-    /// The same as a service for connections.
+    /// [`Self::handle`] as a service for connections.
     pub fn service(
         self: Arc<Self>,
     ) -> impl Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone
@@ -148,7 +148,14 @@ impl Http {
         };
         let mut response = answered.unwrap_or_else(|rejection| {
             let (method, path, problem) = (&parts.method, parts.uri.path(), &rejection.problem);
-            debug!(event = "http.refused", %method, path, ?problem, "a request is refused");
+            debug!(
+                event = "http.refused",
+                %method,
+                path,
+                reason = problem.row().reason,
+                why = %problem.row().message,
+                "a request is refused"
+            );
             rejection.response()
         });
         if let Some(origin) = page {

@@ -1,4 +1,4 @@
-//! One session: a [`Session`] handle that HTTP talks to, and the [`worker::Worker`] loop that owns the protocol state,
+//! One session: a [`Session`] handle that HTTP uses, and the [`worker::Worker`] loop that owns the protocol state,
 //! the child's pipes and the readers.
 
 use std::sync::{Arc, Mutex, OnceLock};
@@ -70,7 +70,6 @@ pub enum Posted {
     Batch(Vec<Message>),
 }
 
-/// What the loop is asked.
 /// Messages that are given back, because the session ended before it took them: the child has not seen them, and they
 /// may be posted to another session.
 #[derive(Debug)]

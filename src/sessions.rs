@@ -217,7 +217,7 @@ impl Sessions {
         }
         let seat = self.take_seat().await?;
         let permit = self.starts.acquire().await;
-        self.check_open()?; // it may have been a long wait
+        self.check_open()?; // the bridge may have begun to stop during the wait
         let sid = Arc::new(OnceLock::new());
         let child = self.spawn(environment, Arc::clone(&sid)).map_err(NoSession::spawn)?;
         Ok((Unclaimed { child, sid, seat }, permit))

@@ -1,10 +1,9 @@
-//! Which signals the program hears.
+//! The signals that the program handles.
 
 use std::io;
 
 use tokio::signal::unix::{self, SignalKind};
 
-/// The signals that the program listens to.
 #[derive(Debug)]
 pub struct Signals {
     terminate: unix::Signal,
@@ -66,7 +65,7 @@ impl Signals {
         })
     }
 
-    /// Waits for the next of them.
+    /// Waits for the next signal.
     pub async fn next(&mut self) -> Signal {
         tokio::select! {
             _ = self.terminate.recv() => Signal::Terminate,

@@ -56,7 +56,7 @@ impl EnvPolicy {
 /// gone.
 pub(super) const TAG_VARIABLE: &str = "MCP_BRIDGE_CHILD";
 
-/// The name of a child. No other child has it, nor one of another bridge.
+/// The name of a child, which no other child has, of this bridge or of another one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Tag(Arc<str>);
 

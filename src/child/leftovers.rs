@@ -28,7 +28,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// they have started not yet ours.
 const CLEAN_ROUNDS: u32 = 2;
 
-/// Kills leftovers. Each round serves all children that have ended meanwhile. Clones are handles of the same.
+/// Kills leftovers. Each round serves all children that have ended meanwhile. Clones share their state.
 #[derive(Clone, Debug)]
 pub struct Leftovers<S = Reaper> {
     system: S,
@@ -38,7 +38,7 @@ pub struct Leftovers<S = Reaper> {
 #[derive(Debug, Default)]
 struct Searches {
     of: HashMap<Tag, Search>,
-    /// Whether a task goes on with them.
+    /// Whether a task is running the searches.
     running: bool,
 }
 
@@ -48,7 +48,7 @@ struct Search {
     pid: i32,
     rounds: u32,
     clean: u32,
-    /// Dropped when it is over.
+    /// Dropped when the search is over.
     _over: oneshot::Sender<()>,
 }
 
@@ -129,7 +129,7 @@ impl<S: System> Leftovers<S> {
         }
     }
 
-    /// Looks at each orphan once, and kills those that carry one of the tags: which tags these were.
+    /// Looks at each orphan once and kills those that carry one of the tags. Returns the tags that were found.
     async fn round(&self, of: &HashMap<Tag, i32>) -> HashSet<Tag> {
         let mut found = HashSet::new();
         for (place, pid) in self.system.orphans().into_iter().enumerate() {

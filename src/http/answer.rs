@@ -67,7 +67,7 @@ impl Answers {
                 Some(Delivery::NotTaken(not_taken)) => return Form::NotTaken(not_taken),
                 // Cut off before it began: the stream breaks as it would have later, and the session is as it was.
                 Some(Delivery::Lagged) if accepts.stream => return Form::Stream(events),
-                // The session says something before it lets go of a reader, so this is the end of the session.
+                // A reader gets a first delivery before the session drops its stream, so this is the end of the session.
                 Some(Delivery::Lagged | Delivery::Gone(_)) | None => {
                     return Form::Refused(Problem::SessionNotFound);
                 }

@@ -161,10 +161,10 @@ fn is_loopback(name: &str) -> bool {
     name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// The bearer token of a request (RFC 6750 §2.1), where there is one. Never from the query: that is logged by others.
+/// The bearer token of a request (RFC 6750 §2.1), where there is one. Never from the query, which other programs log.
 ///
 /// # Errors
-/// [`Problem::Header`] for two of them: what stands in front may have checked the other one.
+/// [`Problem::Header`] for two of them: a gateway in front may have checked the other one.
 fn bearer(headers: &HeaderMap) -> Result<Option<&[u8]>, Problem> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let Some(value) = values.next() else { return Ok(None) };

@@ -26,7 +26,7 @@ pub(super) struct Head<'r> {
     pub(super) headers: &'r HeaderMap,
     /// The query of the request target.
     pub(super) query: Option<&'r str>,
-    /// Whose token it carries.
+    /// The digest of its token; `None` where no token is asked for.
     pub(super) caller: Option<Digest>,
     /// When it had been read: from then on the request has its deadline.
     pub(super) arrived: Instant,
@@ -178,7 +178,7 @@ pub fn check_version(headers: &HeaderMap, negotiated: Option<&str>) -> Result<()
     Ok(())
 }
 
-/// The event behind which a GET wants to go on.
+/// The event behind which a GET resumes.
 ///
 /// # Errors
 /// [`Problem::NoReplay`] for what is no event id of ours.

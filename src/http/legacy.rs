@@ -41,7 +41,7 @@ enum Target {
     Session(Session),
     /// To the session of a key; `None`: that is still to be opened.
     Key(Keyed, Option<Session>),
-    /// To none: only `initialize` has something to begin.
+    /// To none: only `initialize` is served.
     None,
 }
 
@@ -57,7 +57,7 @@ impl Target {
 
 /// Why a POST within a session has no answer of the session.
 enum Failure {
-    /// The session ended before it took what was posted, and gave it back: only what is in hand can be sent again.
+    /// The session ended before it took what was posted, and gave it back: it can be posted to another one.
     NotTaken(NotTaken),
     /// Refused, or lost after it was taken.
     Rejected(Rejection),
@@ -148,7 +148,7 @@ impl Legacy {
             (None, Posted::Batch(_)) => return Err(Problem::SessionRequired.into()),
         };
         match self.post_to(&session, head, posted, permit, accepts).await {
-            // Its client knows of no session that it could have lost.
+            // Its client has no session id, so a new session is as good as the lost one.
             Err(Failure::NotTaken(NotTaken { posted, why })) => match *posted {
                 Posted::One(message) => {
                     let (session, permit) = self.open(keyed, head, &message).await?;

@@ -20,7 +20,7 @@ impl Metadata {
     /// The metadata to be found at `url`. Without authorization servers the document is expected to be there already.
     ///
     /// # Errors
-    /// A sentence for the operator: what it is about follows from its URL (RFC 9728 §3.1), and this one says nothing.
+    /// A sentence for the operator, where the URL does not tell which resource it is about (RFC 9728 §3.1).
     pub fn new(url: String, authorization_servers: &[String]) -> Result<Self, String> {
         if authorization_servers.is_empty() {
             return Ok(Self { url, document: None });

@@ -19,7 +19,7 @@ const PARSE_ERROR: i32 = -32700;
 const INVALID_REQUEST: i32 = -32600;
 const METHOD_NOT_FOUND: i32 = -32601;
 const INTERNAL_ERROR: i32 = -32603;
-/// What the SDKs call a lost session; outside of JSON-RPC's own range and older than the rule against it.
+/// The code that the SDKs give to a lost session, of the range that JSON-RPC 2.0 §5.1 leaves to implementations.
 const SESSION_NOT_FOUND: i32 = -32001;
 
 /// Everything that can go wrong, as far as a peer is concerned.

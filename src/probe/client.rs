@@ -122,7 +122,7 @@ impl Client {
         self.forget_notes();
     }
 
-    /// They are for the log of a session.
+    /// Drops the notes: they are for the log of a session.
     fn forget_notes(&mut self) {
         while self.out.take().is_some() {}
     }
@@ -212,7 +212,7 @@ impl Client {
         }
     }
 
-    /// That was all.
+    /// The list of tools is complete, or there is none.
     fn listed(&mut self, tools: Tools) {
         self.tools = Some(tools);
         self.end.get_or_insert(Ok(()));

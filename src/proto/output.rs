@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use super::ids::{ClientId, StreamId};
 use super::line::push_line;
 
-/// Where every part of the core puts what it has to say.
+/// Where every part of the core puts its output.
 #[derive(Debug, Default)]
 pub struct Out {
     /// What is on its way to the child.
@@ -106,7 +106,7 @@ pub enum Note {
     Replied(&'static str),
     /// No client listened to a request of the child for [`LISTENER_GRACE`](super::front::LISTENER_GRACE): the bridge has
     /// answered it with an error.
-    Unheard,
+    NoListener,
     /// A new child has answered what the bridge told it in the client's place.
     Restored {
         method: String,
@@ -128,8 +128,8 @@ pub enum Dropped {
     UnknownId,
     /// It reports progress to a client that takes nothing but JSON.
     NotStreamable,
-    /// Several clients share the session, and nothing says for which of them it is.
-    Nobodys,
+    /// Several clients share the session, and it does not name a request of one of them.
+    Unrelated,
 }
 
 impl Dropped {
@@ -139,7 +139,7 @@ impl Dropped {
             Self::Late => "late",
             Self::UnknownId => "unknown_id",
             Self::NotStreamable => "not_streamable",
-            Self::Nobodys => "shared",
+            Self::Unrelated => "shared",
         }
     }
 }

@@ -75,7 +75,7 @@ impl Exchanges {
         self.lock().untaken.values().any(|since| since.elapsed() >= limit)
     }
 
-    /// Waits until a connection over HTTP/2 must end: pings show that its peer is there, and not that it is of use.
+    /// Waits until a connection over HTTP/2 must end: pings show that its peer is alive, not that it does anything.
     /// `idle_timeout`: `None` where the connection is ending already.
     pub(super) async fn expiry(&self, idle_timeout: Option<Duration>, response_timeout: Duration) -> Expiry {
         let interval = idle_timeout.unwrap_or(response_timeout).min(response_timeout) / 4;

@@ -23,7 +23,7 @@ use crate::sync::lock;
 /// the child down; one that does not is cut off, see [`Feed::cut`], and can resume from the session's replay buffer.
 pub(super) const MAX_UNSENT: usize = 1024 * 1024;
 
-/// One thing the session has to say.
+/// One thing that a session gives to a reader.
 #[derive(Debug)]
 pub enum Delivery {
     /// What was posted is on its way to the child, or the stream is attached.
@@ -144,7 +144,7 @@ pub fn queue(attention: Arc<Notify>) -> (Feed, Reader) {
 }
 
 impl Feed {
-    /// Says at which event the stream begins or continues.
+    /// Sets the event behind which the stream begins or continues.
     pub fn begin(&self, position: EventId) {
         self.0.lock().position = Some(position);
     }
@@ -183,7 +183,7 @@ impl Feed {
         queue.close();
     }
 
-    /// Queues what must be said, however much is waiting: the first word, or events from the replay buffer, which is bounded.
+    /// Queues a delivery however much is waiting: the first one, or an event from the replay buffer, which is bounded.
     pub fn push(&self, delivery: Delivery) {
         let size = if let Delivery::Event(event) = &delivery { event.payload.size() } else { 0 };
         self.0.lock().push(delivery, size);

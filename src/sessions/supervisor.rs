@@ -180,7 +180,7 @@ impl Start {
     }
 }
 
-/// As the log has it.
+/// The fields `status` and `stopped_by` of a log line.
 fn described(gone: Option<Gone>) -> (String, String) {
     match gone {
         Some(Gone { status, stopped_by }) => (status.to_string(), stopped_by.to_string()),

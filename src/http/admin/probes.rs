@@ -1,4 +1,4 @@
-//! Probes: is the event loop alive, and does the bridge take new sessions. They need no token, so they tell no more.
+//! Probes: is the event loop alive, and does the bridge take new sessions. They need no token, so they tell nothing else.
 
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
