@@ -4,12 +4,10 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-/// Where to listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
     /// An address and port; port 0 takes a free one.
     Tcp(SocketAddr),
-    /// A socket file.
     Unix(PathBuf),
 }
 

@@ -18,7 +18,6 @@ use crate::shutdown::Steps;
 use crate::token::Tokens;
 use crate::{http, open_files, probe, server, session, sessions};
 
-/// The environment of this process.
 #[derive(Debug)]
 pub struct Environment;
 
@@ -37,7 +36,7 @@ impl EnvSource for Environment {
 pub struct Prepared {
     /// What each session runs.
     pub command: Command,
-    /// What a client must send; `None`: nothing.
+    /// The tokens that are let in; `None`: no token is asked for.
     pub tokens: Option<Arc<Tokens>>,
     /// What a client without a token is told.
     pub metadata: Option<Metadata>,
@@ -48,7 +47,6 @@ pub struct Prepared {
 pub enum Unusable {
     /// An option, or the file it names. A sentence for the operator.
     Option(String),
-    /// The command.
     Command(Unrunnable),
 }
 
@@ -62,7 +60,6 @@ impl fmt::Display for Unusable {
 }
 
 impl Unusable {
-    /// What the log calls it.
     pub fn event(&self) -> &'static str {
         match self {
             Self::Command(Unrunnable::NotFound { .. } | Unrunnable::NotExecutable { .. }) => {
@@ -74,7 +71,7 @@ impl Unusable {
 }
 
 impl Prepared {
-    /// Finds it all.
+    /// Finds the command, and reads the token file and the metadata.
     ///
     /// # Errors
     /// The first thing that is missing or wrong.

@@ -32,13 +32,9 @@ const OOM_SCORE_ADJ: &[u8] = b"300";
 /// A running process and its three pipes, less those that have been taken.
 #[derive(Debug)]
 pub struct Child<E = Receiver> {
-    /// The process.
     pub process: Process,
-    /// Its stdin.
     pub stdin: Sender,
-    /// Its stdout.
     pub stdout: Receiver,
-    /// Its stderr.
     pub stderr: E,
 }
 

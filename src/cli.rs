@@ -26,7 +26,6 @@ const CONTAINER: &str = "[::]:8080";
 /// What becomes of a session whose child exits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnExit {
-    /// It ends.
     End,
     /// It gets a new child and keeps its id.
     Respawn,
@@ -44,7 +43,6 @@ pub enum KeySource {
 /// What the program was asked to do.
 #[derive(Debug)]
 pub enum Task {
-    /// Serve.
     Serve(Box<Options>),
     /// Say whether the options are good and the server works.
     Check(Box<Options>),
@@ -150,7 +148,7 @@ pub fn parse(
     Ok(if options.check { Task::Check(Box::new(options)) } else { Task::Serve(Box::new(options)) })
 }
 
-/// What no single option can know of the others.
+/// Checks what concerns several options at once.
 fn cross_check(options: &Options) -> Result<(), String> {
     let Options { token_file, token, env_from_header, session_key, .. } = options;
     if token_file.is_some() && token.is_some() {

@@ -2,11 +2,11 @@
 
 use tokio::sync::watch;
 
-/// Says "stop". Not `Clone`: one task stops the program.
+/// Sends "stop". Not `Clone`: one task stops the program.
 #[derive(Debug)]
 pub struct Drain(watch::Sender<bool>);
 
-/// Hears "stop"; dropping it says that its task has stopped.
+/// Receives "stop"; dropped by its task when that has stopped.
 #[derive(Clone, Debug)]
 pub struct Watch(watch::Receiver<bool>);
 

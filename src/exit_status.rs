@@ -5,7 +5,6 @@ use std::fmt;
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExitStatus {
-    /// It exited with this code.
     Code(i32),
     /// A signal of this name ended it; `SIGRT` stands for all real-time signals (signal(7)).
     Signal(&'static str),

@@ -19,10 +19,10 @@ const WORTH: usize = 4 * 1024 * 1024;
 /// The loop is quiet when it had nothing to do for this time.
 const QUIET: Duration = Duration::from_millis(100);
 
-/// After so many times that it was not, it is quiet enough when it had little to do.
+/// After this many intervals that were not quiet, an interval with little to do is enough.
 const PATIENCE: u32 = 100;
 
-/// How much is little: one part of so many.
+/// The loop has little to do when it is busy for less than one part in this many of the time.
 const LITTLE: u32 = 50;
 
 /// How often the loop parks for the one timer that measures [`QUIET`].
@@ -31,10 +31,10 @@ const OWN_PARKS: u64 = 2;
 /// Bytes that were freed since memory went back last.
 static FREED: AtomicUsize = AtomicUsize::new(0);
 
-/// Tells [`give_back_when_quiet`] that it is worth it.
+/// Wakes [`give_back_when_quiet`] when [`WORTH`] has been freed.
 static WORTH_IT: Notify = Notify::const_new();
 
-/// Takes note that so many bytes have been freed, or will be in a moment. Costs next to nothing.
+/// Notes that so many bytes have been freed, or will be in a moment. Costs two atomic operations at most.
 pub fn note_freed(bytes: usize) {
     let before = FREED.fetch_add(bytes, Ordering::Relaxed);
     if before < WORTH && before.saturating_add(bytes) >= WORTH {

@@ -54,7 +54,6 @@ use sse_2024::Sse2024;
 pub struct Config {
     /// The endpoint's path, without a trailing slash.
     pub path: String,
-    /// Which origins and hosts are trusted.
     pub trust: Trust,
     /// The tokens that are let in; `None`: no token is asked for.
     pub tokens: Option<Arc<Tokens>>,
@@ -78,7 +77,6 @@ pub struct Config {
     pub sse_compat: bool,
 }
 
-/// The HTTP face of the bridge.
 #[derive(Debug)]
 pub struct Http {
     paths: Paths,
@@ -92,7 +90,6 @@ pub struct Http {
 }
 
 impl Http {
-    /// The face of these sessions.
     pub fn new(config: Config, sessions: Arc<Sessions>) -> Self {
         let bodies = Arc::new(Bodies::new(body::Limits {
             max: config.max_body,
@@ -130,7 +127,7 @@ impl Http {
         }
     }
 
-    /// The same as a service for connections.
+    /// [`Self::handle`] as a service for connections.
     pub fn service(
         self: Arc<Self>,
     ) -> impl Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone
@@ -151,7 +148,14 @@ impl Http {
         };
         let mut response = answered.unwrap_or_else(|rejection| {
             let (method, path, problem) = (&parts.method, parts.uri.path(), &rejection.problem);
-            debug!(event = "http.refused", %method, path, ?problem, "a request is refused");
+            debug!(
+                event = "http.refused",
+                %method,
+                path,
+                reason = problem.row().reason,
+                why = %problem.row().message,
+                "a request is refused"
+            );
             rejection.response()
         });
         if let Some(origin) = page {

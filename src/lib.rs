@@ -19,7 +19,7 @@
 //! | [`cli`] | argv and `MCP_BRIDGE_*` become validated options |
 //! | [`server`] | listener, connections and their limits, the graceful end |
 //! | [`drain`] | one stop for all tasks, and when all have stopped |
-//! | [`signals`] | which signals are heard |
+//! | [`signals`] | the signals that the program handles |
 //! | [`address`], [`container`] | where to listen, and whether this is a container |
 //! | [`open_files`] | the descriptor limit: raised, divided, as it was for children |
 //! | [`log`] | lines to stderr, which need not be read |

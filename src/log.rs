@@ -30,7 +30,6 @@ const PIPE_BUF: usize = 4096;
 /// How long the last lines are tried at the end of the program.
 const LAST_LINES: Duration = Duration::from_millis(200);
 
-/// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// For a person.

@@ -33,7 +33,7 @@ const PER_TURN: usize = 64;
 const ORPHAN_ROUNDS: u32 = 20;
 const ORPHAN_PAUSE: Duration = Duration::from_millis(10);
 
-/// The one waiter. Clones are handles of the same.
+/// The one waiter. Clones share its state.
 #[derive(Clone, Debug)]
 pub struct Reaper {
     /// The processes whose status is wanted. An entry goes while its pid is still reserved.

@@ -11,7 +11,6 @@ use subtle::ConstantTimeEq;
 pub struct Secret(String);
 
 impl Secret {
-    /// Hides `text`.
     pub fn new(text: String) -> Self {
         Self(text)
     }
@@ -33,7 +32,6 @@ impl fmt::Debug for Secret {
 pub struct Digest([u8; 32]);
 
 impl Digest {
-    /// The digest of these bytes.
     pub fn of(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
     }
@@ -48,7 +46,6 @@ impl Digest {
         Self(hash.finalize().into())
     }
 
-    /// Its bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }

@@ -1,4 +1,4 @@
-//! From a listener to requests: accepts connections, guards them in time and number, and ends them in order. What a
+//! From a listener to requests: accepts connections, limits their number and their times, and ends them in order. What a
 //! request means is up to the service that is passed in.
 //!
 //! Three limits that hyper has in one knob, or not at all, are kept apart here: how long a connection may be silent
@@ -150,7 +150,7 @@ where
         Ok(Ok(sniffed)) => sniffed,
         Ok(Err(_)) => return, // closed before its first byte, or within a preface
         Err(_) => {
-            debug!(event = "conn.timeout", phase = "sniff", "a connection said too little for too long");
+            debug!(event = "conn.timeout", phase = "sniff", "a new connection did not send enough in time");
             return;
         }
     };
@@ -204,7 +204,7 @@ where
                     () = stop.signaled(), if idle_timeout.is_some() => {}
                     expiry = exchanges.expiry(idle_timeout, config.response_timeout) => {
                         if expiry == Expiry::Stuck {
-                            debug!(event = "conn.timeout", phase = "response", "a peer took nothing for too long");
+                            debug!(event = "conn.timeout", phase = "response", "a peer did not read a response in time");
                             return;
                         }
                     }
@@ -219,7 +219,7 @@ where
     if let Err(error) = served {
         debug!(event = "conn.error", %error, "a connection ended with an error");
     }
-    drop(stop); // its being alive is what the drain waits for
+    drop(stop); // the drain waits until this is dropped
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! One session: a [`Session`] handle that HTTP talks to, and the [`worker::Worker`] loop that owns the protocol state,
+//! One session: a [`Session`] handle that HTTP uses, and the [`worker::Worker`] loop that owns the protocol state,
 //! the child's pipes and the readers.
 
 use std::sync::{Arc, Mutex, OnceLock};
@@ -66,20 +66,16 @@ pub struct Config {
 /// What one POST carries.
 #[derive(Clone, Debug)]
 pub enum Posted {
-    /// One message.
     One(Message),
-    /// A batch.
     Batch(Vec<Message>),
 }
 
-/// What the loop is asked.
 /// Messages that are given back, because the session ended before it took them: the child has not seen them, and they
 /// may be posted to another session.
 #[derive(Debug)]
 pub struct NotTaken {
     /// Why the session ended.
     pub why: End,
-    /// What was posted.
     pub posted: Box<Posted>,
 }
 
@@ -190,7 +186,6 @@ impl Session {
         self.0.ended.get().copied()
     }
 
-    /// The session's id.
     pub fn id(&self) -> &SessionId {
         &self.0.id
     }

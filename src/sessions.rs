@@ -82,7 +82,6 @@ pub struct Opening {
 pub enum NoSession {
     /// This many sessions exist.
     Full(usize),
-    /// The bridge is stopping.
     Draining,
     /// Every child fails at its start; the next is tried after this time.
     Crashing(Duration),
@@ -108,9 +107,7 @@ impl NoSession {
 /// What is known of a session id.
 #[derive(Debug)]
 pub enum Found {
-    /// The session is there.
     Live(Session),
-    /// It has ended.
     Ended(End),
     /// There never was one, or it is long gone.
     Unknown,
@@ -126,7 +123,6 @@ pub struct Sessions {
     seats: Seats,
     starts: StartLimit,
     pool: WarmPool,
-    /// Whether the bridge is stopping.
     draining: watch::Sender<bool>,
     registry: Mutex<Registry<Session, Process>>,
     key_locks: KeyLocks,
@@ -221,7 +217,7 @@ impl Sessions {
         }
         let seat = self.take_seat().await?;
         let permit = self.starts.acquire().await;
-        self.check_open()?; // it may have been a long wait
+        self.check_open()?; // the bridge may have begun to stop during the wait
         let sid = Arc::new(OnceLock::new());
         let child = self.spawn(environment, Arc::clone(&sid)).map_err(NoSession::spawn)?;
         Ok((Unclaimed { child, sid, seat }, permit))

@@ -1,10 +1,9 @@
-//! Which signals the program hears.
+//! The signals that the program handles.
 
 use std::io;
 
 use tokio::signal::unix::{self, SignalKind};
 
-/// The signals that the program listens to.
 #[derive(Debug)]
 pub struct Signals {
     terminate: unix::Signal,
@@ -14,7 +13,6 @@ pub struct Signals {
     user1: unix::Signal,
 }
 
-/// One of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
     /// SIGTERM: what orchestrators send.
@@ -30,7 +28,6 @@ pub enum Signal {
 }
 
 impl Signal {
-    /// Its name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Terminate => "SIGTERM",
@@ -68,7 +65,7 @@ impl Signals {
         })
     }
 
-    /// Waits for the next of them.
+    /// Waits for the next signal.
     pub async fn next(&mut self) -> Signal {
         tokio::select! {
             _ = self.terminate.recv() => Signal::Terminate,

@@ -61,9 +61,6 @@ impl Tokens {
     }
 
     /// The tokens in a text, one per line.
-    ///
-    /// # Errors
-    /// A sentence for the operator.
     pub fn from_text(text: &Secret) -> Result<Self, String> {
         let tokens = parse(text.reveal()).map_err(|why| format!("MCP_BRIDGE_TOKEN: {why}"))?;
         Ok(Self { valid: Arc::new(Valid(Mutex::new(tokens))), reload: None })
@@ -131,7 +128,7 @@ impl Version {
 
 impl TokenFile {
     /// Reads the file when it has changed and when it is asked to, until the [`Tokens`] are gone. What cannot be read
-    /// changes nothing: a mistake of the operator must not lock everybody out.
+    /// changes nothing: a mistake of the operator must not lock all clients out.
     fn watch(mut self, valid: &Valid, requests: &Receiver<()>) {
         loop {
             match requests.recv_timeout(CHECK_EVERY) {
@@ -178,7 +175,7 @@ fn parse(text: &str) -> Result<Vec<Digest>, String> {
         }
         if token.len() < MIN_TOKEN {
             return Err(format!(
-                "line {} has less than {MIN_TOKEN} characters; anyone could guess it",
+                "line {} has less than {MIN_TOKEN} characters; it could be guessed",
                 index + 1
             ));
         }

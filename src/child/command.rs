@@ -15,7 +15,6 @@ pub struct Command {
     pub program: PathBuf,
     /// `argv[0]` as the operator wrote it.
     pub name: OsString,
-    /// The arguments behind it.
     pub arguments: Vec<OsString>,
     /// The working directory; `None`: the bridge's own.
     pub directory: Option<PathBuf>,
@@ -31,7 +30,6 @@ pub struct EnvPolicy {
     pub only: Option<Vec<OsString>>,
     /// The variables it does not inherit: they are set only where a client gives them.
     pub never: Vec<OsString>,
-    /// Variables to set.
     pub set: Vec<(OsString, OsString)>,
 }
 
@@ -58,7 +56,7 @@ impl EnvPolicy {
 /// gone.
 pub(super) const TAG_VARIABLE: &str = "MCP_BRIDGE_CHILD";
 
-/// The name of a child. No other child has it, nor one of another bridge.
+/// The name of a child, which no other child has, of this bridge or of another one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Tag(Arc<str>);
 
@@ -87,7 +85,6 @@ impl AsRef<OsStr> for Tag {
     }
 }
 
-/// Makes tags.
 #[derive(Debug)]
 pub(super) struct Tags {
     bridge: u64,
@@ -108,19 +105,15 @@ impl Tags {
 /// Why a command cannot be run.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Unrunnable {
-    /// There is no such file.
     NotFound {
         /// The command as the operator wrote it.
         name: OsString,
-        /// The value of PATH that was searched.
         path: String,
     },
-    /// The file is there and may not be executed.
     NotExecutable {
         /// The command as the operator wrote it.
         name: OsString,
     },
-    /// The working directory is not a directory.
     NoDirectory {
         /// The directory as the operator wrote it.
         directory: PathBuf,
@@ -167,9 +160,6 @@ fn is_ours(name: &OsStr) -> bool {
 }
 impl Command {
     /// The command in `words`, its program found.
-    ///
-    /// # Errors
-    /// [`Unrunnable`].
     pub fn new(
         words: &[OsString],
         directory: Option<PathBuf>,

@@ -28,7 +28,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// they have started not yet ours.
 const CLEAN_ROUNDS: u32 = 2;
 
-/// Kills leftovers. Each round serves all children that have ended meanwhile. Clones are handles of the same.
+/// Kills leftovers. Each round serves all children that have ended meanwhile. Clones share their state.
 #[derive(Clone, Debug)]
 pub struct Leftovers<S = Reaper> {
     system: S,
@@ -38,18 +38,17 @@ pub struct Leftovers<S = Reaper> {
 #[derive(Debug, Default)]
 struct Searches {
     of: HashMap<Tag, Search>,
-    /// Whether a task goes on with them.
+    /// Whether a task is running the searches.
     running: bool,
 }
 
-/// The search for the leftovers of one child.
 #[derive(Debug)]
 struct Search {
     /// The child, for the log.
     pid: i32,
     rounds: u32,
     clean: u32,
-    /// Dropped when it is over.
+    /// Dropped when the search is over.
     _over: oneshot::Sender<()>,
 }
 
@@ -79,7 +78,6 @@ impl System for Reaper {
 }
 
 impl Leftovers {
-    /// No search yet.
     pub fn new(reaper: Reaper) -> Self {
         Self { system: reaper, searches: Arc::default() }
     }
@@ -131,7 +129,7 @@ impl<S: System> Leftovers<S> {
         }
     }
 
-    /// Looks at each orphan once, and kills those that carry one of the tags: which tags these were.
+    /// Looks at each orphan once and kills those that carry one of the tags. Returns the tags that were found.
     async fn round(&self, of: &HashMap<Tag, i32>) -> HashSet<Tag> {
         let mut found = HashSet::new();
         for (place, pid) in self.system.orphans().into_iter().enumerate() {

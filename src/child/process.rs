@@ -23,7 +23,6 @@ const KILL_GRACE: Duration = Duration::from_secs(1);
 pub struct Process {
     pub(super) pid: Pid,
     pub(super) tag: Tag,
-    /// Its end.
     pub exit: ExitWatch,
 }
 
@@ -32,9 +31,7 @@ pub struct Process {
 pub enum Termination {
     /// The end of its stdin, or it ended by itself.
     Eof,
-    /// SIGTERM.
     Term,
-    /// SIGKILL.
     Kill,
     /// Nothing: it hangs in the kernel.
     Unkillable,
@@ -52,7 +49,6 @@ impl fmt::Display for Termination {
 }
 
 impl Process {
-    /// The process id.
     pub fn pid(&self) -> i32 {
         self.pid.as_raw()
     }
@@ -87,7 +83,6 @@ impl Process {
         Termination::Unkillable
     }
 
-    /// Sends SIGKILL to the whole group.
     pub fn kill(&self) {
         self.signal(Signal::SIGKILL);
     }

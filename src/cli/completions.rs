@@ -5,7 +5,6 @@ use super::table::{Entry, Kind, TABLE};
 /// Each shell's script.
 pub(super) const SHELLS: &[(&str, Script)] = &[("bash", bash), ("zsh", zsh), ("fish", fish)];
 
-/// Writes a script.
 type Script = fn() -> String;
 
 /// What a shell can offer as the value of an option.

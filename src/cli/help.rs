@@ -19,7 +19,6 @@ MCP_BRIDGE_MAX_SESSIONS, a switch as 1 or 0, a list with one entry per line. The
 command line wins. Times are written 250ms, 15s, 30m, 1h; sizes 512KiB, 10MiB.
 ";
 
-/// The text of `--help`.
 pub(super) fn help() -> String {
     let mut text = INTRODUCTION.to_owned();
     let mut section = "";

@@ -7,9 +7,7 @@ use crate::secret::Secret;
 
 /// The environment, as far as options are concerned. A seam: tests bring their own.
 pub trait EnvSource {
-    /// The value of a variable.
     fn get(&self, name: &str) -> Option<OsString>;
-    /// The names of all variables.
     fn names(&self) -> Vec<String>;
 }
 

@@ -21,13 +21,11 @@ use crate::secret::Secret;
 /// One option, for texts about it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {
-    /// The heading it belongs under.
     pub(super) section: &'static str,
     /// Its name as a Rust identifier; see [`Entry::flag`] and [`Entry::variable`].
     field: &'static str,
     /// What it does, in one sentence without a capital and without a full stop.
     help: &'static str,
-    /// How it is given.
     pub(super) kind: Kind,
 }
 

@@ -42,7 +42,7 @@ pub(super) fn count_or_zero(text: &str) -> Result<usize, String> {
     if text == "0" { Ok(0) } else { count(text) }
 }
 
-/// A path of the file system; whether there is something is for its user to find out.
+/// A path of the file system. Whether a file is there shows when it is used.
 pub(super) fn file(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() { Err("write a path".to_owned()) } else { Ok(text.into()) }
 }

@@ -1,3 +1,3 @@
-//! What operators and their platforms ask, and clients do not.
+//! Routes for operators and their platforms, not for clients.
 
 pub(super) mod probes;

@@ -24,18 +24,14 @@ pub(super) struct Answers {
     pub(super) prime: bool,
 }
 
-/// The form of an answer.
 #[derive(Debug)]
 pub(super) enum Form {
     /// Nothing to answer.
     Accepted,
     /// The session ended before it took what was posted.
     NotTaken(NotTaken),
-    /// Refused.
     Refused(Problem),
-    /// The answer of a single request.
     Answer(Event),
-    /// All answers of a batch.
     Batch(Vec<Event>),
     /// A stream that begins with these events.
     Stream(Vec<Event>),
@@ -71,7 +67,7 @@ impl Answers {
                 Some(Delivery::NotTaken(not_taken)) => return Form::NotTaken(not_taken),
                 // Cut off before it began: the stream breaks as it would have later, and the session is as it was.
                 Some(Delivery::Lagged) if accepts.stream => return Form::Stream(events),
-                // The session says something before it lets go of a reader, so this is the end of the session.
+                // A reader gets a first delivery before the session drops its stream, so this is the end of the session.
                 Some(Delivery::Lagged | Delivery::Gone(_)) | None => {
                     return Form::Refused(Problem::SessionNotFound);
                 }
@@ -80,9 +76,6 @@ impl Answers {
     }
 
     /// The response in this form.
-    ///
-    /// # Errors
-    /// The refusal.
     pub(super) fn respond(
         &self,
         session: &Session,

@@ -168,9 +168,6 @@ impl Bodies {
 }
 
 /// Reads what was posted: one message, or a batch where the session's revision has them.
-///
-/// # Errors
-/// The refusal.
 pub(super) fn parse(body: Bytes, revision: Option<Revision>) -> Result<Posted, Rejection> {
     if !is_array(&body) {
         return parse_one(body).map(Posted::One);

@@ -27,9 +27,6 @@ pub(super) struct Guard {
 
 impl Guard {
     /// Lets a request in by its `Host` and `Origin`, and returns the origin of the page that may read the answer.
-    ///
-    /// # Errors
-    /// The [`Problem`].
     pub(super) fn admit(&self, parts: &Parts) -> Result<Option<HeaderValue>, Problem> {
         let checked = self.trust.check_host(parts).and_then(|()| self.trust.check_origin(&parts.headers));
         if let Err(problem @ (Problem::Host(_) | Problem::Origin(_))) = &checked {
@@ -164,10 +161,10 @@ fn is_loopback(name: &str) -> bool {
     name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// The bearer token of a request (RFC 6750 §2.1), where there is one. Never from the query: that is logged by others.
+/// The bearer token of a request (RFC 6750 §2.1), where there is one. Never from the query, which other programs log.
 ///
 /// # Errors
-/// [`Problem::Header`] for two of them: what stands in front may have checked the other one.
+/// [`Problem::Header`] for two of them: a gateway in front may have checked the other one.
 fn bearer(headers: &HeaderMap) -> Result<Option<&[u8]>, Problem> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let Some(value) = values.next() else { return Ok(None) };
@@ -185,9 +182,6 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&[u8]>, Problem> {
 ///
 /// A page on another site can send a POST without asking first only as text/plain, form or multipart: the type is
 /// what stops it (Fetch, "CORS-safelisted request-header").
-///
-/// # Errors
-/// The [`Problem`].
 pub fn check_body_head(headers: &HeaderMap, max_body: usize) -> Result<(), Problem> {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next() {

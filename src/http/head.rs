@@ -26,7 +26,7 @@ pub(super) struct Head<'r> {
     pub(super) headers: &'r HeaderMap,
     /// The query of the request target.
     pub(super) query: Option<&'r str>,
-    /// Whose token it carries.
+    /// The digest of its token; `None` where no token is asked for.
     pub(super) caller: Option<Digest>,
     /// When it had been read: from then on the request has its deadline.
     pub(super) arrived: Instant,
@@ -75,9 +75,7 @@ pub fn environment(
 /// Which forms of an answer the client takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Accepts {
-    /// `application/json`.
     pub json: bool,
-    /// `text/event-stream`.
     pub stream: bool,
 }
 
@@ -144,7 +142,6 @@ pub enum Named {
     None,
     /// One that cannot be ours: no id of this bridge has this form.
     Impossible,
-    /// This one.
     Id(SessionId),
 }
 
@@ -181,7 +178,7 @@ pub fn check_version(headers: &HeaderMap, negotiated: Option<&str>) -> Result<()
     Ok(())
 }
 
-/// The event behind which a GET wants to go on.
+/// The event behind which a GET resumes.
 ///
 /// # Errors
 /// [`Problem::NoReplay`] for what is no event id of ours.

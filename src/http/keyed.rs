@@ -20,7 +20,6 @@ use crate::sessions::{Opening, Sessions};
 /// What names the session of a request that carries no `Mcp-Session-Id`.
 #[derive(Clone, Debug)]
 pub enum SessionKey {
-    /// The value of this header.
     Header(HeaderName),
     /// Nothing: all such requests have one session.
     Shared,
@@ -65,9 +64,6 @@ impl Keyed {
     }
 
     /// The session of this key, opened by the bridge if need be; `first` is the request that wants it.
-    ///
-    /// # Errors
-    /// The refusal.
     pub(super) async fn open(
         &self,
         sessions: &Arc<Sessions>,
@@ -78,8 +74,8 @@ impl Keyed {
         opened.map_err(|error| not_started(&error).about(first.id()))
     }
 
-    /// How the bridge opens the session: in its own name, as a client that can do nothing but ask, and with the revision
-    /// that its first client speaks.
+    /// How the bridge opens the session: in its own name, as a client without capabilities, and with the revision that its
+    /// first client speaks.
     fn opening(&self, head: &Head<'_>, first: &Message) -> Opening {
         let asked = if is_initialize(first) { first.param(&["protocolVersion"]) } else { None };
         let asked = asked.and_then(|span| std::str::from_utf8(first.text().get(span)?).ok());

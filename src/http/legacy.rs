@@ -41,7 +41,7 @@ enum Target {
     Session(Session),
     /// To the session of a key; `None`: that is still to be opened.
     Key(Keyed, Option<Session>),
-    /// To none: only `initialize` has something to begin.
+    /// To none: only `initialize` is served.
     None,
 }
 
@@ -57,7 +57,7 @@ impl Target {
 
 /// Why a POST within a session has no answer of the session.
 enum Failure {
-    /// The session ended before it took what was posted, and gave it back: only what is in hand can be sent again.
+    /// The session ended before it took what was posted, and gave it back: it can be posted to another one.
     NotTaken(NotTaken),
     /// Refused, or lost after it was taken.
     Rejected(Rejection),
@@ -80,9 +80,6 @@ impl From<Failure> for Rejection {
 
 impl Legacy {
     /// Answers a POST.
-    ///
-    /// # Errors
-    /// The refusal.
     pub(super) async fn post(&self, head: &Head<'_>, body: Incoming) -> Result<Response<Body>, Rejection> {
         let accepts = head::accepts(head.headers);
         if !accepts.json && !accepts.stream {
@@ -111,7 +108,6 @@ impl Legacy {
         Ok(Target::Key(keyed, session))
     }
 
-    /// A POST within a session.
     async fn post_to(
         &self,
         session: &Session,
@@ -152,7 +148,7 @@ impl Legacy {
             (None, Posted::Batch(_)) => return Err(Problem::SessionRequired.into()),
         };
         match self.post_to(&session, head, posted, permit, accepts).await {
-            // Its client knows of no session that it could have lost.
+            // Its client has no session id, so a new session is as good as the lost one.
             Err(Failure::NotTaken(NotTaken { posted, why })) => match *posted {
                 Posted::One(message) => {
                     let (session, permit) = self.open(keyed, head, &message).await?;
@@ -223,9 +219,6 @@ impl Legacy {
     }
 
     /// Answers a GET: a stream of what the child sends unasked, or of what followed an event.
-    ///
-    /// # Errors
-    /// The refusal.
     pub(super) async fn get(&self, head: &Head<'_>) -> Result<Response<Body>, Rejection> {
         let named = named(head)?;
         if !head::accepts(head.headers).stream {
@@ -247,9 +240,6 @@ impl Legacy {
     }
 
     /// Answers a DELETE: the session ends.
-    ///
-    /// # Errors
-    /// The refusal.
     pub(super) fn delete(&self, head: &Head<'_>) -> Result<Response<Body>, Rejection> {
         let session = self.find(&named(head)?, head)?;
         head::check_version(head.headers, session.negotiated())?;

@@ -20,7 +20,7 @@ impl Metadata {
     /// The metadata to be found at `url`. Without authorization servers the document is expected to be there already.
     ///
     /// # Errors
-    /// A sentence for the operator: what it is about follows from its URL (RFC 9728 §3.1), and this one says nothing.
+    /// A sentence for the operator, where the URL does not tell which resource it is about (RFC 9728 §3.1).
     pub fn new(url: String, authorization_servers: &[String]) -> Result<Self, String> {
         if authorization_servers.is_empty() {
             return Ok(Self { url, document: None });
@@ -39,7 +39,6 @@ impl Metadata {
         Ok(Self { url, document })
     }
 
-    /// The document, where it is served here.
     pub(super) fn document(&self) -> Option<Bytes> {
         self.document.clone()
     }
@@ -51,7 +50,6 @@ pub(super) fn is_at(path: &str, endpoint: &str) -> bool {
     path.strip_prefix(WELL_KNOWN).is_some_and(|rest| rest.is_empty() || rest == endpoint)
 }
 
-/// Answers with the document.
 pub(super) fn answer(document: &Bytes) -> Response<Body> {
     json(StatusCode::OK, document.clone())
 }

@@ -19,7 +19,7 @@ const PARSE_ERROR: i32 = -32700;
 const INVALID_REQUEST: i32 = -32600;
 const METHOD_NOT_FOUND: i32 = -32601;
 const INTERNAL_ERROR: i32 = -32603;
-/// What the SDKs call a lost session; outside of JSON-RPC's own range and older than the rule against it.
+/// The code that the SDKs give to a lost session, of the range that JSON-RPC 2.0 §5.1 leaves to implementations.
 const SESSION_NOT_FOUND: i32 = -32001;
 
 /// Everything that can go wrong, as far as a peer is concerned.
@@ -31,7 +31,6 @@ pub enum Problem {
     Invalid(&'static str),
     /// A batch, in a revision that has none or before a revision is negotiated.
     Batch(Option<Revision>),
-    /// The session refused the message.
     Refused(Refusal),
     /// No session named, and the message does not open one.
     SessionRequired,
@@ -39,7 +38,6 @@ pub enum Problem {
     SessionHeader(&'static str),
     /// The named session does not exist, as far as the caller may know.
     SessionNotFound,
-    /// The named session has ended.
     SessionEnded(End),
     /// `MCP-Protocol-Version` names no revision.
     Version(String),
@@ -86,7 +84,6 @@ pub enum Problem {
     NotForwarded(Duration),
     /// As many sessions exist as are allowed.
     Full(usize),
-    /// The bridge is stopping.
     Draining,
     /// Each start of the server fails; the next one is tried after this time.
     Crashing(Duration),
@@ -101,14 +98,10 @@ pub enum Problem {
     StartFailed(Fault),
 }
 
-/// One row of the table.
 #[derive(Debug)]
 pub struct Row {
-    /// The HTTP status.
     pub status: StatusCode,
-    /// The JSON-RPC error code.
     pub code: i32,
-    /// The reason token.
     pub reason: &'static str,
     /// A sentence: what happened and what to do.
     pub message: Cow<'static, str>,
@@ -117,7 +110,6 @@ pub struct Row {
 }
 
 impl Problem {
-    /// Its row.
     pub fn row(&self) -> Row {
         use StatusCode as S;
         let (status, code, reason, message): (S, i32, &'static str, Cow<'static, str>) = match self {

@@ -24,7 +24,6 @@ const NOSNIFF: (HeaderName, HeaderValue) =
 /// The body of an answer.
 #[derive(Debug)]
 pub enum Body {
-    /// None.
     Empty,
     /// A whole one; `None` once it has been sent.
     Full(Option<Bytes>),
@@ -35,7 +34,6 @@ pub enum Body {
 }
 
 impl Body {
-    /// A whole body.
     pub fn full(bytes: Bytes) -> Self {
         Self::Full(Some(bytes))
     }
@@ -78,7 +76,6 @@ impl HttpBody for Body {
     }
 }
 
-/// A problem, and the request that it is about.
 #[derive(Debug)]
 pub(super) struct Rejection {
     pub(super) problem: Problem,
@@ -100,7 +97,6 @@ impl Problem {
 }
 
 impl Rejection {
-    /// The response.
     pub(super) fn response(&self) -> Response<Body> {
         let row = self.problem.row();
         let mut response = json(row.status, row.json(self.id.as_ref()));
@@ -121,7 +117,6 @@ impl Rejection {
     }
 }
 
-/// A JSON answer.
 pub fn json(status: StatusCode, body: Bytes) -> Response<Body> {
     let mut response = empty(status);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -129,7 +124,6 @@ pub fn json(status: StatusCode, body: Bytes) -> Response<Body> {
     response
 }
 
-/// An answer without a body.
 pub fn empty(status: StatusCode) -> Response<Body> {
     let mut response = Response::new(Body::Empty);
     *response.status_mut() = status;

@@ -17,28 +17,22 @@ pub(super) const SSE: &str = "/sse";
 /// Where it posts.
 pub(super) const MESSAGE: &str = "/message";
 
-/// What is wanted of which place.
+/// What a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Route {
     /// `/healthz`: whether the event loop is alive.
     Health,
     /// `/readyz`: whether new sessions are taken.
     Ready,
-    /// OPTIONS of any place: a preflight, or the question what is offered.
+    /// OPTIONS of any path: a preflight, or the question what is offered.
     Options,
-    /// The metadata of the protected resource (RFC 9728).
     Metadata,
-    /// POST to the endpoint.
     Post,
-    /// GET of the endpoint.
     Get,
-    /// DELETE of the endpoint.
     Delete,
-    /// GET of [`SSE`].
     OpenSse,
-    /// POST to [`MESSAGE`].
     PostMessage,
-    /// A method that is not offered at this place; those that are.
+    /// A method that is not offered at this path; those that are.
     NotAllowed(&'static str),
 }
 

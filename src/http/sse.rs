@@ -66,7 +66,7 @@ pub struct EventStream {
 /// How a stream ends, once that is clear.
 #[derive(Clone, Copy, Debug)]
 enum Ending {
-    /// All has been said.
+    /// Every event has been sent.
     Complete,
     /// Its reader has been cut off. Not a proper end: the client must know that there is more, and where to resume.
     Lagged,
@@ -133,7 +133,6 @@ impl EventStream {
 /// One reader of a merged stream.
 #[derive(Debug)]
 pub struct Member {
-    /// The reader.
     pub reader: Reader,
     /// The request that it answers.
     pub id: Option<Id>,
@@ -282,7 +281,8 @@ fn encode(out: &mut BytesMut, id: Option<EventId>, what: &Payload) {
     push(out, &["\n\n"]);
 }
 
-/// Writes what the session said in place of events, once the head of the answer is out. Whether the stream ends so.
+/// Writes a delivery that came in place of events, once the head of the answer is out. Returns whether the stream ends
+/// with it.
 fn encode_refusal(out: &mut BytesMut, delivery: Delivery, id: Option<&Id>) -> bool {
     let problem = match delivery {
         Delivery::Refused(refusal) => Problem::Refused(refusal),

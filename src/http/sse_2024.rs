@@ -1,6 +1,6 @@
-//! The HTTP+SSE transport of 2024-11-05 (`basic/transports`), for clients that never moved: `GET /sse` opens a stream
-//! whose first event says where to post, and every answer comes on that stream. On the same sessions as the endpoint
-//! proper; a session ends with its stream, because there is no other way to name it.
+//! The HTTP+SSE transport of 2024-11-05 (`basic/transports`), for clients that know no later one: `GET /sse` opens a stream
+//! whose first event says where to post, and every answer comes on that stream. Its sessions are of the same kind as
+//! the endpoint's; each ends with its stream, because no header names it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -75,9 +75,6 @@ impl Sse2024 {
     }
 
     /// Opens a stream.
-    ///
-    /// # Errors
-    /// The refusal.
     pub(super) fn open(&self, head: &Head<'_>) -> Result<Response<Body>, Rejection> {
         if !head::accepts(head.headers).stream {
             return Err(Problem::NotAcceptableForGet.into());
@@ -117,9 +114,6 @@ impl Sse2024 {
     }
 
     /// Takes one message of a client; its answer comes on the client's stream.
-    ///
-    /// # Errors
-    /// The refusal.
     pub(super) async fn post(&self, head: &Head<'_>, body: Incoming) -> Result<Response<Body>, Rejection> {
         guard::check_body_head(head.headers, self.bodies.max())?;
         let (session, connection) = self.find(head)?;

@@ -61,7 +61,6 @@ impl Client {
         }
     }
 
-    /// The longest message that it takes, in bytes.
     pub(super) fn max_message(&self) -> usize {
         self.max_message
     }
@@ -113,7 +112,6 @@ impl Client {
         self.forget_notes();
     }
 
-    /// Ends it if the server has not answered in time.
     pub(super) fn expire(&mut self, now: Duration) {
         while let Some(expired) = self.link.expire(now, &mut self.out) {
             self.fail(Why::Silent(match expired {
@@ -124,7 +122,7 @@ impl Client {
         self.forget_notes();
     }
 
-    /// They are for the log of a session.
+    /// Drops the notes: they are for the log of a session.
     fn forget_notes(&mut self) {
         while self.out.take().is_some() {}
     }
@@ -214,7 +212,7 @@ impl Client {
         }
     }
 
-    /// That was all.
+    /// The list of tools is complete, or there is none.
     fn listed(&mut self, tools: Tools) {
         self.tools = Some(tools);
         self.end.get_or_insert(Ok(()));

@@ -1,4 +1,4 @@
-//! Asks a running bridge how it is.
+//! Asks a running bridge whether it is ready.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};

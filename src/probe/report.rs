@@ -15,7 +15,6 @@ pub const MAX_TEXT: usize = 256;
 pub struct Report {
     /// The program that was started.
     pub program: PathBuf,
-    /// Its arguments.
     pub arguments: Vec<OsString>,
     /// What the server has answered to `initialize`; `None`: nothing good.
     pub server: Option<Server>,
@@ -83,7 +82,6 @@ pub enum Question {
 }
 
 impl Question {
-    /// The method.
     pub fn method(self) -> &'static str {
         match self {
             Self::Initialize => "initialize",
@@ -111,7 +109,6 @@ pub enum Why {
         /// The error's `message`.
         message: String,
     },
-    /// It exited.
     Exited(ExitStatus),
     /// It closed its stdout and lives on.
     StdoutClosed,

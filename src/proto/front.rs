@@ -1,5 +1,5 @@
-//! Fronts speak for clients: each knows whose the messages of its clients are, and to which of them each message of the
-//! child goes. Beneath each is a [link](super::link) to the child; what comes out goes into [`Out`].
+//! A front speaks for the clients of one session: it knows which of them sent each request, and which of them each
+//! message of the child is for. Beneath it is a [link](super::link) to the child; what comes out goes into [`Out`].
 //!
 //! [`single::Single`] has one client with a session of its own, [`keyed::Keyed`] several that cannot be told apart. A
 //! session's loop knows its front as [`Front`] alone.
@@ -29,10 +29,8 @@ pub enum Takes {
     Events,
 }
 
-/// The POST in which a message came.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin {
-    /// The stream of its answer.
     pub stream: StreamId,
     /// What that may carry.
     pub takes: Takes,
@@ -51,7 +49,7 @@ pub enum Refusal {
     UnknownResponse,
 }
 
-/// Who reads a stream.
+/// Whether a stream has a reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Readership {
     /// A reader is there.

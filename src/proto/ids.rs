@@ -127,7 +127,6 @@ impl StreamId {
 /// It is the SSE `id:`, unique over all streams of a session (2025-11-25 `basic/transports`, "Resumability").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventId {
-    /// The stream.
     pub stream: StreamId,
     /// The place in it.
     pub place: u64,
@@ -154,7 +153,8 @@ const RANDOM: usize = 48;
 /// The longest session id, in bytes. Routers in front accept no other shape than 1 to 128 of `[A-Za-z0-9-]`.
 const MAX_SESSION_ID: usize = 128;
 
-/// The value of `Mcp-Session-Id`: 192 random bits in hex. Whoever knows it is in the session: it is never logged.
+/// The value of `Mcp-Session-Id`: 192 random bits in hex. Where no token is asked for, it alone gives access to the
+/// session: it is never logged.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct SessionId(Box<str>);
 

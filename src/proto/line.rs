@@ -45,7 +45,6 @@ impl<'a> Line<'a> {
         (!raw.is_empty()).then_some(Self(raw))
     }
 
-    /// The bytes of the line.
     pub fn bytes(self) -> &'a [u8] {
         self.0
     }

@@ -219,7 +219,6 @@ impl<C> Link<C> {
         }
     }
 
-    /// Takes an answer of the child.
     pub fn answer(&mut self, text: &str, envelope: &Envelope, now: Duration, out: &mut Out) -> Answered<C> {
         let token = envelope.id.clone().and_then(|span| text.get(span)).unwrap_or("null");
         let id = match token {
@@ -406,7 +405,7 @@ impl<C> Link<C> {
         }
     }
 
-    /// Ends the handshake with these words. A child that needs time has it from here on.
+    /// Ends the handshake with this `initialized`. The times of [`Readiness`] begin here.
     fn say_initialized(&mut self, text: &[u8], now: Duration, out: &mut Out) {
         out.line(&[text]);
         self.handshake = Handshake::Open;

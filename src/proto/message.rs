@@ -35,7 +35,6 @@ pub enum Malformed {
 /// The parts of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Envelope {
-    /// What kind of message it is.
     pub kind: Kind,
     /// The id's token; absent in a notification, in an error about an id that could not be read, and in the answers of
     /// servers that lose it.
@@ -110,9 +109,7 @@ impl Envelope {
 /// One message of a client, by what it is.
 #[derive(Clone, Debug)]
 pub enum Message {
-    /// It has a method and an id, and wants an answer.
     Request(Request),
-    /// It has a method and wants none.
     Notification(Notification),
     /// It answers a request of the server.
     Response(Response),
@@ -161,7 +158,6 @@ impl Message {
         }
     }
 
-    /// The request that it is.
     pub fn request(&self) -> Option<&Request> {
         if let Self::Request(request) = self { Some(request) } else { None }
     }
@@ -217,22 +213,18 @@ impl Request {
         Self { text: text.into(), id, id_span, method, params: Some(params) }
     }
 
-    /// Its text.
     pub fn text(&self) -> &[u8] {
         &self.text
     }
 
-    /// Its id.
     pub fn id(&self) -> &Id {
         &self.id
     }
 
-    /// Where its id lies in the text.
     pub fn id_span(&self) -> Span {
         self.id_span.clone()
     }
 
-    /// Its method.
     pub fn method(&self) -> Cow<'_, str> {
         unquote(slice(&self.text, self.method.clone()))
     }
@@ -262,12 +254,10 @@ pub struct Notification {
 }
 
 impl Notification {
-    /// Its text.
     pub fn text(&self) -> &[u8] {
         &self.text
     }
 
-    /// Its method.
     pub fn method(&self) -> Cow<'_, str> {
         unquote(slice(&self.text, self.method.clone()))
     }
@@ -286,7 +276,6 @@ pub struct Response {
 }
 
 impl Response {
-    /// Its text.
     pub fn text(&self) -> &[u8] {
         &self.text
     }

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use super::ids::{ClientId, StreamId};
 use super::line::push_line;
 
-/// Where every part of the core puts what it has to say.
+/// Where every part of the core puts its output.
 #[derive(Debug, Default)]
 pub struct Out {
     /// What is on its way to the child.
@@ -47,14 +47,12 @@ pub enum Output {
     Message {
         /// The stream it belongs to.
         stream: StreamId,
-        /// The message.
         message: Bytes,
     },
     /// The child's answer to a request, with the client's own id.
     Answer {
         /// The stream of the POST that asked.
         stream: StreamId,
-        /// The message.
         message: Bytes,
         /// Whether it is a result and not an error.
         success: bool,
@@ -65,7 +63,6 @@ pub enum Output {
         stream: StreamId,
         /// The client's own id.
         id: ClientId,
-        /// Why.
         why: Unanswered,
     },
     /// How the handshake with the present child has ended.
@@ -95,7 +92,6 @@ pub enum Unanswered {
 pub enum Handshake {
     /// The child has answered `initialize` with a result, and with this `protocolVersion` in it.
     Done(Option<Box<str>>),
-    /// The child has refused `initialize`.
     Refused,
     /// The child has not answered within [`Limits::init_timeout`](super::link::Limits::init_timeout).
     TimedOut,
@@ -110,10 +106,9 @@ pub enum Note {
     Replied(&'static str),
     /// No client listened to a request of the child for [`LISTENER_GRACE`](super::front::LISTENER_GRACE): the bridge has
     /// answered it with an error.
-    Unheard,
+    NoListener,
     /// A new child has answered what the bridge told it in the client's place.
     Restored {
-        /// What.
         method: String,
         /// Whether the answer is a result and not an error.
         success: bool,
@@ -133,8 +128,8 @@ pub enum Dropped {
     UnknownId,
     /// It reports progress to a client that takes nothing but JSON.
     NotStreamable,
-    /// Several clients share the session, and nothing says for which of them it is.
-    Nobodys,
+    /// Several clients share the session, and it does not name a request of one of them.
+    Unrelated,
 }
 
 impl Dropped {
@@ -144,7 +139,7 @@ impl Dropped {
             Self::Late => "late",
             Self::UnknownId => "unknown_id",
             Self::NotStreamable => "not_streamable",
-            Self::Nobodys => "shared",
+            Self::Unrelated => "shared",
         }
     }
 }

@@ -17,22 +17,32 @@ pub enum NoReplay {
     Evicted,
 }
 
+impl NoReplay {
+    /// Its name in the log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Evicted => "evicted",
+        }
+    }
+}
+
 /// Recent events of all streams of one session, bounded in bytes.
 ///
 /// When it is full, the oldest event that is no answer goes first, and answers only when nothing else is left: a lost
-/// notification is a gap, a lost answer is a call that never ends. But streams that have ended and were heard to the
+/// notification is a gap, a lost answer is a call that never ends. But streams that have ended and were delivered to the
 /// end keep at most half of the ring, or old answers would soon fill it.
 #[derive(Debug)]
 pub struct ReplayBuffer<T> {
     max: usize,
     held: usize,
     streams: HashMap<StreamId, Stream<T>>,
-    /// Streams that have ended and were heard to the end, oldest first.
-    spent: VecDeque<StreamId>,
+    /// Streams that have ended and were delivered to the end, oldest first.
+    finished: VecDeque<StreamId>,
     /// How many bytes their events have.
-    spent_held: usize,
+    finished_held: usize,
     /// Where the events are that are no answers, by age; and those that are.
-    notes: BTreeMap<u64, EventId>,
+    notifications: BTreeMap<u64, EventId>,
     answers: BTreeMap<u64, EventId>,
     next_age: u64,
 }
@@ -42,8 +52,8 @@ struct Stream<T> {
     /// The place of the newest event, whether or not it is still here.
     newest: u64,
     ended: bool,
-    /// Whether it has ended and was heard to the end.
-    spent: bool,
+    /// Whether it has ended and was delivered to the end.
+    finished: bool,
     events: VecDeque<Stored<T>>,
 }
 
@@ -58,7 +68,7 @@ struct Stored<T> {
 
 impl<T> Default for Stream<T> {
     fn default() -> Self {
-        Self { newest: 0, ended: false, spent: false, events: VecDeque::new() }
+        Self { newest: 0, ended: false, finished: false, events: VecDeque::new() }
     }
 }
 
@@ -69,16 +79,16 @@ impl<T: Clone> ReplayBuffer<T> {
             max,
             held: 0,
             streams: HashMap::new(),
-            spent: VecDeque::new(),
-            spent_held: 0,
-            notes: BTreeMap::new(),
+            finished: VecDeque::new(),
+            finished_held: 0,
+            notifications: BTreeMap::new(),
             answers: BTreeMap::new(),
             next_age: 0,
         }
     }
 
     /// Keeps an event of `size` bytes. Places of one stream come in ascending order without gaps. Returns how many
-    /// events of streams that go on, or that nobody has heard, had to go for it.
+    /// events of streams that go on, or that were not delivered, had to go for it.
     pub fn push(&mut self, id: EventId, payload: T, size: usize, answer: bool) -> usize {
         let size = size + OVERHEAD;
         let age = self.next_age;
@@ -87,17 +97,18 @@ impl<T: Clone> ReplayBuffer<T> {
         stream.newest = id.place;
         stream.events.push_back(Stored { place: id.place, age, payload, size, answer });
         self.held += size;
-        let index = if answer { &mut self.answers } else { &mut self.notes };
+        let index = if answer { &mut self.answers } else { &mut self.notifications };
         index.insert(age, id);
         let mut lost = 0;
         while self.held > self.max {
-            if (self.spent_held > self.max / 2 || self.notes.is_empty())
-                && let Some(spent) = self.spent.pop_front()
+            if (self.finished_held > self.max / 2 || self.notifications.is_empty())
+                && let Some(finished) = self.finished.pop_front()
             {
-                self.forget(spent);
+                self.forget(finished);
                 continue;
             }
-            let Some((_, oldest)) = self.notes.pop_first().or_else(|| self.answers.pop_first()) else {
+            let Some((_, oldest)) = self.notifications.pop_first().or_else(|| self.answers.pop_first())
+            else {
                 break;
             };
             lost += usize::from(self.evict(oldest));
@@ -110,20 +121,20 @@ impl<T: Clone> ReplayBuffer<T> {
         let Some(stream) = self.streams.remove(&id) else { return };
         for event in stream.events {
             self.held -= event.size;
-            self.spent_held -= if stream.spent { event.size } else { 0 };
-            let index = if event.answer { &mut self.answers } else { &mut self.notes };
+            self.finished_held -= if stream.finished { event.size } else { 0 };
+            let index = if event.answer { &mut self.answers } else { &mut self.notifications };
             index.remove(&event.age);
         }
     }
 
-    /// Forgets an event. Whether somebody may still want it.
+    /// Forgets an event. Returns whether a client may still resume to it.
     fn evict(&mut self, id: EventId) -> bool {
         let Some(stream) = self.streams.get_mut(&id.stream) else { return false };
-        let wanted = !stream.spent;
+        let wanted = !stream.finished;
         let place = stream.events.iter().position(|event| event.place == id.place);
         if let Some(event) = place.and_then(|place| stream.events.remove(place)) {
             self.held -= event.size;
-            self.spent_held -= if stream.spent { event.size } else { 0 };
+            self.finished_held -= if stream.finished { event.size } else { 0 };
         }
         if stream.ended && stream.events.is_empty() {
             self.streams.remove(&id.stream);
@@ -132,20 +143,20 @@ impl<T: Clone> ReplayBuffer<T> {
     }
 
     /// Notes an event that need not be kept, so that a client which saw it can resume behind it.
-    pub fn skip(&mut self, id: EventId) {
+    pub fn note_unstored(&mut self, id: EventId) {
         self.streams.entry(id.stream).or_default().newest = id.place;
     }
 
-    /// Notes that no further event of the stream will come. `heard`: somebody listened to the end.
-    pub fn end(&mut self, id: StreamId, heard: bool) {
+    /// Notes that no further event of the stream will come. `delivered`: a reader was there to the end.
+    pub fn end(&mut self, id: StreamId, delivered: bool) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         stream.ended = true;
         if stream.events.is_empty() {
             self.streams.remove(&id);
-        } else if heard {
-            stream.spent = true;
-            self.spent_held += stream.events.iter().map(|event| event.size).sum::<usize>();
-            self.spent.push_back(id);
+        } else if delivered {
+            stream.finished = true;
+            self.finished_held += stream.events.iter().map(|event| event.size).sum::<usize>();
+            self.finished.push_back(id);
         }
     }
 
@@ -158,13 +169,13 @@ impl<T: Clone> ReplayBuffer<T> {
         if last.place > stream.newest {
             return Err(NoReplay::Unknown);
         }
-        let missed = self.rest(last);
+        let missed = self.kept_after(last);
         let complete = missed.len() as u64 == stream.newest - last.place;
         if complete { Ok(missed) } else { Err(NoReplay::Evicted) }
     }
 
     /// The events of the stream behind `last` that are still here, whatever has left the ring.
-    pub fn rest(&self, last: EventId) -> Vec<(EventId, T)> {
+    pub fn kept_after(&self, last: EventId) -> Vec<(EventId, T)> {
         let events = self.streams.get(&last.stream).map(|stream| &stream.events).into_iter().flatten();
         let behind = events.filter(|event| event.place > last.place);
         behind
@@ -202,7 +213,7 @@ mod tests {
     #[test]
     fn a_skipped_event_can_be_resumed_behind_but_not_before() {
         let mut log = ReplayBuffer::new(1000);
-        log.skip(id(1, 1));
+        log.note_unstored(id(1, 1));
         assert_eq!(log.replay(id(1, 1)), Ok(vec![]));
         assert_eq!(log.replay(id(1, 0)), Err(NoReplay::Evicted));
         log.push(id(1, 2), "b", 1, true);
@@ -219,7 +230,7 @@ mod tests {
         }
         assert_eq!(log.replay(id(1, 1)), Ok(vec![(id(1, 2), "answer")]));
         assert_eq!(log.replay(id(2, 1)), Err(NoReplay::Evicted));
-        assert_eq!(places(log.rest(id(2, 0))), [3, 4, 5]);
+        assert_eq!(places(log.kept_after(id(2, 0))), [3, 4, 5]);
     }
 
     #[test]
@@ -232,7 +243,7 @@ mod tests {
         for place in 1..=5 {
             assert_eq!(log.push(id(0, place), "note", 1, false), 0, "nothing that may be wanted is lost");
         }
-        assert_eq!(places(log.rest(id(0, 0))), [1, 2, 3, 4, 5], "notifications have their half");
+        assert_eq!(places(log.kept_after(id(0, 0))), [1, 2, 3, 4, 5], "notifications have their half");
         assert_eq!(log.push(id(0, 6), "note", 1, false), 1, "a note went, and that is told");
         assert_eq!(
             log.replay(id(20, 1)),
@@ -284,9 +295,9 @@ mod tests {
             for stream in 1..=streams {
                 log.push(id(stream, 2), (), 100, false);
                 log.end(StreamId(stream), stream % 2 == 0);
-                prop_assert_eq!(log.notes.len(), log.streams.len());
-                let spent = log.streams.values().filter(|stream| stream.spent);
-                prop_assert_eq!(log.spent_held, spent.map(|stream| stream.events[0].size).sum::<usize>());
+                prop_assert_eq!(log.notifications.len(), log.streams.len());
+                let finished = log.streams.values().filter(|stream| stream.finished);
+                prop_assert_eq!(log.finished_held, finished.map(|stream| stream.events[0].size).sum::<usize>());
             }
             prop_assert!(log.streams.len() <= 2000 / (100 + OVERHEAD));
         }

@@ -107,7 +107,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
         };
         if late {
             let phase = if this.head.is_some() { "head" } else { "idle" };
-            debug!(event = "conn.timeout", phase, "a connection let the bridge wait for too long");
+            debug!(event = "conn.timeout", phase, "a peer did not send a request in time");
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         read

@@ -52,7 +52,6 @@ impl Exchanges {
         Self(Arc::new(Mutex::new(state)))
     }
 
-    /// Begins an exchange.
     pub(super) fn begin(&self) -> Exchange {
         let mut state = self.lock();
         state.begun += 1;
@@ -76,7 +75,7 @@ impl Exchanges {
         self.lock().untaken.values().any(|since| since.elapsed() >= limit)
     }
 
-    /// Waits until a connection over HTTP/2 must end: pings show that its peer is there, and not that it is of use.
+    /// Waits until a connection over HTTP/2 must end: pings show that its peer is alive, not that it does anything.
     /// `idle_timeout`: `None` where the connection is ending already.
     pub(super) async fn expiry(&self, idle_timeout: Option<Duration>, response_timeout: Duration) -> Expiry {
         let interval = idle_timeout.unwrap_or(response_timeout).min(response_timeout) / 4;
@@ -97,7 +96,6 @@ impl Exchanges {
     }
 }
 
-/// One exchange.
 #[derive(Debug)]
 pub(super) struct Exchange {
     exchanges: Exchanges,

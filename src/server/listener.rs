@@ -8,18 +8,14 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::address::Address;
 
-/// A connection.
 pub(super) enum Accepted {
-    /// Over TCP.
     Tcp(TcpStream),
-    /// Over a socket file.
     Unix(UnixStream),
 }
 
 /// A bound socket.
 #[derive(Debug)]
 pub enum Listener {
-    /// TCP.
     Tcp(TcpListener),
     /// A socket file, removed at the end.
     Unix(UnixListener, PathBuf),

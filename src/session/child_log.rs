@@ -39,7 +39,10 @@ impl ChildLog {
             "a server logs to stderr, not to stdout"
         };
         let sid = self.session.short();
-        warn!(event = "child.stdout_noise", sid, count, line = ?line, hint, "the server writes to stdout what is no message");
+        warn!(
+            event = "child.stdout_noise",
+            sid, count, line, hint, "the server wrote a line to stdout that is not a message"
+        );
     }
 
     /// A line of so many bytes is not UTF-8.
@@ -48,7 +51,7 @@ impl ChildLog {
         let sid = self.session.short();
         warn!(
             event = "child.invalid_utf8",
-            sid, bytes, count, "the server writes what is not UTF-8; it is repaired"
+            sid, bytes, count, "the server wrote a line that is not UTF-8; it has been repaired"
         );
     }
 
@@ -62,7 +65,10 @@ impl ChildLog {
         let sid = self.session.short();
         match note {
             Note::Swallowed(why) => {
-                debug!(event = "client.swallowed", sid, why, "a client's message is not for the server");
+                debug!(
+                    event = "client.swallowed",
+                    sid, why, "a message of a client is not passed on to the server"
+                );
             }
             Note::Replied(to) => {
                 debug!(event = "child.replied", sid, to, "the bridge answered the server itself");
@@ -93,10 +99,10 @@ impl ChildLog {
                     );
                 }
             }
-            Note::Unheard => {
+            Note::NoListener => {
                 warn!(
                     event = "child.request_unheard",
-                    sid, "the server asked its client something, and no client listened"
+                    sid, "no client listened for a request of the server; it was answered with an error"
                 );
             }
         }

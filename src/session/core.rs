@@ -40,7 +40,7 @@ pub(super) struct Core<'s> {
     /// When a client last did something, or when the session became idle.
     active: Instant,
     stats: Stats,
-    /// Questions whether the session may end for this reason because it is idle.
+    /// Callers of `Session::end_if_idle` that wait for its result, each with its reason.
     end_if_idle: Vec<(End, oneshot::Sender<bool>)>,
     /// Why the session must end, once that is clear.
     ending: Option<End>,
@@ -122,7 +122,7 @@ impl<'s> Core<'s> {
             if ends {
                 self.ending = Some(why);
             }
-            let _ = agreed.send(ends); // its asker may be gone
+            let _ = agreed.send(ends); // the caller may be gone
         }
         let stats = Stats {
             idle_since: idle.then_some(self.active),
@@ -263,12 +263,12 @@ impl<'s> Core<'s> {
             let sid = self.sid();
             debug!(
                 event = "client.swallowed",
-                sid, requests, why, "a client's message is not for the server"
+                sid, requests, why, "a message of a client is not passed on to the server"
             );
         }
     }
 
-    /// The time of a post is over before there was room for it.
+    /// Answers a post whose deadline has passed before there was room for it.
     fn not_forwarded(&mut self, mut post: Post, now: Instant) {
         let dropped = post.drop_requests_of_gone_client();
         self.log_dropped(dropped);
@@ -302,7 +302,7 @@ impl<'s> Core<'s> {
         self.streams.is_full()
     }
 
-    /// Looks at the readers: some are gone, or have caught up.
+    /// Forgets readers that are gone, and reads the child again where readers have caught up.
     pub(super) fn sweep(&mut self, now: Instant) {
         let since_begin = self.since_begin(now);
         for (stream, took_all) in self.streams.sweep(now) {

@@ -26,7 +26,6 @@ pub enum End {
     Refused,
     /// The child did not answer `initialize` within this time.
     InitTimeout(Duration),
-    /// The child exited.
     Exited(ExitStatus),
     /// The child closed its stdout and lives on.
     StdoutClosed,

@@ -59,7 +59,7 @@ pub(super) struct Inbox {
     posts: VecDeque<Post>,
     /// How long a request may take, from the moment its head was read.
     timeout: Duration,
-    /// No post's time is over before this; `None`: there is none with a time.
+    /// No deadline passes before this; `None`: no post has one.
     next_deadline: Option<Instant>,
 }
 
@@ -96,12 +96,12 @@ impl Inbox {
         self.next_deadline
     }
 
-    /// Whether the time of this post is over.
+    /// Whether the deadline of this post has passed.
     pub(super) fn is_late(&self, post: &Post, now: Instant) -> bool {
         post.arrived.checked_add(self.timeout).is_some_and(|deadline| deadline <= now)
     }
 
-    /// Takes out the posts whose time is over.
+    /// Takes out the posts whose deadline has passed.
     pub(super) fn take_late(&mut self, now: Instant) -> Vec<Post> {
         if self.next_deadline.is_none_or(|deadline| deadline > now) {
             return Vec::new();
@@ -114,7 +114,7 @@ impl Inbox {
         Vec::from(late)
     }
 
-    /// Takes out what is in no client's interest any more. Returns how many requests that were.
+    /// Takes out the requests whose clients are gone. Returns how many there were.
     pub(super) fn drop_gone(&mut self) -> usize {
         let mut dropped = 0;
         self.posts.retain_mut(|post| {

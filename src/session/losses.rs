@@ -21,7 +21,7 @@ pub(super) struct Losses {
     in_a_row: u32,
     /// How many of them have not answered `initialize` with a result.
     failed_handshakes: u32,
-    /// For how the handshake with the present child ends; `None`: that has been said.
+    /// Where to report how the handshake with the present child ends; `None`: it has been reported.
     answered: Option<Answered>,
 }
 
@@ -59,10 +59,10 @@ impl Losses {
         self.tell_answered(Ok(()));
     }
 
-    /// Says how the handshake with the present child has ended, once.
+    /// Reports how the handshake with the present child has ended, once.
     pub(super) fn tell_answered(&mut self, how: Result<(), End>) {
         if let Some(answered) = self.answered.take() {
-            let _ = answered.send(how); // no one may wait for it
+            let _ = answered.send(how); // the receiver may be gone
         }
     }
 }

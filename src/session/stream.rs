@@ -23,7 +23,7 @@ use crate::sync::lock;
 /// the child down; one that does not is cut off, see [`Feed::cut`], and can resume from the session's replay buffer.
 pub(super) const MAX_UNSENT: usize = 1024 * 1024;
 
-/// One thing the session has to say.
+/// One thing that a session gives to a reader.
 #[derive(Debug)]
 pub enum Delivery {
     /// What was posted is on its way to the child, or the stream is attached.
@@ -53,7 +53,6 @@ pub enum Delivery {
 pub struct Event {
     /// Its place, which is its SSE id.
     pub id: EventId,
-    /// What it carries.
     pub payload: Payload,
     /// Whether the stream ends with it.
     pub last: bool,
@@ -66,18 +65,12 @@ pub enum Payload {
     Message(Bytes),
     /// The child's answer to a request, with the client's id.
     Answer {
-        /// The message.
         message: Bytes,
         /// Whether it is a result and not an error.
         success: bool,
     },
     /// The bridge's answer in place of the child's.
-    Fault {
-        /// The client's id.
-        id: ClientId,
-        /// What happened.
-        fault: Fault,
-    },
+    Fault { id: ClientId, fault: Fault },
 }
 
 impl Payload {
@@ -151,7 +144,7 @@ pub fn queue(attention: Arc<Notify>) -> (Feed, Reader) {
 }
 
 impl Feed {
-    /// Says at which event the stream begins or continues.
+    /// Sets the event behind which the stream begins or continues.
     pub fn begin(&self, position: EventId) {
         self.0.lock().position = Some(position);
     }
@@ -190,7 +183,7 @@ impl Feed {
         queue.close();
     }
 
-    /// Queues what must be said, however much is waiting: the first word, or events from the replay buffer, which is bounded.
+    /// Queues a delivery however much is waiting: the first one, or an event from the replay buffer, which is bounded.
     pub fn push(&self, delivery: Delivery) {
         let size = if let Delivery::Event(event) = &delivery { event.payload.size() } else { 0 };
         self.0.lock().push(delivery, size);

@@ -78,7 +78,7 @@ impl Streams {
     /// The listening stream alone, without a reader.
     pub(super) fn new(session: SessionId, config: &Config) -> Self {
         let mut replay = ReplayBuffer::new(config.replay_buffer);
-        replay.skip(EventId { stream: StreamId::LISTENING, place: 0 });
+        replay.note_unstored(EventId { stream: StreamId::LISTENING, place: 0 });
         let listening = Stream { feed: None, place: 0, unanswered: 0, pending_at: None };
         Self {
             session,
@@ -102,7 +102,7 @@ impl Streams {
         let start = EventId { stream, place: 0 };
         feed.begin(start);
         if self.prime {
-            self.replay.skip(start);
+            self.replay.note_unstored(start);
         }
         let pending_at = match takes {
             Takes::Events => now.checked_add(self.sse_after),
@@ -131,19 +131,19 @@ impl Streams {
                 self.note_delivered();
                 let last = EventId { stream: StreamId::LISTENING, place: self.delivered_to };
                 feed.begin(last);
-                (StreamId::LISTENING, self.replay.rest(last))
+                (StreamId::LISTENING, self.replay.kept_after(last))
             }
             Some(after) => match self.replay.replay(after) {
                 Ok(missed) => {
                     if after.stream == StreamId::LISTENING {
-                        self.delivered_to = after.place; // the client says so itself
+                        self.delivered_to = after.place; // the client has seen that much
                     }
                     feed.begin(after);
                     (after.stream, missed)
                 }
                 Err(why) => {
                     let sid = self.session.short();
-                    debug!(event = "stream.no_replay", sid, id = %after, ?why, "a stream cannot be resumed there");
+                    debug!(event = "stream.no_replay", sid, id = %after, why = why.as_str(), "a stream cannot be resumed there");
                     feed.push(Delivery::NoReplay);
                     return;
                 }
@@ -165,7 +165,7 @@ impl Streams {
     pub(super) fn deliver(&mut self, id: StreamId, payload: Payload, now: Instant) {
         let sid = self.session.short();
         let Some(stream) = self.table.get_mut(&id) else {
-            debug!(event = "response.undeliverable", sid, stream = id.0, "the client of an answer is gone");
+            debug!(event = "response.undeliverable", sid, stream = id.0, "an answer has no reader any more");
             return;
         };
         stream.place += 1;
@@ -189,7 +189,7 @@ impl Streams {
                 );
             }
         } else if !last {
-            self.replay.skip(event.id);
+            self.replay.note_unstored(event.id);
         }
         let offered = stream.feed.as_ref().map_or(Offered::Gone, |feed| feed.offer(event));
         match offered {
@@ -204,7 +204,7 @@ impl Streams {
                 event = "response.undeliverable",
                 sid,
                 stream = id.0,
-                "the client of an answer is gone"
+                "an answer has no reader any more"
             ),
             Offered::Gone => {}
         }
@@ -218,8 +218,8 @@ impl Streams {
         }
     }
 
-    /// Who reads a stream. A client can resume it behind an event that it has seen, and where streams are primed behind
-    /// the first one of all.
+    /// Whether a stream has a reader. A client can resume it behind an event that it has seen, and where streams are
+    /// primed behind the first one of all.
     pub(super) fn readership(&self, id: StreamId) -> Readership {
         match self.table.get(&id) {
             Some(Stream { feed: Some(feed), .. }) if feed.is_live() => Readership::Present,
@@ -287,7 +287,7 @@ impl Streams {
                 event = "stream.cut",
                 sid,
                 stream = id.0,
-                "a client does not read what it asked for; it can resume"
+                "a client does not read its stream, which is cut; it can resume"
             );
             if *id == StreamId::LISTENING {
                 *delivered_to = feed.taken().max(*delivered_to);

@@ -57,9 +57,7 @@ pub struct Worker {
 pub struct Pipes<W, R> {
     /// Its stdin. Dropping it tells the child to exit.
     pub stdin: W,
-    /// Its stdout.
     pub stdout: R,
-    /// Its exit.
     pub exit: Pin<Box<dyn Future<Output = ExitStatus> + Send>>,
     /// Told how its handshake ended.
     pub answered: Answered,
@@ -96,7 +94,6 @@ pub struct LostChild<R> {
 /// How a session ended, and its child's stdout, which must be read on until the child exits.
 #[derive(Debug)]
 pub struct Ended<R> {
-    /// Why.
     pub why: End,
     /// Whether a child had answered `initialize` with a result.
     pub opened: bool,

@@ -50,9 +50,6 @@ impl Sessions {
     }
 
     /// The session of this key; opens it if there is none. However many callers ask at once, one is opened.
-    ///
-    /// # Errors
-    /// [`NoSession`].
     pub async fn keyed(self: &Arc<Self>, key: Digest, opening: Opening) -> Result<Session, NoSession> {
         if let Some(session) = self.find_keyed(key) {
             return Ok(session);

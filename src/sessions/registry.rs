@@ -31,11 +31,9 @@ pub(super) struct Registry<S, P> {
 /// A session that has not ended.
 #[derive(Clone, Debug)]
 pub(super) struct Live<S> {
-    /// Its handle.
     pub(super) session: S,
     /// The key that names it; `None`: its id does.
     pub(super) key: Option<Digest>,
-    /// When it started.
     pub(super) began: Instant,
     /// Its present child.
     pub(super) child: Option<Tag>,
@@ -113,7 +111,7 @@ impl<S, P> Registry<S, P> {
         self.ended_order.push_back(id.clone());
     }
 
-    /// The last child of a session that was retired is gone, and its seat is free.
+    /// Notes that the last child of a retired session is gone: its seat is free.
     pub(super) fn left(&mut self) {
         self.leaving -= 1;
     }
@@ -123,19 +121,18 @@ impl<S, P> Registry<S, P> {
         self.leaving
     }
 
-    /// All live sessions.
     pub(super) fn live(&self) -> impl ExactSizeIterator<Item = &Live<S>> {
         self.live.values().map(|owned| &owned.value)
     }
 
-    /// What a live session is doing, and with which child; nothing happens if it has been retired.
+    /// Notes what a live session is doing, and with which child; nothing happens if it has been retired.
     pub(super) fn note(&mut self, id: &SessionId, state: State, child: Option<Tag>) {
         if let Some(Owned { value: live, .. }) = self.live.get_mut(id) {
             (live.state, live.child) = (state, child);
         }
     }
 
-    /// This child of a live session has answered `initialize`; nothing happens if the session has lost it since.
+    /// Notes that this child of a live session has answered `initialize`; nothing happens if the session has lost it since.
     pub(super) fn note_open(&mut self, id: &SessionId, child: &Tag) {
         if let Some(Owned { value: live, .. }) = self.live.get_mut(id)
             && live.child.as_ref() == Some(child)
@@ -144,22 +141,19 @@ impl<S, P> Registry<S, P> {
         }
     }
 
-    /// A child has been started.
     pub(super) fn add_child(&mut self, tag: Tag, child: P) {
         self.children.insert(tag, child);
     }
 
-    /// A child and all it left running are gone.
+    /// Forgets a child: it and all that it left running are gone.
     pub(super) fn remove_child(&mut self, tag: &Tag) {
         self.children.remove(tag);
     }
 
-    /// The child of this tag.
     pub(super) fn child(&self, tag: &Tag) -> Option<&P> {
         self.children.get(tag)
     }
 
-    /// All children.
     pub(super) fn children(&self) -> impl ExactSizeIterator<Item = &P> {
         self.children.values()
     }

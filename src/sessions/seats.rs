@@ -41,7 +41,6 @@ impl Seats {
         Arc::clone(&self.free).try_acquire_owned().ok()
     }
 
-    /// Waits for a seat.
     async fn take(&self) -> Option<Seat> {
         Arc::clone(&self.free).acquire_owned().await.ok()
     }
@@ -70,7 +69,7 @@ impl Sessions {
             return Ok(seat);
         }
         let full = || NoSession::Full(self.config.max_sessions);
-        // The sessions that were asked may have taken their time, in which another has ended.
+        // While the idle sessions were asked, another one may have ended.
         if !self.is_seat_coming() && !self.evict().await && !self.is_seat_coming() {
             return self.seats.try_take().ok_or_else(full);
         }
@@ -103,7 +102,7 @@ impl Sessions {
         false
     }
 
-    /// The sessions that are idle, that which has been so for the longest time first.
+    /// The idle sessions, the longest idle one first.
     fn idle(&self) -> Vec<Session> {
         let registry = self.lock();
         let mut idle: Vec<_> = registry

@@ -1,4 +1,4 @@
-//! How the bridge is at one moment, as plain data: for the log, for pages and for metrics.
+//! The state of the bridge at one moment, as plain data: for the log, for pages and for metrics.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::Sessions;
 use super::registry::Live;
 use crate::session::Session;
 
-/// How the bridge is at one moment.
+/// The state of the bridge at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
     /// The live sessions, oldest first.
@@ -31,13 +31,12 @@ pub struct Snapshot {
 /// Why no session is started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotReady {
-    /// The bridge is stopping.
     Draining,
     /// Every child fails at its start; the next is tried after this time.
     Crashing(Duration),
 }
 
-/// How a live session is.
+/// The state of a live session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionSnapshot {
     /// The short form of its id, as log lines have it: enough to recognize it, too little to use it.
@@ -103,7 +102,7 @@ impl Snapshot {
             max_sessions = self.max_sessions,
             ready = self.not_ready.is_none(),
             not_ready = self.not_ready.map(NotReady::as_str),
-            "state of the bridge"
+            "this is the state of the bridge"
         );
         for session in &self.sessions {
             info!(
@@ -116,14 +115,14 @@ impl Snapshot {
                 stdin_queue = session.stdin_queue,
                 idle = session.idle.unwrap_or_default().as_secs(),
                 age = session.age.as_secs(),
-                "state of a session"
+                "this is the state of a session"
             );
         }
     }
 }
 
 impl Sessions {
-    /// How the bridge is now.
+    /// The present state of the bridge.
     pub fn snapshot(&self) -> Snapshot {
         let now = Instant::now();
         let (warm, waiting) = (self.pool.len(), self.seats.waiting());

@@ -64,7 +64,7 @@ impl StartLimit {
     pub(super) fn note_start(&self, started: Result<(), End>) {
         match started {
             Ok(()) => self.succeeded(),
-            // One that answered with an error does run, and one that was not waited for may.
+            // A child that answered with an error does run, and one whose session ended first may.
             Err(End::Exited(_) | End::StdoutClosed | End::StdinClosed | End::InitTimeout(_)) => {
                 self.note_crash()
             }
@@ -72,7 +72,7 @@ impl StartLimit {
         }
     }
 
-    /// A child ended before it was of use.
+    /// Notes that a child ended before it was of use.
     pub(super) fn note_crash(&self) {
         if let Some(pause) = self.failed() {
             warn!(
@@ -101,7 +101,7 @@ impl StartLimit {
         }
         let first = crashes.recent.front().copied();
         let looping = crashes.recent.len() == count && first.is_some_and(|first| now - first <= within);
-        // Once in a loop each further failure is the loop going on, however far apart they are.
+        // In a crash loop each further failure continues it, however far apart the failures are.
         if !looping && crashes.pauses == 0 {
             return None;
         }

@@ -30,7 +30,6 @@ pub(super) struct Supervisor {
     /// What the client's headers add to the children's environment.
     pub(super) environment: Vec<(OsString, OsString)>,
     pub(super) seat: Option<Seat>,
-    /// The present child.
     pub(super) process: Mutex<Option<Process>>,
 }
 
@@ -152,7 +151,6 @@ impl Supervisor {
 
 /// A child that has not answered `initialize`.
 struct Start {
-    /// Its session.
     id: SessionId,
     child: Tag,
     is_first: bool,
@@ -182,7 +180,7 @@ impl Start {
     }
 }
 
-/// As the log has it.
+/// The fields `status` and `stopped_by` of a log line.
 fn described(gone: Option<Gone>) -> (String, String) {
     match gone {
         Some(Gone { status, stopped_by }) => (status.to_string(), stopped_by.to_string()),

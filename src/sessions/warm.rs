@@ -136,7 +136,7 @@ impl Sessions {
                         Ok(false) => break,
                         Err(error) => {
                             warn!(event = "child.spawn_failed", %error, "a warm child cannot be started");
-                            backoff(u32::MAX) // a resource is lacking, and no client need come and ask again
+                            backoff(u32::MAX) // a resource is lacking: no client waits, so the longest pause
                         }
                     },
                 };

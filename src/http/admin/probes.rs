@@ -1,4 +1,4 @@
-//! Probes: is the event loop alive, and does the bridge take new sessions. They need no token, so they tell no more.
+//! Probes: is the event loop alive, and does the bridge take new sessions. They need no token, so they tell nothing else.
 
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
@@ -6,12 +6,10 @@ use hyper::{Response, StatusCode};
 use crate::http::response::{Body, empty};
 use crate::sessions::Sessions;
 
-/// Answers `/healthz`.
 pub(in crate::http) fn health() -> Response<Body> {
     text(StatusCode::OK, "ok\n")
 }
 
-/// Answers `/readyz`.
 pub(in crate::http) fn ready(sessions: &Sessions) -> Response<Body> {
     if sessions.is_ready() {
         text(StatusCode::OK, "ready\n")

@@ -108,7 +108,7 @@ impl Keyed {
         }
     }
 
-    /// Only progress says whose it is: its token is the bridge's own id of the request.
+    /// Only progress names its request: its token is the bridge's own id of it.
     fn child_notification(&mut self, text: &str, envelope: &Envelope, out: &mut Out) {
         let progress = envelope.method(text.as_bytes()) == "notifications/progress";
         let span = envelope.param(text.as_bytes(), &["progressToken"]).filter(|_| progress);
@@ -122,7 +122,7 @@ impl Keyed {
                 splice(&mut message, text.as_bytes(), span, token.0.as_json().as_bytes());
                 out.push(Output::Message { stream: *stream, message: message.freeze() });
             }
-            _ => out.note(Note::Dropped(Dropped::Nobodys)),
+            _ => out.note(Note::Dropped(Dropped::Unrelated)),
         }
     }
 }

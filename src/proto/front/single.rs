@@ -1,4 +1,4 @@
-//! One client with a session of its own: all that the child says is for it, and the question is on which stream.
+//! One client with a session of its own: every message of the child is for it, and goes to one of its streams.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -15,15 +15,15 @@ use crate::proto::output::{Dropped, Handshake, Note, Out, Output, Unanswered};
 /// How many requests of the child may wait for a client's answer at once.
 pub(super) const MAX_PENDING: usize = 256;
 
-/// How many of the child's requests are remembered after they ended, so that a late answer is no offence.
+/// How many of the child's requests are remembered after they ended, so that a late answer is not refused.
 pub(super) const MAX_RECENT: usize = 64;
 
 /// A request of the child that has no answer yet.
 #[derive(Debug)]
 struct Pending {
     stream: StreamId,
-    /// When it is answered with an error, unless a client listens by then. `None`: a client has it, and the person who
-    /// is thinking about it is not hurried.
+    /// When it is answered with an error, unless a client listens by then. `None`: a client has it, and a person
+    /// may take any time to answer.
     answer_by: Option<Duration>,
 }
 
@@ -213,7 +213,7 @@ impl Single {
         self.by_token.get(&token).and_then(|id| self.link.caller(*id)).or(opener)
     }
 
-    /// The child takes back one of its own requests: the client hears it where it heard the request.
+    /// The child takes back one of its own requests: the stream that got the request gets this too.
     fn child_cancelled(&mut self, text: &str, envelope: &Envelope, readers: Readers<'_>) -> StreamId {
         let span = envelope.param(text.as_bytes(), &["requestId"]);
         let id = span.and_then(|span| Id::parse(text.get(span)?)).map(ChildId);
@@ -274,14 +274,14 @@ impl Single {
         let due = |pending: &Pending| pending.answer_by.is_some_and(|deadline| deadline <= now);
         while let Some((id, pending)) = self.pending.iter_mut().find(|(_, pending)| due(pending)) {
             if readers(pending.stream) == Readership::Present {
-                pending.answer_by = None; // a client has come to listen meanwhile
+                pending.answer_by = None; // a client listens by now
                 continue;
             }
             let id = id.clone();
             self.pending.remove(&id);
             let error = r#""error":{"code":-32603,"message":"no client listens for this request"}"#;
             out.reply(id.0.as_json(), error);
-            out.note(Note::Unheard);
+            out.note(Note::NoListener);
             self.remember(id);
         }
     }
@@ -368,7 +368,7 @@ impl Front for Single {
         self.link.next_deadline().into_iter().chain(pending).min()
     }
 
-    /// What the child asked on a stream whose reader left may never be read.
+    /// A request of the child may never be read, if the reader of its stream has left.
     fn reader_left(&mut self, stream: StreamId, took_all: bool, now: Duration, _: &mut Out) {
         if took_all {
             return;

@@ -657,7 +657,7 @@ fn a_notification_passes_when_the_session_is_full() {
 #[test]
 fn a_cancellation_names_the_childs_id_and_is_otherwise_as_it_was() {
     let mut session = Harness::open();
-    session.call(2, "3"); // in the child's own numbering this is somebody else's
+    session.call(2, "3"); // in the child's own numbering this is another request
     let text = r#"{ "params" : {"reason":"requestId","x":{"requestId":3},"requestId" : 3 },"jsonrpc":"2.0","method":"notifications\/cancelled"}"#;
     assert_eq!(session.client(3, text), Ok(None));
     assert_eq!(session.stdin(), [text.replace(r#""requestId" : 3"#, r#""requestId" : 2"#)]);
@@ -702,7 +702,7 @@ fn a_cancelled_request_that_waits_has_ended_and_is_never_written() {
     session.stdin();
     session.child(&result("1"));
     let want = [note("notifications/initialized"), request("3", "ping")];
-    assert_eq!(session.stdin(), want, "the child hears neither of the call nor of its cancellation");
+    assert_eq!(session.stdin(), want, "the child gets neither the call nor its cancellation");
 }
 
 #[test]
@@ -873,7 +873,7 @@ fn what_stdio_gives_no_call_goes_to_the_newest_that_can_take_it() {
         ] {
             assert_eq!(session.child(&text), event(stream, &text), "{case}: {text}");
         }
-        assert!(session.stdin().is_empty(), "{case}: the bridge answers for nobody");
+        assert!(session.stdin().is_empty(), "{case}: the bridge does not answer in a client's place");
     }
 }
 
@@ -1028,7 +1028,7 @@ fn an_answer_to_what_the_child_never_asked_is_refused() {
     for id in ["2", "\"1\"", "0", "\"init\""] {
         for text in [result(id), error(id)] {
             let refused = session.unchanged(|session| session.client(2, &text));
-            assert_eq!(refused, Err(Refusal::UnknownResponse), "nobody injects answers: {text}");
+            assert_eq!(refused, Err(Refusal::UnknownResponse), "no client injects answers: {text}");
         }
     }
 }
@@ -1039,7 +1039,7 @@ fn a_request_of_the_child_that_nobody_hears_is_answered_with_an_error() {
     session.now = secs(3);
     session.child(&request("\"q\"", "elicitation/create"));
     assert_eq!(session.at(secs(3) + LISTENER_GRACE - Duration::from_nanos(1)), []);
-    assert_eq!(session.at(secs(3) + LISTENER_GRACE), [Output::Note(Note::Unheard)]);
+    assert_eq!(session.at(secs(3) + LISTENER_GRACE), [Output::Note(Note::NoListener)]);
     let reply = session.line();
     assert_eq!((&reply["id"], &reply["error"]["code"]), (&Value::from("q"), &Value::from(-32603)));
     session.swallowed(&result("\"q\"")); // the child has an answer already
@@ -1060,7 +1060,7 @@ fn a_request_of_the_child_that_waited_for_a_listener_may_take_its_time_too() {
     let mut session = Harness::open();
     session.child(&request("1", "roots/list"));
     session.live.insert(LISTENING);
-    assert_eq!(session.at(LISTENER_GRACE), [], "somebody came to listen");
+    assert_eq!(session.at(LISTENER_GRACE), [], "a client came to listen");
     session.live.remove(&LISTENING);
     assert_eq!(session.at(LISTENER_GRACE * 10), []);
 }
@@ -1077,7 +1077,7 @@ fn what_stdio_gives_no_call_waits_where_a_client_can_come_back_unless_one_listen
     assert_eq!(session.child(&asked[1]), event(2, &asked[1]), "its client is told when it resumes");
     assert_eq!(session.child(&cancel("2")), event(2, &cancel("2")), "and that it is taken back");
     session.live.insert(LISTENING);
-    assert_eq!(session.child(&asked[2]), event(LISTENING, &asked[2]), "a client that listens hears it now");
+    assert_eq!(session.child(&asked[2]), event(LISTENING, &asked[2]), "a client that listens gets it now");
 }
 
 #[test]
@@ -1160,7 +1160,11 @@ fn befall(blows: &[Blow]) -> (Vec<&'static str>, String) {
     session.client(2, &request("\"\\u0061\"", "call")).unwrap();
     let mut ends = Vec::new();
     let mut end = |how, stream: StreamId, id: &Id| {
-        assert_eq!((stream.0, id.as_json()), (2, "\"\\u0061\""), "an end is for who asked: {blows:?}");
+        assert_eq!(
+            (stream.0, id.as_json()),
+            (2, "\"\\u0061\""),
+            "an end goes to the stream that asked: {blows:?}"
+        );
         ends.push(how);
     };
     for blow in blows {
@@ -1533,7 +1537,7 @@ impl World {
         self.in_flight().rev().find(takes).map_or(LISTENING, |(number, _)| number)
     }
 
-    /// Notes that a request has ended, and sees that it is its only end and goes to who asked.
+    /// Notes that a request has ended, and checks that it is its only end and goes to the stream that asked.
     fn end(&mut self, stream: StreamId, id: &ClientId) -> &Sent {
         let call = self.calls.get_mut(&stream.0).expect("only what was taken can end");
         assert!(!call.ended, "a request ends once");
@@ -1661,7 +1665,7 @@ impl World {
             self.session.swallowed(&text);
         } else {
             let fate = self.session.unchanged(|session| session.client(9, &text));
-            assert_eq!(fate, Err(Refusal::UnknownResponse), "nobody injects answers");
+            assert_eq!(fate, Err(Refusal::UnknownResponse), "no client injects answers");
         }
     }
 
@@ -1758,7 +1762,7 @@ impl World {
                     let cancelled = self.end(stream, &id).cancelled.expect("the client cancelled it");
                     assert!(now >= cancelled + CANCEL_GRACE, "an answer may cross a cancellation");
                 }
-                Output::Note(Note::Unheard) => unheard += 1,
+                Output::Note(Note::NoListener) => unheard += 1,
                 other => panic!("{other:?}"),
             }
         }
@@ -1831,7 +1835,7 @@ impl World {
         assert!(self.failed || self.in_flight().all(due), "none is forgotten");
         let front = &self.session.front;
         assert_eq!(front.in_flight(), self.in_flight().count());
-        assert!(front.in_flight() <= self.limits.max_in_flight + 1, "the handshake is nobody's call");
+        assert!(front.in_flight() <= self.limits.max_in_flight + 1, "the handshake is no call of a client");
         front.check();
         assert!(front.held() <= self.limits.max_in_flight, "what waits is bounded");
         let (pending, recent) = front.child_requests();

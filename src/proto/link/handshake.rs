@@ -8,7 +8,7 @@ use crate::proto::message::{Envelope, Request};
 use crate::proto::output::Out;
 use crate::proto::version::Revision;
 
-/// The bridge's own `initialize`: that of a client which can do nothing but ask.
+/// The bridge's own `initialize`: that of a client without capabilities.
 pub fn own_initialize(revision: Revision) -> Request {
     let params = format!(
         r#"{{"protocolVersion":"{revision}","capabilities":{{}},"clientInfo":{{"name":"mcp-bridge","version":"{}"}}}}"#,
@@ -17,8 +17,8 @@ pub fn own_initialize(revision: Revision) -> Request {
     Request::own("initialize", &params)
 }
 
-/// Answers a request of the child in the name of that client: it is there, and serves nothing. Returns what was answered,
-/// for the log.
+/// Answers a request of the child for that client: `ping` gets a result, all else an error. Returns what was answered, for
+/// the log.
 pub fn own_reply(text: &str, envelope: &Envelope, out: &mut Out) -> &'static str {
     let token = envelope.id.clone().and_then(|span| text.get(span)).unwrap_or("null");
     let (member, what) = if envelope.method(text.as_bytes()) == "ping" {

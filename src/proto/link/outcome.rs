@@ -6,7 +6,6 @@ use crate::proto::output::{Handshake, Unanswered};
 /// What an answer of the child has ended.
 #[derive(Debug)]
 pub enum Answered<C> {
-    /// The request of a client.
     Call {
         /// The id under which the child knew it.
         id: BridgeId,
@@ -26,7 +25,6 @@ pub enum Answered<C> {
     Nothing,
 }
 
-/// What a cancellation has done.
 #[derive(Debug)]
 pub enum Cancelled<C> {
     /// The child has not seen the request: it has ended.
@@ -44,7 +42,6 @@ pub enum TooLong<C> {
     Call(BridgeId, C),
     /// The handshake: it has failed.
     Handshake,
-    /// None.
     Nothing,
     /// It may be one of several.
     Unclear,

@@ -235,7 +235,7 @@ async fn bounded<F: Future>(future: F) -> F::Output {
     timeout(secs(86_400), future).await.expect("this hangs")
 }
 
-/// Lets everybody do all they can do now.
+/// Lets every task do all that it can do now.
 async fn settle() {
     sleep(Duration::from_millis(1)).await;
 }
@@ -328,16 +328,16 @@ async fn send_news(harness: &mut Harness, numbers: RangeInclusive<u64>) {
 }
 
 /// The next so many things that the reader gets.
-async fn heard(reader: &Reader, count: u64) -> Vec<String> {
-    let mut heard = Vec::new();
+async fn received(reader: &Reader, count: u64) -> Vec<String> {
+    let mut events = Vec::new();
     for _ in 0..count {
-        heard.push(next(reader).await);
+        events.push(next(reader).await);
     }
-    heard
+    events
 }
 
 /// These news, as a listener gets them.
-fn heard_range(numbers: RangeInclusive<u64>) -> Vec<String> {
+fn received_range(numbers: RangeInclusive<u64>) -> Vec<String> {
     numbers.map(|number| format!("0-{number} {}", news(number))).collect()
 }
 

@@ -248,7 +248,7 @@ fn what_is_no_token_reaches_no_child_either() {
         let mut session = open();
         session.client(2, &call("1", token)).unwrap();
         assert_eq!(session.stdin(), [call("2", "2")]);
-        assert_eq!(session.child(&progress("2", 1)), dropped(Dropped::Nobodys), "it was not asked for");
+        assert_eq!(session.child(&progress("2", 1)), dropped(Dropped::Unrelated), "it was not asked for");
     }
 }
 
@@ -283,7 +283,7 @@ fn equal_tokens_of_several_clients_do_not_meet() {
         event(10, &progress("\"t\"", 1)),
         "its call goes on"
     );
-    assert_eq!(session.child(&progress(&calls[2].1, 1)), dropped(Dropped::Nobodys), "its call has ended");
+    assert_eq!(session.child(&progress(&calls[2].1, 1)), dropped(Dropped::Unrelated), "its call has ended");
 }
 
 #[test]
@@ -298,16 +298,16 @@ fn progress_that_nobody_asked_for_reaches_nobody() {
     let table = [
         (
             progress("3", 1),
-            Dropped::Nobodys,
+            Dropped::Unrelated,
             "a call without a token, even where another's token is called so",
         ),
-        (progress("1", 1), Dropped::Nobodys, "the handshake"),
-        (progress("99", 1), Dropped::Nobodys, "a call that never was"),
-        (progress("\"t\"", 1), Dropped::Nobodys, "a token of nobody's"),
-        (progress("null", 1), Dropped::Nobodys, "no token"),
-        (without.to_owned(), Dropped::Nobodys, "none at all"),
-        (listed.to_owned(), Dropped::Nobodys, "no members"),
-        (log, Dropped::Nobodys, "no progress"),
+        (progress("1", 1), Dropped::Unrelated, "the handshake"),
+        (progress("99", 1), Dropped::Unrelated, "a call that never was"),
+        (progress("\"t\"", 1), Dropped::Unrelated, "a token that was not given out"),
+        (progress("null", 1), Dropped::Unrelated, "no token"),
+        (without.to_owned(), Dropped::Unrelated, "none at all"),
+        (listed.to_owned(), Dropped::Unrelated, "no members"),
+        (log, Dropped::Unrelated, "no progress"),
         (progress("4", 1), Dropped::NotStreamable, "a client that takes JSON only"),
     ];
     for (text, why, what) in table {
@@ -413,7 +413,7 @@ fn what_the_child_tells_everybody_reaches_nobody() {
     for mut session in [idle, busy, starting_with(LIMITS)] {
         for text in &texts {
             let told = session.unchanged(|session| session.child(text));
-            assert_eq!(told, dropped(Dropped::Nobodys), "{text}");
+            assert_eq!(told, dropped(Dropped::Unrelated), "{text}");
         }
     }
 }
@@ -457,9 +457,9 @@ fn a_new_child_is_greeted_as_the_first_one_was_and_clients_as_before() {
     assert_eq!(session.front.child_lost(), [(StreamId(3), client_id("7")), (StreamId(4), client_id("7"))]);
     session.client(5, &request("7", "tools/call")).unwrap();
     session.front.restart(session.now, &mut session.out);
-    let [greeting_again] = &session.stdin()[..] else { panic!("it is greeted, and the rest waits") };
-    let name = message(greeting_again).id().unwrap().as_json().to_owned();
-    assert_eq!(*greeting_again, FIRST.replace(r#""id":1"#, &format!(r#""id":{name}"#)));
+    let [second_initialize] = &session.stdin()[..] else { panic!("it gets initialize, and the rest waits") };
+    let name = message(second_initialize).id().unwrap().as_json().to_owned();
+    assert_eq!(*second_initialize, FIRST.replace(r#""id":1"#, &format!(r#""id":{name}"#)));
 
     let other = ANSWER.replace(r#""id":1"#, &format!(r#""id":{name}"#)).replace("2025-06-18", "2024-11-05");
     assert_eq!(session.child(&other), None);
@@ -478,7 +478,7 @@ fn a_new_child_is_greeted_as_the_first_one_was_and_clients_as_before() {
     let answered = init_result(&mut session, "1");
     assert_eq!(answered.as_deref(), Some(ANSWER), "what clients have been told stays true");
     for late in old {
-        assert_eq!(session.child(&progress(&late, 1)), dropped(Dropped::Nobodys));
+        assert_eq!(session.child(&progress(&late, 1)), dropped(Dropped::Unrelated));
         assert_eq!(session.child(&result(&late)), dropped(Dropped::Late));
     }
     assert_eq!(session.child(&result(&call)), answer(5, &result("7")));

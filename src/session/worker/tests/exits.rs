@@ -58,13 +58,13 @@ async fn the_last_line_of_a_child_counts_without_its_line_end() {
 #[tokio::test(start_paused = true)]
 async fn a_grandchild_that_holds_stdout_open_delays_the_end_only_for_last_words() {
     let mut harness = Harness::open().await;
-    let (heard, unheard) = (harness.call("7", "2").await, harness.call("8", "3").await);
+    let (answered_call, lost_call) = (harness.call("7", "2").await, harness.call("8", "3").await);
     harness.child.exit();
     let died = Instant::now();
     sleep(DRAIN_STDOUT / 2).await;
     harness.child.send(&result("2")).await;
-    assert_eq!(rest(&heard).await, answered(2, "7"));
-    assert_eq!(rest(&unheard).await, failed(3, "8", "Ended(Exited(Code(3)))"));
+    assert_eq!(rest(&answered_call).await, answered(2, "7"));
+    assert_eq!(rest(&lost_call).await, failed(3, "8", "Ended(Exited(Code(3)))"));
     assert_passed(died, DRAIN_STDOUT);
 }
 

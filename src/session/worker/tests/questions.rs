@@ -131,7 +131,7 @@ async fn a_question_that_its_post_did_not_take_as_its_first_event_is_answered_wi
     let reader = harness.call("7", "2").await;
     ask_and_leave(&mut harness, reader).await;
     let _listener = harness.listen(None).await;
-    assert_unheard(&mut harness).await;
+    assert_answered_for_want_of_a_listener(&mut harness).await;
 }
 
 /// The child asks something on this reader's stream, and the reader leaves without having taken it.
@@ -142,7 +142,7 @@ async fn ask_and_leave(harness: &mut Harness, reader: Reader) {
 }
 
 /// The child is told in time that no client listens.
-async fn assert_unheard(harness: &mut Harness) {
+async fn assert_answered_for_want_of_a_listener(harness: &mut Harness) {
     let asked = Instant::now();
     harness.child.expect(NOBODY_LISTENS).await;
     assert_eq!(asked.elapsed().as_secs(), LISTENER_GRACE.as_secs());
@@ -154,7 +154,7 @@ async fn a_question_that_its_reader_did_not_take_is_answered_with_an_error() {
     let mut harness = Harness::open_with(Config { limits, ..CONFIG }, NARROW).await;
     let reader = harness.call("7", "2").await;
     ask_and_leave(&mut harness, reader).await;
-    assert_unheard(&mut harness).await;
+    assert_answered_for_want_of_a_listener(&mut harness).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -162,5 +162,5 @@ async fn a_question_that_its_listener_did_not_take_is_answered_with_an_error() {
     let mut harness = Harness::open().await;
     let reader = harness.listen(None).await;
     ask_and_leave(&mut harness, reader).await;
-    assert_unheard(&mut harness).await;
+    assert_answered_for_want_of_a_listener(&mut harness).await;
 }

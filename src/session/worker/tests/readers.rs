@@ -30,7 +30,7 @@ async fn a_listener_that_takes_nothing_is_cut_off_and_can_resume() {
     let mut harness = Harness::open_with(ROOMY, WIDE).await;
     let lagging = harness.listen(None).await;
     send_news(&mut harness, 1..=1).await;
-    assert_eq!(available(&lagging).await, heard_range(1..=1));
+    assert_eq!(available(&lagging).await, received_range(1..=1));
     let began = Instant::now();
     send_bulk(&mut harness, 2..=9).await;
     assert!(
@@ -41,7 +41,7 @@ async fn a_listener_that_takes_nothing_is_cut_off_and_can_resume() {
     let resumed = harness.listen(Some("0-1")).await;
     assert_eq!(available(&resumed).await, bulk_range(2..=9));
     send_news(&mut harness, 10..=10).await;
-    assert_eq!(available(&resumed).await, heard_range(10..=10), "it is a stream like any other");
+    assert_eq!(available(&resumed).await, received_range(10..=10), "it is a stream like any other");
 }
 
 #[tokio::test(start_paused = true)]
@@ -170,7 +170,7 @@ async fn a_fresh_listener_after_a_lag_does_not_get_again_what_the_lagging_one_to
     let mut harness = Harness::open_with(ROOMY, WIDE).await;
     let lagging = harness.listen(None).await;
     send_news(&mut harness, 1..=2).await;
-    assert_eq!(available(&lagging).await, heard_range(1..=2));
+    assert_eq!(available(&lagging).await, received_range(1..=2));
     send_bulk(&mut harness, 3..=6).await;
     sleep(3 * STUCK).await;
     assert_eq!(rest(&lagging).await, ["lagged", "end"]);
@@ -199,7 +199,7 @@ async fn a_reader_that_took_something_before_is_cut_after_a_second_all_the_same(
     let mut harness = Harness::open_with(ROOMY, WIDE).await;
     let lagging = harness.listen(None).await;
     send_news(&mut harness, 1..=1).await;
-    assert_eq!(available(&lagging).await, heard_range(1..=1));
+    assert_eq!(available(&lagging).await, received_range(1..=1));
     let began = Instant::now();
     send_bulk(&mut harness, 2..=9).await;
     assert_passed(began, STUCK);

@@ -55,7 +55,7 @@ impl Respawning {
         bounded(self.lost.recv()).await.expect("the session goes on")
     }
 
-    /// Another child comes, and is greeted under this id.
+    /// Another child comes, and gets `initialize` under this id.
     async fn another(&mut self, id: &str) {
         let (next, child) = pipes(NARROW);
         self.give.send(Some(next)).expect("the session waits for it");

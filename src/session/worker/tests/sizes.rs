@@ -61,7 +61,7 @@ async fn a_batch_of_a_child_is_many_messages() {
     assert_eq!(rest(&second).await, answered(3, "8"));
     let want = [format!("2-1 {}", progress("7", 1)), format!("2-2 {}", result("7")), "end".into()];
     assert_eq!(rest(&first).await, want);
-    assert_eq!(available(&harness.listen(None).await).await, heard_range(1..=1));
+    assert_eq!(available(&harness.listen(None).await).await, received_range(1..=1));
 }
 
 #[tokio::test(start_paused = true)]

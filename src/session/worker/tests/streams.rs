@@ -26,7 +26,7 @@ async fn a_newer_listener_supersedes_the_older_and_gets_exactly_what_that_one_ha
             let mut harness = Harness::open().await;
             let older = harness.listen(None).await;
             send_news(&mut harness, 1..=before).await;
-            assert_eq!(heard(&older, taken).await, heard_range(1..=taken));
+            assert_eq!(received(&older, taken).await, received_range(1..=taken));
             let newer = if leaves {
                 drop(older);
                 harness.listen(None).await
@@ -37,7 +37,7 @@ async fn a_newer_listener_supersedes_the_older_and_gets_exactly_what_that_one_ha
             };
             send_news(&mut harness, before + 1..=ALL).await;
             let case = format!("{taken} of {before} taken, left: {leaves}");
-            assert_eq!(available(&newer).await, heard_range(taken + 1..=ALL), "{case}");
+            assert_eq!(available(&newer).await, received_range(taken + 1..=ALL), "{case}");
         }
     }
 }
@@ -48,7 +48,7 @@ async fn what_nobody_hears_is_kept_up_to_a_bound_and_the_oldest_goes_first() {
     send_news(&mut harness, 1..=50).await;
     let kept = available(&harness.listen(None).await).await;
     assert!((3..=1000 / news(1).len()).contains(&kept.len()), "{} events", kept.len());
-    assert_eq!(kept, heard_range(51 - kept.len() as u64..=50));
+    assert_eq!(kept, received_range(51 - kept.len() as u64..=50));
 }
 
 // Resumption.
@@ -91,7 +91,7 @@ async fn a_call_cut_off_after_any_event_is_resumed_with_every_event_once_and_in_
             let older = harness.call("7", "2").await;
             let _other = harness.call("8", "3").await;
             send(&mut harness, 1..=cut).await;
-            let mut got = heard(&older, taken).await;
+            let mut got = received(&older, taken).await;
             let _older = (!leaves).then_some(older); // the other connection may be broken unnoticed
             send(&mut harness, cut + 1..=resumed).await;
             let newer = harness.listen(Some(&format!("2-{taken}"))).await;
@@ -123,7 +123,7 @@ async fn a_listener_cut_off_after_any_event_is_resumed_with_every_event_once_and
             let older = harness.listen(None).await;
             let _other = harness.call("7", "2").await;
             send(&mut harness, 1..=cut).await;
-            let mut got = heard(&older, taken).await;
+            let mut got = received(&older, taken).await;
             let _older = (!leaves).then_some(older);
             send(&mut harness, cut + 1..=resumed).await;
             let newer = harness.listen(Some(&format!("0-{taken}"))).await;
@@ -131,7 +131,7 @@ async fn a_listener_cut_off_after_any_event_is_resumed_with_every_event_once_and
             got.extend(available(&newer).await);
             send(&mut harness, read + 1..=ALL).await;
             got.extend(available(&newer).await);
-            assert_eq!(got, heard_range(1..=ALL), "{taken} {cut} {resumed} {read}, left: {leaves}");
+            assert_eq!(got, received_range(1..=ALL), "{taken} {cut} {resumed} {read}, left: {leaves}");
         }
     }
 }
@@ -316,7 +316,7 @@ async fn a_stream_cannot_be_resumed_before_what_has_left_the_ring() {
     let mut harness = Harness::open_with(Config { replay_buffer: 1000, ..CONFIG }, NARROW).await;
     send_news(&mut harness, 1..=50).await;
     assert_eq!(rest(&harness.try_listen(Some("0-1")).await).await, ["no replay", "end"]);
-    assert_eq!(available(&harness.listen(Some("0-48")).await).await, heard_range(49..=50));
+    assert_eq!(available(&harness.listen(Some("0-48")).await).await, received_range(49..=50));
 }
 
 #[tokio::test(start_paused = true)]
@@ -325,7 +325,7 @@ async fn a_refused_resumption_disturbs_nobody() {
     let listener = harness.listen(None).await;
     assert_eq!(rest(&harness.try_listen(Some("0-9")).await).await, ["no replay", "end"]);
     send_news(&mut harness, 1..=1).await;
-    assert_eq!(available(&listener).await, heard_range(1..=1));
+    assert_eq!(available(&listener).await, received_range(1..=1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -409,13 +409,13 @@ async fn a_replay_that_was_not_taken_goes_to_a_fresh_listener() {
     let mut harness = Harness::open().await;
     let a = harness.listen(None).await;
     send_news(&mut harness, 1..=5).await;
-    assert_eq!(heard(&a, 5).await, heard_range(1..=5));
+    assert_eq!(received(&a, 5).await, received_range(1..=5));
     drop(a);
     settle().await;
     let b = harness.listen(Some("0-3")).await; // 4 and 5 were lost on the wire
     drop(b);
     settle().await;
-    assert_eq!(available(&harness.listen(None).await).await, heard_range(4..=5));
+    assert_eq!(available(&harness.listen(None).await).await, received_range(4..=5));
 }
 
 #[tokio::test(start_paused = true)]
@@ -440,5 +440,5 @@ async fn newer_listener_gone_before_attached_leaves_the_older_alone() {
     drop(newer);
     settle().await;
     send_news(&mut harness, 1..=1).await;
-    assert_eq!(available(&older).await, heard_range(1..=1));
+    assert_eq!(available(&older).await, received_range(1..=1));
 }
