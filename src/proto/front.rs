@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::ids::{ClientId, Id, ProgressToken, StreamId};
 use super::json::{Span, splice};
-use super::message::{Envelope, Malformed, Message, Request};
+use super::message::{Envelope, Malformed, Message, Notification, Request};
 use super::output::{Out, Output, Unanswered};
 
 pub mod keyed;
@@ -153,6 +153,16 @@ fn token_span(request: &Request) -> Option<Span> {
         return None;
     }
     request.param(&["_meta", "progressToken"])
+}
+
+/// The id that a cancellation names, and where it lies in the text; `None` where the notification is none, or names none.
+fn cancelled(notification: &Notification) -> Option<(Option<ClientId>, Span)> {
+    if notification.method() != "notifications/cancelled" {
+        return None;
+    }
+    let span = notification.param(&["requestId"])?;
+    let token = notification.text().get(span.clone()).and_then(|token| std::str::from_utf8(token).ok());
+    Some((token.and_then(Id::parse).map(ClientId), span))
 }
 
 /// The text of an answer with its id replaced; a child that lost the id gets it back.

@@ -23,7 +23,7 @@ mod retry;
 use calls::{Call, Calls};
 use handshake::{Asked, Handshake};
 pub use handshake::{own_initialize, own_reply};
-pub use outcome::{Answered, Cancelled, Expired, TooLong};
+pub use outcome::{Answered, Expired, TooLong};
 pub use outgoing::Outgoing;
 use outgoing::{Held, Message};
 use restore::{Effect, Restore};
@@ -179,11 +179,15 @@ impl<C> Link<C> {
 
     /// Passes a notification on, or holds it until the child may see it.
     pub fn notification(&mut self, notification: Notification, now: Duration, out: &mut Out) {
-        self.write_or_hold(Message::Notification(notification), now, out);
+        if notification.method() == "notifications/initialized" {
+            self.initialized(notification.text(), now, out);
+        } else {
+            self.write_or_hold(Message::Notification(notification), now, out);
+        }
     }
 
-    /// A client says `initialized`. Each child sees exactly one, be the client's late, missing or repeated.
-    pub fn initialized(&mut self, text: &[u8], now: Duration, out: &mut Out) {
+    /// Each child sees exactly one `initialized`, be the client's late, missing or repeated.
+    fn initialized(&mut self, text: &[u8], now: Duration, out: &mut Out) {
         match &mut self.handshake {
             Handshake::Starting { initialized: true, .. } | Handshake::Open | Handshake::Failed => {
                 out.note(Note::Swallowed("initialized has been said"));
@@ -196,7 +200,8 @@ impl<C> Link<C> {
         }
     }
 
-    /// Cancels a request in flight: `text` says so, with the id at `span`.
+    /// Cancels a request in flight: `text` says so, with the id at `span`. Returns what the front knows of the request if
+    /// it has ended: the child has not seen it. Otherwise it ends with its answer, or after [`CANCEL_GRACE`].
     pub fn cancel(
         &mut self,
         id: BridgeId,
@@ -204,19 +209,19 @@ impl<C> Link<C> {
         span: Span,
         now: Duration,
         out: &mut Out,
-    ) -> Cancelled<C> {
-        match self.calls.get(id) {
-            Some(Call { cancelled: Some(_), .. }) | None => Cancelled::Before,
-            Some(Call { forwarded: true, .. }) => {
-                self.calls.set_cancelled(id, now + CANCEL_GRACE);
-                splice(&mut out.stdin, text, span, id.to_string().as_bytes());
-                out.stdin.extend_from_slice(b"\n");
-                Cancelled::Told
-            }
-            Some(Call { forwarded: false, .. }) => {
-                self.calls.remove(id).map_or(Cancelled::Before, |call| Cancelled::Withdrawn(call.caller))
-            }
+    ) -> Option<C> {
+        let call = self.calls.get(id)?;
+        if call.cancelled.is_some() {
+            out.note(Note::Swallowed("the request has been cancelled before"));
+            return None;
         }
+        if !call.forwarded {
+            return self.calls.remove(id).map(|call| call.caller);
+        }
+        self.calls.set_cancelled(id, now + CANCEL_GRACE);
+        splice(&mut out.stdin, text, span, id.to_string().as_bytes());
+        out.stdin.extend_from_slice(b"\n");
+        None
     }
 
     pub fn answer(&mut self, text: &str, envelope: &Envelope, now: Duration, out: &mut Out) -> Answered<C> {

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
-use super::{Caller, Front, Origin, Readers, Refusal, Takes, with_id};
-use crate::proto::ids::{BridgeId, ClientId, Id, StreamId};
+use super::{Caller, Front, Origin, Readers, Refusal, Takes, cancelled, with_id};
+use crate::proto::ids::{BridgeId, ClientId, StreamId};
 use crate::proto::json::{Span, splice};
-use crate::proto::link::{Answered, Cancelled, Expired, Limits, Link, Outgoing, TooLong, own_reply};
+use crate::proto::link::{Answered, Expired, Limits, Link, Outgoing, TooLong, own_reply};
 use crate::proto::message::{Envelope, Kind, Malformed, Message, Notification, Request};
 use crate::proto::output::{Dropped, Handshake, Note, Out, Output, Unanswered};
 
@@ -57,33 +57,21 @@ impl Keyed {
         }
     }
 
-    fn notification(&mut self, notification: Notification, now: Duration, out: &mut Out) {
-        match &*notification.method() {
-            "notifications/initialized" => self.link.initialized(notification.text(), now, out),
-            "notifications/cancelled" => self.cancelled(notification, now, out),
-            _ => self.link.notification(notification, now, out),
-        }
-    }
-
     /// A cancellation names a client's id, and several clients may have one request each of that id.
-    fn cancelled(&mut self, notification: Notification, now: Duration, out: &mut Out) {
-        let text = notification.text();
-        let Some(span) = notification.param(&["requestId"]) else {
+    fn notification(&mut self, notification: Notification, now: Duration, out: &mut Out) {
+        let Some((client, span)) = cancelled(&notification) else {
             return self.link.notification(notification, now, out);
         };
-        let client = text.get(span.clone()).and_then(|token| std::str::from_utf8(token).ok());
-        let client = client.and_then(Id::parse).map(ClientId);
         let named = self.link.callers().filter(|(_, caller)| Some(&caller.client) == client.as_ref());
         let named: Vec<_> = named.map(|(id, _)| id).collect();
-        let id = match named[..] {
-            [id] => id,
-            [] => return out.note(Note::Swallowed("the cancelled request is not in flight")),
-            _ => return out.note(Note::Swallowed("several clients have a request of this id in flight")),
-        };
-        match self.link.cancel(id, text, span, now, out) {
-            Cancelled::Withdrawn(caller) => caller.unanswered(Unanswered::Cancelled, out),
-            Cancelled::Told => {}
-            Cancelled::Before => out.note(Note::Swallowed("the request has been cancelled before")),
+        match named[..] {
+            [id] => {
+                if let Some(caller) = self.link.cancel(id, notification.text(), span, now, out) {
+                    caller.unanswered(Unanswered::Cancelled, out);
+                }
+            }
+            [] => out.note(Note::Swallowed("the cancelled request is not in flight")),
+            _ => out.note(Note::Swallowed("several clients have a request of this id in flight")),
         }
     }
 

@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
-use super::{Caller, Front, LISTENER_GRACE, Origin, Readers, Readership, Refusal, Takes, id_token, with_id};
+use super::{
+    Caller, Front, LISTENER_GRACE, Origin, Readers, Readership, Refusal, Takes, cancelled, id_token, with_id,
+};
 use crate::proto::ids::{BridgeId, ChildId, ClientId, Id, ProgressToken, StreamId};
 use crate::proto::line::push_one_line;
-use crate::proto::link::{Answered, Cancelled, Expired, Limits, Link, Outgoing, TooLong};
+use crate::proto::link::{Answered, Expired, Limits, Link, Outgoing, TooLong};
 use crate::proto::message::{Envelope, Kind, Malformed, Message, Notification, Request, Response};
 use crate::proto::output::{Dropped, Handshake, Note, Out, Output, Unanswered};
 
@@ -82,23 +84,12 @@ impl Single {
         Ok(())
     }
 
-    fn notification(&mut self, notification: Notification, now: Duration, out: &mut Out) {
-        match &*notification.method() {
-            "notifications/initialized" => self.link.initialized(notification.text(), now, out),
-            "notifications/cancelled" => self.cancelled(notification, now, out),
-            _ => self.link.notification(notification, now, out),
-        }
-    }
-
     /// A cancellation names the client's id; the child knows another. One that names no request in flight goes no
     /// further: the child may know another request by the same number.
-    fn cancelled(&mut self, notification: Notification, now: Duration, out: &mut Out) {
-        let text = notification.text();
-        let Some(span) = notification.param(&["requestId"]) else {
+    fn notification(&mut self, notification: Notification, now: Duration, out: &mut Out) {
+        let Some((client, span)) = cancelled(&notification) else {
             return self.link.notification(notification, now, out);
         };
-        let id = text.get(span.clone()).and_then(|token| std::str::from_utf8(token).ok());
-        let client = id.and_then(Id::parse).map(ClientId);
         if client.as_ref().is_some_and(|client| self.opened_by(client)) {
             // 2025-11-25 `basic/utilities/cancellation`
             return out.note(Note::Swallowed("initialize cannot be cancelled"));
@@ -106,10 +97,8 @@ impl Single {
         let Some(id) = client.and_then(|client| self.by_client.get(&client).copied()) else {
             return out.note(Note::Swallowed("the cancelled request is not in flight"));
         };
-        match self.link.cancel(id, text, span, now, out) {
-            Cancelled::Withdrawn(caller) => self.end(id, caller, Unanswered::Cancelled, out),
-            Cancelled::Told => {}
-            Cancelled::Before => out.note(Note::Swallowed("the request has been cancelled before")),
+        if let Some(caller) = self.link.cancel(id, notification.text(), span, now, out) {
+            self.end(id, caller, Unanswered::Cancelled, out);
         }
     }
 

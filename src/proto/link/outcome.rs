@@ -25,17 +25,6 @@ pub enum Answered<C> {
     Nothing,
 }
 
-#[derive(Debug)]
-pub enum Cancelled<C> {
-    /// The child has not seen the request: it has ended.
-    Withdrawn(C),
-    /// The child has been told. The request ends with its answer, or after
-    /// [`CANCEL_GRACE`](super::CANCEL_GRACE).
-    Told,
-    /// Nothing: the request has been cancelled before.
-    Before,
-}
-
 /// Which request ends because its answer was too long to take.
 #[derive(Debug)]
 pub enum TooLong<C> {
