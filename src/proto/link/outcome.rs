@@ -29,7 +29,8 @@ pub enum Answered<C> {
 pub enum Cancelled<C> {
     /// The child has not seen the request: it has ended.
     Withdrawn(C),
-    /// The child has been told. The request ends with its answer, or after [`CANCEL_GRACE`](super::CANCEL_GRACE).
+    /// The child has been told. The request ends with its answer, or after
+    /// [`CANCEL_GRACE`](super::CANCEL_GRACE).
     Told,
     /// Nothing: the request has been cancelled before.
     Before,
