@@ -137,7 +137,6 @@ pub fn probe_config(options: &Options) -> probe::Config {
     probe::Config { limits, max_message: options.max_message, stop_grace: options.stop_grace }
 }
 
-/// How sessions are kept.
 pub fn sessions_config(options: &Options) -> sessions::Config {
     sessions::Config {
         max_sessions: options.max_sessions,
@@ -173,7 +172,6 @@ pub fn server_config(options: &Options, open_files: Option<u64>) -> server::Conf
     }
 }
 
-/// How requests on this listener are answered.
 pub fn http_config(
     options: &Options,
     listener: &Listener,

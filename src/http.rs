@@ -153,7 +153,7 @@ impl Http {
                 %method,
                 path,
                 reason = problem.row().reason,
-                why = %problem.row().message,
+                why = &*problem.row().message,
                 "a request is refused"
             );
             rejection.response()

@@ -34,7 +34,6 @@ const CLOSING: Duration = Duration::from_secs(1);
 /// How long stderr is read after the end of the server: what holds it open may be no process of ours.
 const DRAIN_STDERR: Duration = Duration::from_millis(250);
 
-/// How a server is probed.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Of its session. `request_timeout` is the time that the whole list of tools may take.

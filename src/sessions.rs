@@ -60,7 +60,6 @@ pub struct Config {
     pub stop_grace: Duration,
     /// The same while the bridge itself is stopping.
     pub shutdown_grace: Duration,
-    /// For each session.
     pub session: session::Config,
 }
 

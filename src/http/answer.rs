@@ -15,7 +15,6 @@ use crate::proto::version::Revision;
 use crate::session::stream::{Delivery, Event, Payload, Reader};
 use crate::session::{NotTaken, Session};
 
-/// How answers are given.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Answers {
     /// After how long without an event a stream gets a comment.

@@ -23,7 +23,7 @@ use crate::session::{BodyPermit, End, NotTaken, Posted, Session};
 use crate::sessions::{Found, NoSession, Opening, Sessions};
 
 /// What is offered to a request that names no session: there is nothing to listen to and nothing to end.
-const METHODS_ALONE: &str = "POST, OPTIONS";
+const METHODS_WITHOUT_SESSION: &str = "POST, OPTIONS";
 
 /// The endpoint, as the session era has it.
 #[derive(Debug)]
@@ -79,7 +79,6 @@ impl From<Failure> for Rejection {
 }
 
 impl Legacy {
-    /// Answers a POST.
     pub(super) async fn post(&self, head: &Head<'_>, body: Incoming) -> Result<Response<Body>, Rejection> {
         let accepts = head::accepts(head.headers);
         if !accepts.json && !accepts.stream {
@@ -93,7 +92,7 @@ impl Legacy {
         match target {
             Target::Session(session) => Ok(self.post_to(&session, head, posted, permit, accepts).await?),
             Target::Key(keyed, found) => self.post_keyed(&keyed, found, head, posted, permit, accepts).await,
-            Target::None => self.post_alone(head, posted, accepts).await,
+            Target::None => self.post_without_session(head, posted, accepts).await,
         }
     }
 
@@ -148,7 +147,7 @@ impl Legacy {
             (None, Posted::Batch(_)) => return Err(Problem::SessionRequired.into()),
         };
         match self.post_to(&session, head, posted, permit, accepts).await {
-            // Its client has no session id, so a new session is as good as the lost one.
+            // Its client named a key and no session: in place of one that has ended it gets a new one.
             Err(Failure::NotTaken(NotTaken { posted, why })) => match *posted {
                 Posted::One(message) => {
                     let (session, permit) = self.open(keyed, head, &message).await?;
@@ -173,7 +172,7 @@ impl Legacy {
     }
 
     /// A POST without a session: `initialize` opens one, and nothing else is served.
-    async fn post_alone(
+    async fn post_without_session(
         &self,
         head: &Head<'_>,
         posted: Posted,
@@ -260,7 +259,7 @@ impl Legacy {
 /// The session that a GET or DELETE must name.
 fn named(head: &Head<'_>) -> Result<Named, Problem> {
     match head::session(head.headers)? {
-        Named::None => Err(Problem::Method(METHODS_ALONE)),
+        Named::None => Err(Problem::Method(METHODS_WITHOUT_SESSION)),
         named => Ok(named),
     }
 }

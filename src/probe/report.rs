@@ -10,7 +10,6 @@ use crate::exit_status::ExitStatus;
 /// The longest text of a server that is kept, in characters.
 pub const MAX_TEXT: usize = 256;
 
-/// What a probe has seen.
 #[derive(Clone, Debug)]
 pub struct Report {
     /// The program that was started.
@@ -24,7 +23,6 @@ pub struct Report {
     pub stray: Stray,
     /// Why it cannot be used; `None`: it can.
     pub failure: Option<Failure>,
-    /// What ended it.
     pub stopped_by: Termination,
     /// How it exited; `None`: it hangs in the kernel.
     pub status: Option<ExitStatus>,
@@ -54,9 +52,7 @@ pub enum Tools {
     NotDeclared,
     /// It declares the capability and does not know the method `tools/list`: error -32601.
     MethodNotFound,
-    /// It has listed them.
     Listed {
-        /// How many there are.
         count: usize,
         /// The names of the first of them.
         names: Vec<String>,
@@ -66,7 +62,6 @@ pub enum Tools {
 /// What a server wrote on stdout that is no message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stray {
-    /// How many lines.
     pub lines: u64,
     /// The first of them; empty where there is none.
     pub first: String,
@@ -75,9 +70,7 @@ pub struct Stray {
 /// What a server is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Question {
-    /// `initialize`
     Initialize,
-    /// `tools/list`
     ListTools,
 }
 
@@ -93,9 +86,7 @@ impl Question {
 /// Why a server cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// What it had been asked.
     pub asked: Question,
-    /// What it did.
     pub why: Why,
 }
 

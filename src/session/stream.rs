@@ -39,7 +39,6 @@ pub enum Delivery {
     /// Notifications or responses that could not be forwarded within this time, the request timeout: the child has not
     /// seen them.
     NotForwarded(Duration),
-    /// An event of the stream.
     Event(Event),
     /// The answer has not come within [`Config::sse_after`](super::Config::sse_after): the client is to get a stream of
     /// events. Said once at most, and not behind an event that is no answer.
@@ -91,11 +90,9 @@ impl Payload {
 /// What became of an event that was offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offered {
-    /// It is queued.
     Queued,
     /// It is queued, and more than `MAX_UNSENT` bytes wait now.
     Full,
-    /// The reader is gone.
     Gone,
 }
 

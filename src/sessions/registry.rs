@@ -37,7 +37,6 @@ pub(super) struct Live<S> {
     pub(super) began: Instant,
     /// Its present child.
     pub(super) child: Option<Tag>,
-    /// What it is doing.
     pub(super) state: State,
 }
 
@@ -86,7 +85,6 @@ impl<S, P> Registry<S, P> {
         self.ended.get(id)?.visible_to(caller).copied()
     }
 
-    /// The live session of this key.
     pub(super) fn keyed(&self, key: &Digest) -> Option<&S> {
         self.live.get(self.keys.get(key)?).map(|owned| &owned.value.session)
     }

@@ -36,7 +36,6 @@ impl Seats {
         Self { free: Arc::new(Semaphore::new(all)), all, waiting: AtomicUsize::new(0) }
     }
 
-    /// A seat, if one is free.
     pub(super) fn try_take(&self) -> Option<Seat> {
         Arc::clone(&self.free).try_acquire_owned().ok()
     }

@@ -43,7 +43,6 @@ pub struct SessionSnapshot {
     pub sid: String,
     /// Whether a key names it and not its id.
     pub keyed: bool,
-    /// What it is doing.
     pub state: State,
     /// The process id of its child; `None` between two children.
     pub pid: Option<i32>,

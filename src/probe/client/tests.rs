@@ -10,7 +10,7 @@ const MAX_MESSAGE: usize = 64 * 1024;
 struct Script {
     client: Client,
     /// What the client has written, without ids.
-    heard: Vec<Value>,
+    received: Vec<Value>,
     now: Duration,
 }
 
@@ -28,17 +28,17 @@ impl Script {
             ready: Readiness::AT_ONCE,
         };
         let config = Config { limits, max_message: MAX_MESSAGE, stop_grace: secs(1) };
-        Self { client: Client::open(&config), heard: Vec::new(), now: Duration::ZERO }
+        Self { client: Client::open(&config), received: Vec::new(), now: Duration::ZERO }
     }
 
     /// Takes what the client has written, and returns the id of the last request in it.
-    fn hear(&mut self) -> Value {
+    fn receive(&mut self) -> Value {
         let bytes = self.client.stdin().split().freeze();
         let mut last = Value::Null;
         for line in bytes[..].split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             let message: Value = serde_json::from_slice(line).unwrap();
             last = message["id"].clone();
-            self.heard.push(message);
+            self.received.push(message);
         }
         last
     }
@@ -55,7 +55,7 @@ impl Script {
 
     /// Answers the last request: `member` is its result or error.
     fn answer(&mut self, member: &str) -> &mut Self {
-        let id = self.hear();
+        let id = self.receive();
         self.say(&format!(r#"{{"jsonrpc":"2.0","id":{id},{member}}}"#))
     }
 
@@ -67,8 +67,8 @@ impl Script {
     }
 
     fn methods(&mut self) -> Vec<&str> {
-        self.hear();
-        self.heard.iter().filter_map(|message| message["method"].as_str()).collect()
+        self.receive();
+        self.received.iter().filter_map(|message| message["method"].as_str()).collect()
     }
 
     fn why(&self) -> Option<&Why> {
@@ -122,7 +122,8 @@ fn all_pages_are_asked_for_with_the_cursor_as_it_came() {
     script.answer(r#""result":{"tools":[],"nextCursor":""}"#);
     assert_eq!(script.client.end, Some(Ok(())));
     assert_eq!(script.client.tools, listed(3, &["a", "b", ""]));
-    let cursors: Vec<_> = script.heard.iter().skip(2).map(|page| page["params"]["cursor"].as_str()).collect();
+    let cursors: Vec<_> =
+        script.received.iter().skip(2).map(|page| page["params"]["cursor"].as_str()).collect();
     assert_eq!(cursors, [None, Some("p22"), Some("3")]);
 }
 
@@ -199,9 +200,9 @@ fn a_server_that_asks_back_is_answered_and_an_echo_is_none() {
     let mut script = Script::new();
     script.say(r#"{"jsonrpc":"2.0","id":"p","method":"ping"}"#);
     script.say(r#"{"jsonrpc":"2.0","id":5,"method":"roots/list"}"#);
-    script.hear();
+    script.receive();
     let replies: Vec<_> =
-        script.heard.iter().skip(1).map(|reply| (&reply["id"], &reply["error"]["code"])).collect();
+        script.received.iter().skip(1).map(|reply| (&reply["id"], &reply["error"]["code"])).collect();
     assert_eq!(replies, [(&Value::from("p"), &Value::Null), (&Value::from(5), &Value::from(-32601))]);
     script.say(r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{}}"#);
     assert_eq!(script.why(), Some(&Why::Echoed));
@@ -233,7 +234,7 @@ fn names_and_capabilities_of_any_length_are_bounded() {
     let many: Vec<String> = (0..100).map(|number| format!(r#""{long}{number}":{{}}"#)).collect();
     let mut script = Script::new();
     script.client.max_message = usize::MAX;
-    let id = script.hear();
+    let id = script.receive();
     let (start, capabilities) = (format!(r#"{{"jsonrpc":"2.0","id":{id},"result":"#), many.join(","));
     let info = format!(r#"{{"name":"{long}","version":"{long}"}}"#);
     let line = format!(

@@ -1592,9 +1592,9 @@ impl World {
             Step::TakeBack(id) => {
                 let asked = self.asked.remove(&id.1);
                 self.forgotten.extend(asked.map(|_| id.1));
-                let heard =
+                let asked_on =
                     asked.map(|(_, stream, _)| stream).filter(|stream| self.session.live.contains(stream));
-                let stream = heard.unwrap_or(LISTENING);
+                let stream = asked_on.unwrap_or(LISTENING);
                 assert_eq!(self.session.child(&cancel(id.0)), event(stream, &cancel(id.0)));
             }
             Step::Progress(call) => {
@@ -1747,7 +1747,7 @@ impl World {
 
     /// Sees that what ends when it is `now` ends rightly.
     fn expire(&mut self, now: Duration) {
-        let mut unheard = 0;
+        let mut unanswered = 0;
         for expired in self.session.at(now) {
             match expired {
                 Output::Handshake(Handshake::TimedOut) => {
@@ -1762,12 +1762,12 @@ impl World {
                     let cancelled = self.end(stream, &id).cancelled.expect("the client cancelled it");
                     assert!(now >= cancelled + CANCEL_GRACE, "an answer may cross a cancellation");
                 }
-                Output::Note(Note::NoListener) => unheard += 1,
+                Output::Note(Note::NoListener) => unanswered += 1,
                 other => panic!("{other:?}"),
             }
         }
         let replies = self.replies();
-        assert_eq!(replies.len(), unheard, "the child gets an answer to each of them");
+        assert_eq!(replies.len(), unanswered, "the child gets an answer to each of them");
         for reply in replies {
             let reply = message(&reply);
             let id = reply.id().unwrap();
