@@ -158,7 +158,7 @@ fn cross_check(options: &Options) -> Result<(), String> {
         return Err("--pass-env needs --clean-env: without it every variable is passed on".to_owned());
     }
     let mut variables: Vec<&String> = env_from_header.iter().map(|(variable, _)| variable).collect();
-    variables.sort();
+    variables.sort_unstable();
     if let Some([variable, _]) = variables.windows(2).find(|pair| pair.first() == pair.last()) {
         return Err(format!("--env-from-header gives {variable} twice: which header counts?"));
     }

@@ -144,7 +144,7 @@ Children do not get these variables.
 .TP
 .B RUST_LOG
 Level of the log:
-.BR error ", " warn ", " info ", " debug " or " trace .
+.BR error ", " warn ", " info " or " debug .
 .SH SIGNALS
 .TP
 .BR SIGTERM ", " SIGINT ", " SIGHUP

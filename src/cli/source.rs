@@ -96,7 +96,7 @@ impl Source<'_> {
         let unknown =
             |name: &String| name.starts_with("MCP_BRIDGE_") && !known.contains(name) && !foreign(name);
         let mut names: Vec<String> = self.0.names().into_iter().filter(unknown).collect();
-        names.sort();
+        names.sort_unstable();
         names
     }
 

@@ -4,7 +4,6 @@
 //! [`single::Single`] has one client with a session of its own, [`keyed::Keyed`] several that cannot be told apart. A
 //! session's loop knows its front as [`Front`] alone.
 
-use std::fmt::Debug;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -64,7 +63,7 @@ pub enum Readership {
 pub type Readers<'r> = &'r dyn Fn(StreamId) -> Readership;
 
 /// The clients of one session, as its loop sees them. `now` is the time since the session began.
-pub trait Front: Debug + Send {
+pub trait Front: Send {
     /// Takes a message of a client.
     ///
     /// # Errors

@@ -108,7 +108,7 @@ impl Sessions {
             .live()
             .filter_map(|live| Some((live.session.stats().idle_since?, live.session.clone())))
             .collect();
-        idle.sort_by_key(|(since, _)| *since);
+        idle.sort_unstable_by_key(|(since, _)| *since);
         idle.into_iter().map(|(_, session)| session).collect()
     }
 }

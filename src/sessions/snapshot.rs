@@ -140,7 +140,7 @@ impl Sessions {
             }
         };
         let mut sessions: Vec<_> = registry.live().map(of_session).collect();
-        sessions.sort_by(|one, other| other.age.cmp(&one.age).then_with(|| one.sid.cmp(&other.sid)));
+        sessions.sort_unstable_by(|one, other| other.age.cmp(&one.age).then_with(|| one.sid.cmp(&other.sid)));
         Snapshot {
             sessions,
             leaving: registry.leaving(),

@@ -2,6 +2,7 @@
 //! over whole sessions.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
 
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -90,7 +91,7 @@ impl Harness {
     }
 }
 
-impl<F: Front> Harness<F> {
+impl<F: Front + Debug> Harness<F> {
     /// What has come out since this was last asked, the end of a handshake aside.
     fn outputs(&mut self) -> Vec<Output> {
         let mut outputs = Vec::new();
