@@ -201,9 +201,10 @@ impl<'s> Core<'s> {
         }
     }
 
-    /// Forwards what was posted, as far as there is room.
+    /// Forwards what was posted, as far as there is room. Nothing is for a child that is about to be given up.
     pub(super) fn forward(&mut self, now: Instant) {
-        while self.accepting()
+        while self.ending.is_none()
+            && self.accepting()
             && let Some(mut post) = self.inbox.pop()
         {
             let permit = post.permit.take();
