@@ -23,6 +23,7 @@ use crate::proto::json::{elements, is_array};
 use crate::proto::line::{Frame, LineDecoder};
 use crate::proto::message::{Message, Request};
 use crate::proto::output::{Handshake, Out, Output, Unanswered};
+use crate::proto::version::Revision;
 use crate::sync::lock;
 
 /// The session without its pipes: every step is synchronous.
@@ -412,6 +413,9 @@ impl<'s> Core<'s> {
         match how {
             Handshake::Done(version) => {
                 if let Some(version) = version.filter(|_| !self.opened) {
+                    if !Revision::parse(&version).is_some_and(Revision::priming) {
+                        self.streams.prime_none();
+                    }
                     let _ = self.shared.negotiated.set(version);
                 }
                 self.opened = true;

@@ -116,6 +116,11 @@ impl Streams {
         stream
     }
 
+    /// No stream is primed from now on: the client's revision does not know it.
+    pub(super) fn prime_none(&mut self) {
+        self.prime = false;
+    }
+
     /// Ends a stream that has no event yet: its one message is not for the child.
     pub(super) fn refuse(&mut self, id: StreamId, refusal: Refusal) {
         if let Some(feed) = self.table.remove(&id).and_then(|stream| stream.feed) {
