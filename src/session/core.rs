@@ -15,7 +15,9 @@ use super::stdin_queue::{Lost, StdinCursor};
 use super::stream::{Delivery, Feed, Payload};
 use super::streams::Streams;
 use super::worker::Answered;
-use super::{Command, Config, End, Fault, MAX_STDIN_QUEUE, NotTaken, Posted, Shared, Stats};
+use super::{
+    Command, Config, End, Fault, MAX_STDIN_QUEUE, MAX_UNREAD_REPLIES, NotTaken, Posted, Shared, Stats,
+};
 use crate::heap;
 use crate::proto::front::{Front, Origin, Refusal, Takes, keyed, single};
 use crate::proto::ids::{ClientId, StreamId};
@@ -299,9 +301,10 @@ impl<'s> Core<'s> {
         Ok(())
     }
 
-    /// Whether some reader has so much waiting that the child is not to be read.
+    /// Whether some reader, or the child itself, has so much waiting that the child is not to be read.
     pub(super) fn is_full(&self) -> bool {
-        self.streams.is_full()
+        let max_stdin = self.config.max_body.saturating_mul(2).saturating_add(MAX_UNREAD_REPLIES);
+        self.streams.is_full() || self.stdin().len() > max_stdin
     }
 
     /// Forgets readers that are gone, and reads the child again where readers have caught up.
