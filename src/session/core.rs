@@ -15,7 +15,9 @@ use super::stdin_queue::{Lost, StdinCursor};
 use super::stream::{Delivery, Feed, Payload};
 use super::streams::Streams;
 use super::worker::Answered;
-use super::{Command, Config, End, Fault, MAX_STDIN_QUEUE, NotTaken, Posted, Shared, Stats};
+use super::{
+    Command, Config, End, Fault, MAX_STDIN_QUEUE, MAX_UNREAD_REPLIES, NotTaken, Posted, Shared, Stats,
+};
 use crate::heap;
 use crate::proto::front::{Front, Origin, Refusal, Takes, keyed, single};
 use crate::proto::ids::{ClientId, StreamId};
@@ -23,6 +25,7 @@ use crate::proto::json::{elements, is_array};
 use crate::proto::line::{Frame, LineDecoder};
 use crate::proto::message::{Message, Request};
 use crate::proto::output::{Handshake, Out, Output, Unanswered};
+use crate::proto::version::Revision;
 use crate::sync::lock;
 
 /// The session without its pipes: every step is synchronous.
@@ -201,9 +204,10 @@ impl<'s> Core<'s> {
         }
     }
 
-    /// Forwards what was posted, as far as there is room.
+    /// Forwards what was posted, as far as there is room. Nothing is for a child that is about to be given up.
     pub(super) fn forward(&mut self, now: Instant) {
-        while self.accepting()
+        while self.ending.is_none()
+            && self.accepting()
             && let Some(mut post) = self.inbox.pop()
         {
             let permit = post.permit.take();
@@ -297,9 +301,10 @@ impl<'s> Core<'s> {
         Ok(())
     }
 
-    /// Whether some reader has so much waiting that the child is not to be read.
+    /// Whether some reader, or the child itself, has so much waiting that the child is not to be read.
     pub(super) fn is_full(&self) -> bool {
-        self.streams.is_full()
+        let max_stdin = self.config.max_body.saturating_mul(2).saturating_add(MAX_UNREAD_REPLIES);
+        self.streams.is_full() || self.stdin().len() > max_stdin
     }
 
     /// Forgets readers that are gone, and reads the child again where readers have caught up.
@@ -411,6 +416,9 @@ impl<'s> Core<'s> {
         match how {
             Handshake::Done(version) => {
                 if let Some(version) = version.filter(|_| !self.opened) {
+                    if !Revision::parse(&version).is_some_and(Revision::priming) {
+                        self.streams.prime_none();
+                    }
                     let _ = self.shared.negotiated.set(version);
                 }
                 self.opened = true;

@@ -32,6 +32,8 @@ struct Stream {
     unanswered: usize,
     /// When the reader is told that the answer takes longer. `None`: never, or it is clear already.
     pending_at: Option<Instant>,
+    /// Whether the client may know the id of an event, behind which it can resume.
+    known: bool,
 }
 
 /// A reader that has too much waiting.
@@ -64,12 +66,13 @@ pub(super) struct Streams {
 }
 
 impl Stream {
-    /// Tells the reader that its answer takes longer, if that is due.
-    fn tell_pending(&mut self, now: Instant) {
+    /// Tells the reader that its answer takes longer, if that is due. `prime`: it then gets an id at once.
+    fn tell_pending(&mut self, prime: bool, now: Instant) {
         if self.pending_at.take_if(|at| *at <= now).is_some()
-            && let Some(feed) = &self.feed
+            && let Some(feed) = self.feed.as_ref().filter(|feed| feed.is_live())
         {
             feed.push(Delivery::Pending);
+            self.known |= prime;
         }
     }
 }
@@ -79,7 +82,7 @@ impl Streams {
     pub(super) fn new(session: SessionId, config: &Config) -> Self {
         let mut replay = ReplayBuffer::new(config.replay_buffer);
         replay.note_unstored(EventId { stream: StreamId::LISTENING, place: 0 });
-        let listening = Stream { feed: None, place: 0, unanswered: 0, pending_at: None };
+        let listening = Stream { feed: None, place: 0, unanswered: 0, pending_at: None, known: false };
         Self {
             session,
             prime: config.prime,
@@ -108,8 +111,14 @@ impl Streams {
             Takes::Events => now.checked_add(self.sse_after),
             Takes::AnswerOnly => None,
         };
-        self.table.insert(stream, Stream { feed: Some(feed), place: 0, unanswered, pending_at });
+        self.table
+            .insert(stream, Stream { feed: Some(feed), place: 0, unanswered, pending_at, known: false });
         stream
+    }
+
+    /// No stream is primed from now on: the client's revision does not know it.
+    pub(super) fn prime_none(&mut self) {
+        self.prime = false;
     }
 
     /// Ends a stream that has no event yet: its one message is not for the child.
@@ -156,6 +165,7 @@ impl Streams {
         // A stream whose last answer is given ends behind it.
         let Some(stream) = self.table.get_mut(&stream) else { return };
         stream.pending_at = None;
+        stream.known = true;
         if let Some(older) = stream.feed.replace(feed) {
             older.supersede();
         }
@@ -170,7 +180,7 @@ impl Streams {
         };
         stream.place += 1;
         let answer = payload.is_answer();
-        stream.tell_pending(now);
+        stream.tell_pending(self.prime, now);
         if !answer {
             stream.pending_at = None; // the event itself decides for a stream
         }
@@ -192,6 +202,7 @@ impl Streams {
             self.replay.note_unstored(event.id);
         }
         let offered = stream.feed.as_ref().map_or(Offered::Gone, |feed| feed.offer(event));
+        stream.known |= offered != Offered::Gone;
         match offered {
             Offered::Queued => {}
             Offered::Full => {
@@ -218,12 +229,12 @@ impl Streams {
         }
     }
 
-    /// Whether a stream has a reader. A client can resume it behind an event that it has seen, and where streams are
-    /// primed behind the first one of all.
+    /// Whether a stream has a reader. A client can resume it behind an event that it has seen, which may be the one that
+    /// primes it.
     pub(super) fn readership(&self, id: StreamId) -> Readership {
         match self.table.get(&id) {
             Some(Stream { feed: Some(feed), .. }) if feed.is_live() => Readership::Present,
-            Some(stream) if self.prime || stream.place > 0 => Readership::MayResume,
+            Some(Stream { known: true, .. }) => Readership::MayResume,
             Some(_) | None => Readership::Absent,
         }
     }
@@ -261,7 +272,7 @@ impl Streams {
             && at <= now
             && let Some(stream) = self.table.get_mut(&id)
         {
-            stream.tell_pending(now);
+            stream.tell_pending(self.prime, now);
         }
         if self.is_full() {
             self.relieve(now);

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 
 use super::{Caller, Front, Origin, Readers, Refusal, Takes, cancelled, with_id};
 use crate::proto::ids::{BridgeId, ClientId, StreamId};
@@ -17,8 +17,8 @@ use crate::proto::output::{Dropped, Handshake, Note, Out, Output, Unanswered};
 pub struct Keyed {
     link: Link<Caller>,
     max_in_flight: usize,
-    /// The first child's answer to the bridge's `initialize`, and where its id lies.
-    init_result: Option<(Bytes, Span)>,
+    /// The first child's answer to the bridge's `initialize`, and where its id lies, if it has one.
+    init_result: Option<(Box<str>, Option<Span>)>,
     /// Clients whose `initialize` waits for that answer.
     waiting: Vec<Caller>,
 }
@@ -84,9 +84,7 @@ impl Keyed {
             }
             Answered::Handshake(done @ Handshake::Done(_)) => {
                 out.push(Output::Handshake(done));
-                if let (None, Some(id)) = (&self.init_result, envelope.id.clone()) {
-                    self.init_result = Some((Bytes::copy_from_slice(text.as_bytes()), id));
-                }
+                self.init_result.get_or_insert_with(|| (text.into(), envelope.id.clone()));
                 for caller in std::mem::take(&mut self.waiting) {
                     self.initialize(caller, out);
                 }
@@ -205,8 +203,7 @@ impl Front for Keyed {
     }
 }
 
-fn deliver_init(caller: Caller, answer: &Bytes, id: Span, out: &mut Out) {
-    let mut message = BytesMut::new();
-    splice(&mut message, answer, id, caller.client.0.as_json().as_bytes());
-    out.push(Output::Answer { stream: caller.stream, message: message.freeze(), success: true });
+fn deliver_init(caller: Caller, answer: &str, id: Option<Span>, out: &mut Out) {
+    let message = with_id(answer, id, &caller.client);
+    out.push(Output::Answer { stream: caller.stream, message, success: true });
 }

@@ -130,6 +130,16 @@ fn each_client_is_greeted_with_the_childs_answer_and_its_own_id() {
 }
 
 #[test]
+fn the_answer_of_a_child_that_loses_ids_reaches_each_client_under_its_own() {
+    let mut session = starting_with(LIMITS);
+    assert_eq!(session.client(1, &request("7", "initialize")), Ok(None));
+    assert!(session.is_message(r#"{"jsonrpc":"2.0","result":{}}"#));
+    assert_eq!(session.outputs(), [answer(1, r#"{"id":7,"jsonrpc":"2.0","result":{}}"#).unwrap()]);
+    assert_eq!(init_result(&mut session, "8").as_deref(), Some(r#"{"id":8,"jsonrpc":"2.0","result":{}}"#));
+    session.assert_nothing_in_flight();
+}
+
+#[test]
 fn a_child_that_refuses_the_bridge_greets_nobody_and_is_told_no_more() {
     let mut session = starting_with(LIMITS);
     session.client(2, &request("7", "tools/call")).unwrap();

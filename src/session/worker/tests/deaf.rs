@@ -150,6 +150,28 @@ async fn a_client_that_leaves_while_its_body_waits_gives_the_memory_back() {
     assert!(bounded(harness.session.body_permit(MAX_STDIN_QUEUE)).await.is_ok());
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_deaf_child_that_asks_without_end_is_not_read_until_it_reads() {
+    const MIB: usize = 1024 * 1024;
+    let mut harness = Harness::open_with(CONFIG, WIDE).await;
+    let mut stdout = harness.child.stdout.take().unwrap();
+    let ping = request(&format!("\"{}\"", "p".repeat(7 * 1024)), "ping") + "\n";
+    let count = 64 * MIB / ping.len();
+    let asking = tokio::spawn(async move {
+        for _ in 0..count {
+            stdout.write_all(ping.as_bytes()).await.unwrap();
+        }
+        stdout
+    });
+    settle().await;
+    let queue = harness.session.stats().stdin_queue;
+    assert!(queue < 40 * MIB, "{queue} bytes wait for it");
+    for _ in 0..count {
+        harness.child.line().await.expect("an answer");
+    }
+    drop(bounded(asking).await.unwrap());
+}
+
 // Memory for bodies.
 
 #[tokio::test(start_paused = true)]

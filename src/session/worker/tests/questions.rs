@@ -164,3 +164,55 @@ async fn a_question_that_its_listener_did_not_take_is_answered_with_an_error() {
     ask_and_leave(&mut harness, reader).await;
     assert_answered_for_want_of_a_listener(&mut harness).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_question_does_not_wait_on_a_stream_of_which_its_client_knows_no_event() {
+    for prime in [false, true] {
+        let mut harness = Harness::open_with(Config { prime, ..CONFIG }, NARROW).await;
+        drop(harness.call("7", "2").await);
+        settle().await;
+        harness.child.send(&progress("7", 1)).await;
+        let question = request("\"q\"", "sampling/createMessage");
+        harness.child.send(&question).await;
+        settle().await;
+        let listener = harness.listen(None).await;
+        assert_eq!(available(&listener).await, [format!("0-1 {question}")], "primed: {prime}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_waits_on_a_stream_that_was_begun() {
+    let config = Config { prime: true, sse_after: secs(1), ..CONFIG };
+    let mut harness = Harness::open_with(config, NARROW).await;
+    let reader = harness.call("7", "2").await;
+    assert_eq!(next(&reader).await, "pending");
+    drop(reader);
+    settle().await;
+    let question = request("\"q\"", "sampling/createMessage");
+    harness.child.send(&question).await;
+    settle().await;
+    let resumed = harness.listen(Some("2-0")).await;
+    assert_eq!(available(&resumed).await, [format!("2-1 {question}")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_does_not_wait_on_a_stream_that_an_older_revision_leaves_unprimed() {
+    let config = Config { prime: true, sse_after: secs(1), ..CONFIG };
+    for (version, stream) in [("2025-06-18", 0), ("2025-11-25", 2)] {
+        let mut harness = Harness::new(config.clone(), NARROW);
+        harness.child.expect(&request("1", "initialize")).await;
+        let answer = format!(r#"{{"jsonrpc":"2.0","id":1,"result":{{"protocolVersion":"{version}"}}}}"#);
+        harness.child.send(&answer).await;
+        harness.accepted(&note("notifications/initialized")).await;
+        harness.child.expect(&note("notifications/initialized")).await;
+        let reader = harness.call("7", "2").await;
+        assert_eq!(next(&reader).await, "pending");
+        drop(reader);
+        settle().await;
+        let question = request("\"q\"", "sampling/createMessage");
+        harness.child.send(&question).await;
+        settle().await;
+        let resumed = harness.listen(Some(&format!("{stream}-0"))).await;
+        assert_eq!(available(&resumed).await, [format!("{stream}-1 {question}")], "{version}");
+    }
+}

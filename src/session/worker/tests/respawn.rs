@@ -288,3 +288,42 @@ async fn an_initialize_too_long_to_remember_makes_the_session_end_with_its_child
     assert_eq!(bounded(worker).await.unwrap().why, End::Exited(DIED));
     drop(session);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_when_a_child_has_just_refused_the_handshake_is_for_the_next_one() {
+    let limits = Limits { respawn: true, ..CONFIG.limits };
+    let config = Config { limits, ..CONFIG };
+    let initialize = parsed_request(&request("\"init\"", "initialize"));
+    let id = SessionId::from_random(None, [7; 24]);
+    let (session, worker, _opening) = Session::new(config, id, initialize, Takes::Events);
+    let Worker { config, shared, mut mailbox, initialize, first } = worker;
+    let now = Instant::now();
+    let mut core = Core::open(config, &shared, &initialize, first, oneshot::channel().0, now);
+    let answer = |core: &mut Core<'_>, text: &str| {
+        let mut decoder = LineDecoder::new(1000);
+        decoder.buffer().extend_from_slice(format!("{text}\n").as_bytes());
+        core.frame(decoder.next().expect("a line"), now);
+    };
+    answer(&mut core, &result("1"));
+    assert!(core.child_lost(End::Exited(DIED), now).is_some());
+    core.handshake(oneshot::channel().0, now);
+    answer(&mut core, r#"{"jsonrpc":"2.0","id":2,"error":{"code":1,"message":"no"}}"#);
+
+    let (said, called) = (note("notifications/x"), call("7", "7"));
+    let noted = post(&session, &said, true).await.unwrap();
+    let calling = post(&session, &called, true).await.unwrap();
+    while let Ok(command) = mailbox.try_recv() {
+        core.command(command, now);
+    }
+    core.forward(now);
+    assert_eq!(core.end_reason(now), Some(End::Refused));
+    assert!(core.child_lost(End::Refused, now).is_some());
+    core.forward(now);
+    core.handshake(oneshot::channel().0, now);
+    answer(&mut core, &result("4"));
+    let stdin = std::str::from_utf8(core.stdin()).unwrap();
+    assert!(stdin.contains(&said), "what was accepted is not lost: {stdin}");
+    assert!(stdin.contains("tools/call"), "the child that refused has not seen the call: {stdin}");
+    assert_eq!(rest(&noted).await, ["accepted", "end"]);
+    assert_eq!(available(&calling).await, [""; 0]);
+}
