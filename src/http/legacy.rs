@@ -138,6 +138,7 @@ impl Legacy {
         accepts: Accepts,
     ) -> Result<Response<Body>, Rejection> {
         if let Posted::One(message) = &posted
+            && !is_initialize(message) // which the modern era does not have, whatever the header says
             && modern::is_modern(head, message)
         {
             return modern::answer(message);

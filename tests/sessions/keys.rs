@@ -262,6 +262,17 @@ fn the_first_client_of_a_key_says_which_revision_the_child_is_asked_for() {
     assert_eq!(first("does not say it", None), "2025-11-25");
 }
 
+/// A client that has fallen back may go on sending the header of its newest revision.
+#[test]
+fn an_initialize_opens_the_session_of_its_key_whatever_its_header_says() {
+    let bridge = by_header(&[], &["hostile", "good"]);
+    for claim in ["it opens the session", "the session is there"] {
+        let request = with_key(Some("key"), &initialize(1, "2025-11-25"));
+        let answer = bridge.send(request.header("MCP-Protocol-Version", "2026-07-28")).answer();
+        assert_eq!(answer["result"]["protocolVersion"], "2025-11-25", "{claim}: {answer}");
+    }
+}
+
 /// The call may take an hour, and a client that takes only JSON gets nothing before its answer.
 #[test]
 fn the_first_call_of_a_key_does_not_keep_the_memory_for_bodies_without_a_session() {
