@@ -137,13 +137,18 @@ impl Legacy {
         accepts: Accepts,
     ) -> Result<Response<Body>, Rejection> {
         if let Posted::One(message) = &posted
+            && !is_initialize(message) // which the modern era does not have, whatever the header says
             && modern::is_modern(head, message)
         {
             return modern::answer(message);
         }
         let (session, permit) = match (found, &posted) {
             (Some(session), _) => (session, permit),
-            (None, Posted::One(message)) => self.open(keyed, head, message).await?,
+            (None, Posted::One(message)) => {
+                let opened = self.open(keyed, head, message).await?;
+                drop(permit); // the session's own counts the body now, for as long as it is held
+                opened
+            }
             (None, Posted::Batch(_)) => return Err(Problem::SessionRequired.into()),
         };
         match self.post_to(&session, head, posted, permit, accepts).await {

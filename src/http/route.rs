@@ -98,7 +98,8 @@ impl Paths {
 
     /// Clients that were told only a host and a port post to `/`.
     fn is_endpoint(&self, method: &Method, path: &str) -> bool {
-        path.strip_suffix('/').unwrap_or(path) == self.endpoint
+        path == self.endpoint
+            || path.strip_suffix('/') == Some(&*self.endpoint)
             || (path == "/" && matches!(*method, Method::POST | Method::OPTIONS))
     }
 }
@@ -153,6 +154,14 @@ mod tests {
                 Err(problem) => problem.row().status.as_str().to_owned(),
             };
             assert_eq!(seen, want, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_that_ends_with_a_slash_is_found() {
+        let root = Paths { endpoint: "/".into(), metadata: false, sse_2024: false }; // --path //
+        for (method, want) in [(Method::GET, Route::Get), (Method::DELETE, Route::Delete)] {
+            assert!(matches!(root.route(&method, "/"), Ok(route) if route == want), "{method}");
         }
     }
 

@@ -1,6 +1,8 @@
 //! Sessions for clients that carry no `Mcp-Session-Id`: named by a header the operator chose, or shared by all.
 
 use std::collections::HashSet;
+use std::io::Write;
+use std::net::TcpStream;
 use std::thread;
 
 use crate::support::http::Connection;
@@ -258,6 +260,37 @@ fn the_first_client_of_a_key_says_which_revision_the_child_is_asked_for() {
     };
     assert_eq!(first("says it in the header", Some("2025-03-26")), "2025-03-26");
     assert_eq!(first("does not say it", None), "2025-11-25");
+}
+
+/// A client that has fallen back may go on sending the header of its newest revision.
+#[test]
+fn an_initialize_opens_the_session_of_its_key_whatever_its_header_says() {
+    let bridge = by_header(&[], &["hostile", "good"]);
+    for claim in ["it opens the session", "the session is there"] {
+        let request = with_key(Some("key"), &initialize(1, "2025-11-25"));
+        let answer = bridge.send(request.header("MCP-Protocol-Version", "2026-07-28")).answer();
+        assert_eq!(answer["result"]["protocolVersion"], "2025-11-25", "{claim}: {answer}");
+    }
+}
+
+/// The call may take an hour, and a client that takes only JSON gets nothing before its answer.
+#[test]
+fn the_first_call_of_a_key_does_not_keep_the_memory_for_bodies_without_a_session() {
+    let text = "x".repeat(6 << 20); // two of them are more than there is memory for
+    let bridge = by_header(&[], &["hostile", "hang"]);
+    let large = |key: &str, tool: &str| {
+        let request = with_key(Some(key), &tool_call(1, tool, json!({ "text": text })));
+        request.with("Accept", "application/json").to_bytes("localhost")
+    };
+    let mut hanging = Connection::open(bridge.address);
+    hanging.write(&large("one", "echo"));
+    bridge.logged("the call has opened a session", |line| line.contains("session.start"));
+    let (mut other, call) = (TcpStream::connect(bridge.address).unwrap(), large("other", "echo"));
+    let sent = thread::spawn(move || other.write_all(&call)); // which blocks while the bridge does not read
+    eventually("the first call of another key is taken", || {
+        bridge.log().iter().filter(|line| line.contains("session.start")).count() == 2
+    });
+    sent.join().unwrap().unwrap();
 }
 
 #[test]
