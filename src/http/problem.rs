@@ -1,4 +1,4 @@
-//! The one table: what happened → HTTP status, JSON-RPC code, reason token, sentence.
+//! The one table, as long as it must be: what happened → HTTP status, JSON-RPC code, reason token, sentence.
 //!
 //! A peer gets these sentences and nothing else: no path, no environment, no output of the child. `data.source` tells
 //! the bridge's errors from the server's, and the token stands in the header `Mcp-Bridge-Error` too, where a load

@@ -4,6 +4,9 @@
 //! what waits, what is sent again, and what a new child must be told. It does not know clients: of each request it
 //! keeps what its [front](super::front) gave along, and hands that back when the request ends. Time is a [`Duration`]
 //! since the session began.
+//!
+//! A long file with one idea: each step with the child changes the handshake, the requests in flight and what waits
+//! together.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! A session without its pipes: every step is synchronous. It gives what comes from either side to the
 //! session's front, and what the front puts out to the streams.
+//!
+//! A long file with one idea: the steps between the loop and the parts, which have files of their own.
 
 use std::time::Duration;
 

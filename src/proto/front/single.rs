@@ -1,4 +1,6 @@
 //! One client with a session of its own: every message of the child is for it, and goes to one of its streams.
+//!
+//! A long file with one idea: whose each message is. The requests of either side are kept here by their names.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
