@@ -33,12 +33,23 @@ const transport = old
   ? new SSEClientTransport(new URL('/sse', url), { fetch: recorded(answers) })
   : new StreamableHTTPClientTransport(new URL(url), { fetch: recorded(answers) });
 
+const connect = async () => {
+  await client.connect(transport);
+  if (!old) return;
+  seen.progress = [];
+  const deliver = transport.onmessage;
+  transport.onmessage = (message, extra) => {
+    if (message.method === 'notifications/progress') seen.progress.push(message.params.progress);
+    deliver(message, extra);
+  };
+};
+
 await check(name, url, {
   answers,
   seen,
-  connect: () => client.connect(transport),
-  server: () => client.getServerVersion().name,
+  connect,
   old,
+  server: () => client.getServerVersion().name,
   version: () => transport.protocolVersion ?? transport._protocolVersion,
   tools: async () => (await client.listTools()).tools.map((tool) => tool.name),
   call: (tool, args, options) => client.callTool({ name: tool, arguments: args }, undefined, options),
