@@ -9,7 +9,7 @@
 //! main → probe → proto, child
 //! ```
 //!
-//! `address`, `container`, `drain`, `exit_status`, `heap`, `log`, `open_files`, `reaper`, `secret`, `signals` and `sync` are
+//! `account`, `address`, `container`, `drain`, `exit_status`, `heap`, `log`, `open_files`, `reaper`, `secret`, `signals` and `sync` are
 //! leaves: they know nothing else of the crate but `exit_status` and `sync`; `token` knows `secret`.
 //!
 //! | module | what it knows |
@@ -24,6 +24,7 @@
 //! | [`open_files`] | the descriptor limit: raised, divided, as it was for children |
 //! | [`log`] | lines to stderr, which need not be read |
 //! | [`secret`], [`token`] | what is compared and never shown; the tokens that open the bridge |
+//! | [`account`] | how many bytes wait, and where |
 //! | [`heap`] | freed memory goes back to the system |
 //! | [`http`] | which request means what; [`http::problem`] is the one table of refusals |
 //! | [`probe`] | asks servers: starts one to see whether it works, and whether a bridge is ready |
@@ -39,6 +40,7 @@
 //! into its mailbox, the loop gives it to the front, and the link writes it for the child under the bridge's own id. The
 //! child's answer comes back through link and front, gets the client's id again, and goes to the stream of the POST.
 
+pub mod account;
 pub mod address;
 pub mod assembly;
 pub mod child;

@@ -8,6 +8,7 @@ use tokio::sync::mpsc::error::SendError;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 
+use crate::account::Account;
 pub use crate::exit_status::ExitStatus;
 use crate::proto::front::Takes;
 use crate::proto::ids::{EventId, SessionId};
@@ -131,6 +132,7 @@ struct Shared {
     /// Whether the bridge opens it in its own name, for clients that share it.
     is_shared: bool,
     mailbox: mpsc::Sender<Command>,
+    account: Arc<Account>,
     body_budget: BodyBudget,
     stop: Mutex<Stop>,
     /// Wakes the loop: [`Shared::stop`] has changed, or a reader is gone or has caught up.
@@ -172,6 +174,7 @@ impl Session {
             id,
             is_shared,
             mailbox,
+            account: Arc::default(),
             body_budget: BodyBudget::new(config.max_body),
             stop: Mutex::new(Stop::No),
             attention,
@@ -203,6 +206,11 @@ impl Session {
     /// The negotiated revision, where the bridge knows it.
     pub fn revision(&self) -> Option<Revision> {
         self.negotiated().and_then(Revision::parse)
+    }
+
+    /// The bytes that wait in it, or for it.
+    pub fn account(&self) -> &Arc<Account> {
+        &self.0.account
     }
 
     /// How it is.
