@@ -23,7 +23,6 @@ mod child_log;
 mod core;
 mod end;
 mod inbox;
-mod log_limit;
 mod losses;
 mod stdin_queue;
 pub mod stream;

@@ -2,7 +2,7 @@
 
 use tracing::{debug, info, warn};
 
-use super::log_limit::LogLimit;
+use crate::log_limit::LogLimit;
 use crate::proto::ids::SessionId;
 use crate::proto::output::Note;
 

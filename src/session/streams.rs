@@ -10,8 +10,8 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::Config;
-use super::log_limit::LogLimit;
 use super::stream::{Delivery, Event, Feed, Offered, Payload};
+use crate::log_limit::LogLimit;
 use crate::proto::front::{Readership, Refusal, Takes};
 use crate::proto::ids::{EventId, SessionId, StreamId};
 use crate::proto::replay::ReplayBuffer;
