@@ -3,8 +3,10 @@
 use std::borrow::Borrow;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::fs::File;
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -108,11 +110,13 @@ pub enum Unrunnable {
     NotFound {
         /// The command as the operator wrote it.
         name: OsString,
-        path: String,
+        place: Place,
+        hint: Option<Hint>,
     },
     NotExecutable {
         /// The command as the operator wrote it.
         name: OsString,
+        why: NotExecutable,
     },
     NoDirectory {
         /// The directory as the operator wrote it.
@@ -120,35 +124,133 @@ pub enum Unrunnable {
     },
 }
 
+/// Where a command was looked for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In the folders of this PATH.
+    Path(String),
+    /// It is named with a slash: this file.
+    File(PathBuf),
+}
+
+/// What was most likely meant by a command that is not there.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Hint {
+    /// The name has blanks: a whole command line in one pair of quotes.
+    OneWord,
+    /// A file of this name is in the working directory, where no shell looks for commands either.
+    Here,
+}
+
+/// Why a file that is there cannot be run.
+#[derive(Debug, PartialEq, Eq)]
+pub enum NotExecutable {
+    Folder,
+    /// Its mode says so.
+    Mode,
+    /// It begins with `#!` and this file, which is not there.
+    NoInterpreter(String),
+}
+
 impl fmt::Display for Unrunnable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotFound { name, path } => {
-                write!(f, "{} is not there: no such file, and not in PATH={path}", name.display())
+            Self::NotFound { name, place, hint } => {
+                let shown = name.display();
+                match place {
+                    Place::Path(path) => write!(f, "{shown} is not there: no such file in PATH={path}")?,
+                    Place::File(file) if file.as_os_str() == name => {
+                        write!(f, "{shown} is not there: no such file")?;
+                    }
+                    Place::File(file) => write!(f, "{shown} is not there: no such file {}", file.display())?,
+                }
+                match hint {
+                    Some(Hint::OneWord) => f.write_str(
+                        "; write the command as separate words, without quotes around all of them",
+                    ),
+                    Some(Hint::Here) => write!(f, "; there is ./{shown}: write ./{shown}"),
+                    None => Ok(()),
+                }
             }
-            Self::NotExecutable { name } => write!(f, "{} is there and not executable", name.display()),
+            Self::NotExecutable { name, why } => {
+                let name = name.display();
+                match why {
+                    NotExecutable::Folder => write!(f, "{name} is a folder, and not a program"),
+                    NotExecutable::Mode => {
+                        write!(f, "{name} is there and not executable; chmod +x makes it so")
+                    }
+                    NotExecutable::NoInterpreter(interpreter) => {
+                        write!(f, "{name} is there, and its interpreter {interpreter} is not")
+                    }
+                }
+            }
             Self::NoDirectory { directory } => write!(f, "--cwd is {}: not a directory", directory.display()),
         }
     }
 }
 
-/// Finds the file that `name` stands for, as execvp(3) would: through `path` unless it has a slash. A file that may not
-/// be executed is passed over if a later directory has one that may.
-fn resolve(name: &OsStr, path: &str) -> Result<PathBuf, Unrunnable> {
-    let candidates: Vec<PathBuf> = if name.as_encoded_bytes().contains(&b'/') {
-        vec![name.into()]
+/// Finds the file that `name` stands for, as execvp(3) would in `directory`, which is where the server runs: through
+/// `path` unless it has a slash. A file that may not be executed is passed over if a later folder has one that may.
+fn resolve(name: &OsStr, path: &str, directory: &Path) -> Result<PathBuf, Unrunnable> {
+    let has_slash = name.as_encoded_bytes().contains(&b'/');
+    let candidates: Vec<PathBuf> = if has_slash {
+        vec![directory.join(name)]
     } else {
-        std::env::split_paths(path).map(|directory| directory.join(name)).collect()
+        // An empty entry stands for the working directory (POSIX.1-2024, base definitions 8.3).
+        std::env::split_paths(path).map(|folder| directory.join(folder).join(name)).collect()
     };
-    let mut why = Unrunnable::NotFound { name: name.to_owned(), path: path.to_owned() };
-    for candidate in candidates {
-        let Ok(metadata) = std::fs::metadata(&candidate) else { continue };
-        if metadata.is_file() && metadata.permissions().mode() & 0o111 != 0 {
-            return Ok(candidate);
+    let mut not_executable = None;
+    for candidate in &candidates {
+        match executable(candidate) {
+            Ok(()) => return Ok(candidate.clone()),
+            Err(Some(why)) => not_executable = Some(why),
+            Err(None) => {}
         }
-        why = Unrunnable::NotExecutable { name: name.to_owned() };
     }
-    Err(why)
+    let name = name.to_owned();
+    if let Some(why) = not_executable {
+        return Err(Unrunnable::NotExecutable { name, why });
+    }
+    let hint = if name.to_string_lossy().contains(char::is_whitespace) {
+        Some(Hint::OneWord)
+    } else {
+        (!has_slash && directory.join(&name).is_file()).then_some(Hint::Here)
+    };
+    let place = match candidates.into_iter().next() {
+        Some(file) if has_slash => Place::File(file),
+        _ => Place::Path(path.to_owned()),
+    };
+    Err(Unrunnable::NotFound { name, place, hint })
+}
+
+/// The longest `#!` line that Linux reads, in bytes (execve(2)).
+const MAX_SHEBANG: u64 = 256;
+
+/// Whether this file can be executed.
+///
+/// # Errors
+/// Why not; `None`: it is not there.
+fn executable(file: &Path) -> Result<(), Option<NotExecutable>> {
+    let metadata = std::fs::metadata(file).map_err(|_| None)?;
+    if metadata.is_dir() {
+        return Err(Some(NotExecutable::Folder));
+    }
+    if !metadata.is_file() || metadata.permissions().mode() & 0o111 == 0 {
+        return Err(Some(NotExecutable::Mode));
+    }
+    let mut head = Vec::new();
+    // A program need not be readable to be run.
+    let _ = File::open(file).and_then(|file| file.take(MAX_SHEBANG).read_to_end(&mut head));
+    let line = head.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    if let Some(line) = line.strip_prefix(b"#!") {
+        let line = String::from_utf8_lossy(line);
+        let interpreter = line.split_ascii_whitespace().next().unwrap_or_default();
+        // A relative one is looked for in the working directory of the server; leave that to execve(2).
+        if interpreter.starts_with('/') && !Path::new(interpreter).exists() {
+            return Err(Some(NotExecutable::NoInterpreter(interpreter.to_owned())));
+        }
+    }
+    Ok(())
 }
 
 /// Whether a variable is for the bridge and not for its children: its settings, and what a service manager has given to it
@@ -170,10 +272,13 @@ impl Command {
         let environment = environment.of_child();
         let path = environment.iter().rev().find(|(name, _)| name == "PATH").map(|(_, path)| path.clone());
         let path = path.unwrap_or_default();
-        let program = resolve(&name, &path.to_string_lossy())?;
         if let Some(directory) = directory.clone().filter(|directory| !directory.is_dir()) {
             return Err(Unrunnable::NoDirectory { directory });
         }
+        // Absolute, because a server is started from its own working directory.
+        let started_in = directory.as_deref().unwrap_or(Path::new(""));
+        let program = resolve(&name, &path.to_string_lossy(), started_in)?;
+        let program = std::path::absolute(&program).unwrap_or(program);
         Ok(Self { program, name, arguments, directory, environment, tags: Tags::new() })
     }
 }
@@ -182,15 +287,64 @@ impl Command {
 mod tests {
     use super::*;
 
+    fn found(name: &str, path: &str, directory: &Path) -> Result<PathBuf, String> {
+        resolve(OsStr::new(name), path, directory).map_err(|why| why.to_string())
+    }
+
     #[test]
     fn a_command_is_found_as_execvp_finds_it() {
-        let found = |name: &str, path: &str| resolve(OsStr::new(name), path);
-        let not_executable = |name: &str| Err(Unrunnable::NotExecutable { name: name.into() });
-        assert_eq!(found("sh", "/nonexistent:/bin"), Ok(PathBuf::from("/bin/sh")));
-        assert_eq!(found("/bin/sh", ""), Ok(PathBuf::from("/bin/sh")));
-        assert!(matches!(found("no-such-program", "/bin"), Err(Unrunnable::NotFound { .. })));
-        assert_eq!(found("/etc/passwd", ""), not_executable("/etc/passwd"));
-        assert_eq!(found("/etc", ""), not_executable("/etc"));
-        assert_eq!(found("passwd", "/etc:/nonexistent"), not_executable("passwd"));
+        let root = Path::new("/");
+        let sentence = |name: &str, path: &str| found(name, path, root).unwrap_err();
+        assert_eq!(found("sh", "/nonexistent:/bin", root), Ok(PathBuf::from("/bin/sh")));
+        assert_eq!(found("/bin/sh", "", root), Ok(PathBuf::from("/bin/sh")));
+        assert_eq!(
+            sentence("no-such-program", "/bin"),
+            "no-such-program is not there: no such file in PATH=/bin"
+        );
+        assert_eq!(sentence("/nonexistent/x", "/bin"), "/nonexistent/x is not there: no such file");
+        let mode = "is there and not executable; chmod +x makes it so";
+        assert_eq!(sentence("/etc/passwd", ""), format!("/etc/passwd {mode}"));
+        assert_eq!(sentence("passwd", "/etc:/nonexistent"), format!("passwd {mode}"));
+        assert_eq!(sentence("/etc", ""), "/etc is a folder, and not a program");
+        assert_eq!(
+            sentence("npx -y some-server", "/bin"),
+            "npx -y some-server is not there: no such file in PATH=/bin; write the command as separate words, \
+             without quotes around all of them"
+        );
+    }
+
+    #[test]
+    fn a_command_is_looked_for_where_it_will_run() {
+        let folder = std::env::temp_dir().join(format!("command-{}", std::process::id()));
+        std::fs::create_dir_all(folder.join("bin")).unwrap();
+        let program = |name: &str, text: &str| {
+            std::fs::write(folder.join(name), text).unwrap();
+            std::fs::set_permissions(folder.join(name), std::fs::Permissions::from_mode(0o755)).unwrap();
+        };
+        program("bin/server", "#!/bin/sh\n");
+        program("here", "#!/bin/sh\n");
+        program("orphan", "#!/nonexistent/python -u\n");
+        let in_folder = |name: &str, path: &str| found(name, path, &folder);
+        assert_eq!(in_folder("bin/server", "/bin"), Ok(folder.join("bin/server")));
+        assert_eq!(in_folder("./here", "/bin"), Ok(folder.join("./here")));
+        assert_eq!(in_folder("server", "bin:/bin"), Ok(folder.join("bin/server")));
+        assert_eq!(
+            in_folder("here", "/nonexistent:"),
+            Ok(folder.join("here")),
+            "an empty entry is the folder"
+        );
+        assert_eq!(
+            in_folder("here", "/nonexistent").unwrap_err(),
+            "here is not there: no such file in PATH=/nonexistent; there is ./here: write ./here"
+        );
+        assert_eq!(
+            in_folder("lost/server", "/bin").unwrap_err(),
+            format!("lost/server is not there: no such file {}", folder.join("lost/server").display())
+        );
+        assert_eq!(
+            in_folder("./orphan", "/bin").unwrap_err(),
+            "./orphan is there, and its interpreter /nonexistent/python is not"
+        );
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 }
