@@ -205,15 +205,13 @@ pub fn http_config(
     }
 }
 
-/// Logs where the bridge listens and what it has been told.
+/// Logs where the bridge listens and why, and what it has been told.
 pub fn log_start(options: &Options, listener: &Listener, server: &server::Config, token: bool) {
-    let url = listener.url().unwrap_or_else(|_| options.listen.to_string());
+    let listen = listener.urls(&options.path).join(" ");
+    info!(event = "bridge.start", listen, because = options.listen_because, "the bridge listens");
     info!(
-        event = "bridge.start",
-        listen = format!("{url}{}", options.path),
-        because = options.listen_because,
+        event = "bridge.options",
         command = options.command_line(),
-        era = "legacy",
         token,
         max_sessions = options.max_sessions,
         max_connections = server.max_connections,
@@ -222,7 +220,7 @@ pub fn log_start(options: &Options, listener: &Listener, server: &server::Config
         max_body = options.max_body,
         max_message = options.max_message,
         version = env!("CARGO_PKG_VERSION"),
-        "the bridge listens"
+        "this is what it serves, and the limits"
     );
     if !token && listener.is_reachable() {
         let why =

@@ -1,6 +1,7 @@
 //! The command line and `MCP_BRIDGE_*` become validated [`Options`]; nothing later checks again. No I/O.
 
 use std::ffi::OsString;
+use std::net::Ipv6Addr;
 use std::path::PathBuf;
 
 use argh::FromArgs;
@@ -9,6 +10,7 @@ mod completions;
 mod help;
 mod source;
 mod table;
+mod unknown;
 mod values;
 
 pub use source::EnvSource;
@@ -20,8 +22,31 @@ use values::one_of;
 
 use crate::address::Address;
 
-/// The default address in a container: loopback is reachable from nowhere there.
-const CONTAINER: &str = "[::]:8080";
+/// The port where nothing says another.
+const PORT: u16 = 8080;
+
+/// The addresses where no option names one. In a container loopback is reachable from nowhere.
+fn default_addresses(
+    environment: &dyn EnvSource,
+    container: Option<&'static str>,
+) -> (Vec<Address>, &'static str) {
+    // Platforms that run a program for its operator (Cloud Run, Heroku, Render) say so where they send the traffic. What
+    // is no port is no such platform's.
+    let given = environment.get("PORT").and_then(|text| text.to_str()?.parse::<u16>().ok());
+    let port = given.filter(|port| *port != 0);
+    let because = match (port, container) {
+        (Some(_), Some(_)) => "the variable PORT, in a container",
+        (Some(_), None) => "the variable PORT; --listen changes it",
+        (None, Some(evidence)) => evidence,
+        (None, None) => "default; --listen changes it",
+    };
+    let port = port.unwrap_or(PORT);
+    let address = match container {
+        Some(_) => Address::Tcp((Ipv6Addr::UNSPECIFIED, port).into()),
+        None => Address::Localhost(port),
+    };
+    (vec![address], because)
+}
 
 /// What becomes of a session whose child exits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,8 +73,8 @@ pub enum Task {
     Check(Box<Options>),
     /// Copy the program into this directory.
     Install(PathBuf),
-    /// Say whether the bridge on this address is ready.
-    HealthCheck(Address),
+    /// Say whether the bridge on these addresses is ready.
+    HealthCheck(Vec<Address>),
     /// Print this text to stdout.
     Print(String),
 }
@@ -96,14 +121,16 @@ pub fn parse(
             _ => vec![word.as_str()],
         })
         .collect();
+    if words.iter().any(|word| matches!(*word, "-h" | "--help")) {
+        return Ok(Task::Print(help::help()));
+    }
+    if let Some(complaint) = unknown::complaint(&words) {
+        return Err(format!("{complaint}\nmcp-bridge --help lists the options"));
+    }
     let mut given = match Arguments::from_args(&["mcp-bridge"], &words) {
         Ok(given) => given,
         Err(exit) if exit.status.is_ok() => return Ok(Task::Print(help::help())),
-        Err(exit)
-            if separator.is_none()
-                && words.iter().any(|word| !word.starts_with('-'))
-                && !exit.output.starts_with("Unrecognized argument: -") =>
-        {
+        Err(exit) if separator.is_none() && words.iter().any(|word| !word.starts_with('-')) => {
             return Err(format!(
                 "{}\nThe server's command goes behind --: mcp-bridge [options] -- COMMAND",
                 exit.output.trim()
@@ -125,18 +152,16 @@ pub fn parse(
     if let Some(directory) = given.install.take() {
         return Ok(Task::Install(directory.into()));
     }
-    let listen_because = if given.listen.is_some() {
-        "--listen"
-    } else if environment.get("MCP_BRIDGE_LISTEN").is_some() {
-        "MCP_BRIDGE_LISTEN"
-    } else if let Some(evidence) = container {
-        given.listen = Some(CONTAINER.to_owned());
-        evidence
-    } else {
-        "default; --listen changes it"
-    };
-    let options = Options::read(given, &Source(environment), listen_because, command)?;
+    let listen_because = if given.listen.is_empty() { "MCP_BRIDGE_LISTEN" } else { "--listen" };
+    let mut options = Options::read(given, &Source(environment), listen_because, command)?;
+    if options.listen.is_empty() {
+        (options.listen, options.listen_because) = default_addresses(environment, container);
+    }
     cross_check(&options)?;
+    if let Some(text) = environment.get("RUST_LOG") {
+        let text = text.to_string_lossy();
+        values::log_level(&text).map_err(|cure| format!("RUST_LOG is {text:?}: {cure}"))?;
+    }
     if options.healthcheck {
         return Ok(Task::HealthCheck(options.listen));
     }
@@ -174,6 +199,12 @@ fn cross_check(options: &Options) -> Result<(), String> {
             "--session-key shared and --env-from-header exclude each other: one client's value would serve all"
                 .to_owned(),
         );
+    }
+    if options.warm > options.max_sessions {
+        return Err(format!(
+            "--warm is {} and --max-sessions {}: servers that wait count as sessions, so no more can",
+            options.warm, options.max_sessions
+        ));
     }
     if options.warm > 0 && !env_from_header.is_empty() {
         return Err(

@@ -142,9 +142,10 @@ impl Http {
     pub async fn handle(&self, request: Request<Incoming>) -> Response<Body> {
         let arrived = Instant::now();
         let (parts, body) = request.into_parts();
-        let (answered, page) = match self.admit(&parts) {
-            Ok((route, page)) => (self.answer(route, &parts, arrived, body).await, page),
-            Err(problem) => (Err(problem.into()), None),
+        let (route, page) = self.admit(&parts);
+        let answered = match route {
+            Ok(route) => self.answer(route, &parts, arrived, body).await,
+            Err(problem) => Err(problem.into()),
         };
         let mut response = answered.unwrap_or_else(|rejection| {
             let (method, path, problem) = (&parts.method, parts.uri.path(), &rejection.problem);
@@ -164,11 +165,16 @@ impl Http {
         response
     }
 
-    /// The route of a request, and the origin of the page that may read the answer.
-    fn admit(&self, parts: &Parts) -> Result<(Route, Option<HeaderValue>), Problem> {
-        let route = self.paths.route(&parts.method, parts.uri.path())?;
-        let page = if route.is_probe() { None } else { self.guard.admit(parts)? };
-        Ok((route, page))
+    /// The route of a request, and the origin of the page that may read the answer, whatever that is.
+    fn admit(&self, parts: &Parts) -> (Result<Route, Problem>, Option<HeaderValue>) {
+        match self.paths.route(&parts.method, parts.uri.path()) {
+            Ok(route) if route.is_probe() => (Ok(route), None),
+            Ok(route) => match self.guard.admit(parts) {
+                Ok(page) => (Ok(route), page),
+                Err(problem) => (Err(problem), None),
+            },
+            Err(problem) => (Err(problem), self.guard.page(parts)),
+        }
     }
 
     async fn answer(
@@ -180,7 +186,7 @@ impl Http {
     ) -> Result<Response<Body>, Rejection> {
         let caller = if route.needs_token() { self.guard.caller(&parts.headers)? } else { None };
         let head = &Head { headers: &parts.headers, query: parts.uri.query(), caller, arrived };
-        let absent = || Problem::Path(self.paths.endpoint.clone());
+        let absent = || self.paths.absent();
         match route {
             Route::Health => Ok(probes::health()),
             Route::Ready => Ok(probes::ready(&self.sessions)),

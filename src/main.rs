@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use mcp_bridge::address::Address;
 use mcp_bridge::assembly::{self, Prepared, Unusable};
 use mcp_bridge::child::Unrunnable;
 use mcp_bridge::cli::{self, Options, Task};
@@ -33,7 +34,7 @@ fn main() -> ExitCode {
         Ok(Task::Serve(options)) => serve(&options),
         Ok(Task::Check(options)) => check(&options),
         Ok(Task::Install(directory)) => install(&directory),
-        Ok(Task::HealthCheck(address)) => u8::from(!health::is_ready(&address)),
+        Ok(Task::HealthCheck(addresses)) => health_check(&addresses),
         Ok(Task::Print(text)) => {
             // Asked for, so it is an answer and not a log line: the one thing that goes to stdout.
             let _ = io::stdout().write_all(text.as_bytes());
@@ -74,16 +75,22 @@ fn serve(options: &Options) -> u8 {
 
 async fn run(options: &Options, prepared: Prepared, open_files: Option<u64>) -> u8 {
     let Prepared { command, tokens, metadata } = prepared;
-    let bound = async {
-        io::Result::Ok((Signals::listen()?, Reaper::start()?, Listener::bind(&options.listen).await?))
-    };
-    let (mut signals, reaper, listener) = match bound.await {
-        Ok(bound) => bound,
-        Err(error) => {
-            error!(event = "listen.failed", listen = %options.listen, %error, "cannot listen; --listen takes another address");
+    let listener = match Listener::bind(&options.listen, options.socket_mode).await {
+        Ok(listener) => listener,
+        Err(why) => {
+            error!(event = "listen.failed", "{why}");
             return CANNOT_LISTEN;
         }
     };
+    let (mut signals, reaper) = match Signals::listen().and_then(|signals| Ok((signals, Reaper::start()?))) {
+        Ok(started) => started,
+        Err(error) => {
+            error!(event = "bridge.no_runtime", %error, "cannot start; raise the limits of open files and memory");
+            return CANNOT_LISTEN;
+        }
+    };
+    let server_config = assembly::server_config(options, open_files);
+    assembly::log_start(options, &listener, &server_config, tokens.is_some());
     let sessions = Sessions::new(assembly::sessions_config(options), command, reaper.clone());
     if let Err(NoSession::Spawn { error, resource }) = sessions.prewarm() {
         if !resource {
@@ -92,8 +99,6 @@ async fn run(options: &Options, prepared: Prepared, open_files: Option<u64>) -> 
         }
         warn!(event = "child.spawn_failed", %error, resource, "the server cannot be started yet");
     }
-    let server_config = assembly::server_config(options, open_files);
-    assembly::log_start(options, &listener, &server_config, tokens.is_some());
     let http = assembly::http_config(options, &listener, tokens.clone(), metadata);
     let http = Arc::new(Http::new(http, Arc::clone(&sessions)));
     tokio::spawn(heap::give_back_when_quiet());
@@ -116,6 +121,9 @@ async fn run(options: &Options, prepared: Prepared, open_files: Option<u64>) -> 
 
 /// Starts the server once, and says whether it works: 0 or 1.
 fn check(options: &Options) -> u8 {
+    for name in &options.unknown_variables {
+        say(&format!("no option is set by the variable {name}; see --help"), 0);
+    }
     match Prepared::find(options).map(|found| check::run(&found.command, &assembly::probe_config(options))) {
         Ok(Checked::Probed(report)) => say(&text::of(&report), u8::from(report.failure.is_some())),
         Ok(Checked::NotStarted(why)) => say(&why, NOT_EXECUTABLE),
@@ -130,6 +138,18 @@ fn unusable(why: &Unusable) -> u8 {
         Unusable::Command(Unrunnable::NotExecutable { .. }) => NOT_EXECUTABLE,
         Unusable::Command(Unrunnable::NoDirectory { .. }) | Unusable::Option(_) => USAGE,
     }
+}
+
+/// Asks whether a bridge is ready: 0 or 1. Where it is started with several addresses, any of them will do.
+fn health_check(addresses: &[Address]) -> u8 {
+    let mut why = String::new();
+    for address in addresses {
+        match health::ask(address) {
+            Ok(()) => return 0,
+            Err(error) => why = error,
+        }
+    }
+    say(&why, 1)
 }
 
 /// Copies this program into a directory: an init container fills a shared volume with it, without a shell.

@@ -240,8 +240,8 @@ mod tests {
             idle_timeout: Duration::from_secs(10),
             response_timeout: Duration::from_secs(10),
         };
-        let listener = Listener::bind(&Address::Tcp(([127, 0, 0, 1], 0).into())).await.unwrap();
-        let url = listener.url().unwrap();
+        let listener = Listener::bind(&[Address::Tcp(([127, 0, 0, 1], 0).into())], None).await.unwrap();
+        let url = listener.urls("").remove(0);
         let called = Arc::new(Notify::new());
         let service = service_fn({
             let called = Arc::clone(&called);

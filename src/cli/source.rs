@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 
 use super::table::{TABLE, flag, variable};
+use super::values::is_off;
 use crate::secret::Secret;
 
 /// The environment, as far as options are concerned. A seam: tests bring their own.
@@ -40,14 +41,15 @@ impl Source<'_> {
         self.text(field, given)?.unwrap_or_else(default).read(read)
     }
 
-    /// An option that has a value if it is given.
+    /// An option that has a value if it is given. `off` and `none` are as good as not given.
     pub(super) fn optional<T>(
         &self,
         field: &str,
         given: Option<String>,
         read: impl Fn(&str) -> Result<T, String>,
     ) -> Result<Option<T>, String> {
-        self.text(field, given)?.map(|text| text.read(read)).transpose()
+        let text = self.text(field, given)?.filter(|text| !is_off(&text.text));
+        text.map(|text| text.read(read)).transpose()
     }
 
     /// An option that is given any number of times, in the environment with one entry per line.
@@ -75,7 +77,8 @@ impl Source<'_> {
             "" | "0" | "false" | "no" | "off" => Ok(false),
             _ => Err("write 1 or 0".to_owned()),
         };
-        Ok(self.optional(field, None, read)?.unwrap_or(false) || given)
+        let text = self.text(field, None)?;
+        Ok(given || text.map(|text| text.read(read)).transpose()?.unwrap_or(false))
     }
 
     /// What must not stand on a command line, where every process of the machine can read it.

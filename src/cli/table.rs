@@ -11,7 +11,7 @@ use regex_lite::Regex;
 use super::source::Source;
 use super::values::{
     address, assignment, count, count_or_zero, duration, env_from_header, file, host, key_source, log_format,
-    on_exit, origin, path, pattern, replica, size, some_time, url, variable_name,
+    message_size, mode, on_exit, origin, path, pattern, replica, size, some_time, url, variable_name,
 };
 use super::{KeySource, OnExit};
 use crate::address::Address;
@@ -195,9 +195,12 @@ macro_rules! options {
 
 options! {
     "Listening" {
-        /// where to listen; names are not resolved; in a container port 8080 of all addresses is the default
-        value listen: Address, "IP:PORT|unix:PATH" = "127.0.0.1:8080", address;
-        /// path of the endpoint; a trailing slash is tolerated, and POST / works too
+        /// where to listen; :PORT is all addresses, localhost:PORT both of this machine's own; other names are not resolved;
+        /// by default port 8080, or PORT if that variable is set, of localhost, in a container of all addresses
+        list listen: Address, "IP:PORT|unix:PATH", address;
+        /// permissions of the file of unix:PATH, in octal, as in 660; else umask(2) decides
+        optional socket_mode: u32, "MODE", mode;
+        /// path of the endpoint; a trailing slash is tolerated, and / works too
         value path: String, "PATH" = "/mcp", path;
         /// connections served at once, further ones wait; 1024 by default, less if the limit of open files is low
         optional max_connections: usize, "N", count;
@@ -209,7 +212,7 @@ options! {
         // Balancers keep theirs for 60 s (ALB) to 600 s (GCP), and the side that sends requests must close first.
         value connection_idle_timeout: Duration, "TIME" = "650s", some_time;
         /// the longest request body
-        value max_body: usize, "SIZE" = "10MiB", size;
+        value max_body: usize, "SIZE" = "10MiB", message_size;
         /// offer the HTTP+SSE transport of 2024-11-05 too, at /sse and /message
         switch sse_compat;
     }
@@ -258,7 +261,7 @@ options! {
         /// size of the events kept per session for clients that reconnect
         value replay_buffer: usize, "SIZE" = "4MiB", size;
         /// the longest message of the server
-        value max_message: usize, "SIZE" = "64MiB", size;
+        value max_message: usize, "SIZE" = "64MiB", message_size;
     }
     "The server's start" {
         /// start no server before the first session needs one; otherwise one waits for it

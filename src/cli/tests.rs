@@ -63,24 +63,103 @@ fn where_to_listen_and_why() {
         other => panic!("{other:?}"),
     };
     let tcp = |text: &str| Address::Tcp(text.parse().expect("an address"));
-    assert_eq!(listen("-- x", &[], None), (tcp("127.0.0.1:8080"), "default; --listen changes it"));
-    assert_eq!(listen("-- x", &[], Some("pid 1")), (tcp(CONTAINER), "pid 1"));
-    assert_eq!(listen("--listen [::1]:0 -- x", &[], Some("pid 1")), (tcp("[::1]:0"), "--listen"));
+    let local = "default; --listen changes it";
+    assert_eq!(listen("-- x", &[], None), (vec![Address::Localhost(8080)], local));
+    assert_eq!(listen("-- x", &[], Some("pid 1")), (vec![tcp("[::]:8080")], "pid 1"));
+    assert_eq!(listen("--listen [::1]:0 -- x", &[], Some("pid 1")), (vec![tcp("[::1]:0")], "--listen"));
     assert_eq!(
-        listen("-- x", &[("MCP_BRIDGE_LISTEN", "unix:/run/x")], None),
-        (Address::Unix("/run/x".into()), "MCP_BRIDGE_LISTEN")
+        listen("-- x", &[("MCP_BRIDGE_LISTEN", "unix:/run/x\n:1")], None),
+        (vec![Address::Unix("/run/x".into()), tcp("[::]:1")], "MCP_BRIDGE_LISTEN")
     );
+    assert_eq!(
+        listen("--listen localhost:1 --listen :2 -- x", &[("MCP_BRIDGE_LISTEN", ":3")], None),
+        (vec![Address::Localhost(1), tcp("[::]:2")], "--listen")
+    );
+}
+
+#[test]
+fn platforms_set_the_port_by_a_variable() {
+    let listen = |line: &str, port: &str, container| match run(line, &[("PORT", port)], container) {
+        Ok(Task::Serve(options)) => (options.listen, options.listen_because),
+        other => panic!("{other:?}"),
+    };
+    let tcp = |text: &str| Address::Tcp(text.parse().expect("an address"));
+    let (container, local) = ("the variable PORT, in a container", "the variable PORT; --listen changes it");
+    assert_eq!(listen("-- x", "3000", Some("pid 1")), (vec![tcp("[::]:3000")], container));
+    assert_eq!(listen("-- x", "3000", None), (vec![Address::Localhost(3000)], local), "not for all");
+    assert_eq!(listen("--listen :1 -- x", "3000", Some("pid 1")), (vec![tcp("[::]:1")], "--listen"));
+    for other in ["", "0", "tcp://10.0.0.1:80", "65536", "-1"] {
+        assert_eq!(listen("-- x", other, Some("pid 1")), (vec![tcp("[::]:8080")], "pid 1"), "{other:?}");
+    }
+}
+
+#[test]
+fn what_is_typed_elsewhere_is_answered_with_what_is_meant() {
+    let table = [
+        ("--idle-timout 30m -- x", "there is no option --idle-timout: did you mean --idle-timeout?"),
+        ("--max_sessions 3 -- x", "did you mean --max-sessions?"),
+        ("--Warm 3 -- x", "did you mean --warm?"),
+        ("--port 3000 -- x", "there is no option --port: write --listen 127.0.0.1:PORT"),
+        ("--port=3000 -- x", "there is no option --port: write --listen"),
+        ("-p 3000 -- x", "there is no option -p: write --listen"),
+        ("--host 0.0.0.0 -- x", "write --listen IP:PORT"),
+        ("--stdio npx", "goes behind --"),
+        ("--cors -- x", "write --allow-origin"),
+        ("--token 0123456789abcdef -- x", "--token-file"), // every process could read it there
+        ("-v -- x", "RUST_LOG=debug"),
+        ("--log-level debug -- x", "RUST_LOG=debug"),
+        ("--evict=1 -- x", "--evict takes no value: --evict alone turns it on; 1 is for MCP_BRIDGE_EVICT"),
+        ("--lazy true -- x", "--lazy takes no value"),
+        ("--lazy --nothing-like-it -- x", "there is no option --nothing-like-it\nmcp-bridge --help"),
+        ("-x -- x", "there is no option -x"),
+        ("--max-lifetime 1h --lisen :1 -- x", "did you mean --listen?"),
+        ("npx -y server", "there is no option -y"),
+        ("npx server", "The server's command goes behind --"),
+    ];
+    for (line, sentence) in table {
+        let seen = error(line, &[]);
+        assert!(seen.contains(sentence), "{line}: {seen}");
+    }
+    for help in ["-h", "--help", "--help --log json", "--log json -h"] {
+        assert!(matches!(run(help, &[], None), Ok(Task::Print(text)) if text.starts_with("Usage")), "{help}");
+    }
+    for version in ["-V", "--version"] {
+        assert!(matches!(run(version, &[], None), Ok(Task::Print(_))), "{version}");
+    }
+    assert!(matches!(run("-- x -h --port 1", &[], None), Ok(Task::Serve(_))), "words of the command");
+}
+
+#[test]
+fn what_is_documented_as_a_default_is_accepted_as_a_value() {
+    let given = options("--max-lifetime off --ready-retry none --session-key none --cwd off -- x", &[]);
+    assert_eq!((given.max_lifetime, given.session_key, given.cwd), (None, None, None));
+    assert!(given.ready_retry.is_none());
+    assert!(options("-- x", &[("MCP_BRIDGE_MAX_LIFETIME", "off")]).max_lifetime.is_none());
+    assert!(!options("-- x", &[("MCP_BRIDGE_EVICT", "off")]).evict);
 }
 
 #[test]
 fn each_mistake_names_the_option_the_value_and_the_cure() {
     let table = [
-        ("--listen localhost:80 -- x", "--listen is \"localhost:80\": write IP:PORT"),
+        ("--listen server:80 -- x", "--listen is \"server:80\": write IP:PORT"),
         ("--listen 80 -- x", "write IP:PORT"),
-        ("--path mcp -- x", "--path is \"mcp\": write a path such as /mcp"),
+        ("--path mcp -- x", "--path is \"mcp\": write /mcp"),
+        ("--path m?p -- x", "--path is \"m?p\": write a path such as /mcp"),
+        ("--socket-mode 0444 -- x", "--socket-mode is \"0444\": write permissions in octal"),
+        ("--socket-mode rw -- x", "write permissions in octal"),
+        ("--max-body 10 -- x", "--max-body is \"10\": 10 bytes hold no handshake; which unit?"),
+        ("--max-message 10B -- x", "10 bytes hold no handshake"),
+        ("--warm 6 --max-sessions 4 -- x", "--warm is 6 and --max-sessions 4"),
+        ("--allow-origin https://a:443 -- x", "write https://a"),
+        ("--allow-origin http://a:80 -- x", "write http://a"),
+        ("--allow-origin https://a/ -- x", "write https://a"),
+        ("--allow-origin https://a:x -- x", "write a port"),
+        ("--allow-origin https://* -- x", "name the host"),
+        ("--allow-origin //a -- x", "write scheme://host"),
         ("--path /healthz -- x", "other than /healthz"),
         ("--max-sessions 0 -- x", "write a number from 1"),
-        ("--idle-timeout 5 -- x", "--idle-timeout is \"5\": write a number with ms, s, m or h"),
+        ("--idle-timeout 5 -- x", "--idle-timeout is \"5\": 5 of what? write 5s, 5m or 5ms"),
+        ("--idle-timeout 1.5h -- x", "write a number with ms, s, m, h or d"),
         ("--idle-timeout 0s -- x", "longer than zero"),
         ("--request-timeout 99999999h -- x", "a year"),
         ("--max-body 1X -- x", "write a size"),
@@ -90,7 +169,7 @@ fn each_mistake_names_the_option_the_value_and_the_cure() {
         ("--ready-retry ( -- x", "--ready-retry is \"(\": "),
         ("--ready-retry ( -- x", "write a regular expression"),
         ("--ready-retry loading| -- x", "it matches any text"),
-        ("--ready-delay 5 -- x", "write a number with ms"),
+        ("--ready-delay x -- x", "write a number with ms"),
         ("--ready-timeout 0s -- x", "longer than zero"),
         ("--allow-origin * -- x", "without a path and without *"),
         ("--allow-host http://a -- x", "without scheme"),
@@ -98,7 +177,6 @@ fn each_mistake_names_the_option_the_value_and_the_cure() {
         ("--max-starting 0 -- x", "--max-starting is \"0\": write a number from 1"),
         ("--warm many -- x", "--warm is \"many\": write a number from 1"),
         ("--on-exit restart -- x", "--on-exit is \"restart\": write end or respawn"),
-        ("--token 0123456789abcdef -- x", "--help lists the options"), // every process could read it there
         ("--resource-metadata app.example -- x", "--resource-metadata is \"app.example\": write a URL"),
         ("--resource-metadata ftp://app.example -- x", "write a URL"),
         ("--resource-metadata https:// -- x", "write a URL"),
@@ -121,7 +199,10 @@ fn each_mistake_names_the_option_the_value_and_the_cure() {
             "--env-from-header takes Authorization, which carries the bridge's own token: use another header",
         ),
         ("--no-such-option -- x", "--help lists the options"),
-        ("--lsten 127.0.0.1:80", "Unrecognized argument: --lsten\nmcp-bridge --help lists the options"),
+        (
+            "--lsten 127.0.0.1:80",
+            "there is no option --lsten: did you mean --listen?\nmcp-bridge --help lists the options",
+        ),
         ("npx server", "The server's command goes behind --"),
         ("", "no server command; it goes behind --"),
         ("--", "no server command"),
@@ -241,18 +322,36 @@ fn a_token_is_given_once_and_never_shown() {
 
 #[test]
 fn durations_and_sizes() {
-    let table = [("250ms", 250), ("15s", 15_000), ("30m", 1_800_000), ("1h", 3_600_000), ("0", 0), ("0s", 0)];
+    let table = [("250ms", 250), ("15s", 15_000), ("30m", 1_800_000), ("1h", 3_600_000), ("0", 0), ("0s", 0)]
+        .into_iter()
+        .chain([("2d", 172_800_000), ("3min", 180_000), ("4sec", 4_000)]);
     for (text, milliseconds) in table {
         assert_eq!(duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
     }
-    for text in ["", "s", "-1s", "1.5s", "1 s", "1d", "99999999999999999999s"] {
+    for text in ["", "s", "-1s", "1.5s", "1 s", "1w", "1h30m", "never", "99999999999999999999s"] {
         assert!(duration(text).is_err(), "{text}");
     }
     assert_eq!(size("10MiB"), Ok(10 << 20));
-    assert_eq!(size("512K"), Ok(512 << 10));
+    for text in ["512K", "512KB", "512KiB", "512kib"] {
+        assert_eq!(size(text), Ok(512 << 10), "{text}");
+    }
     assert_eq!(size("7"), Ok(7));
     for text in ["", "0", "MiB", "1TiB", "5GiB", "-1"] {
         assert!(size(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn a_level_that_is_none_is_refused() {
+    for level in ["", "info", "WARN", "off", "debug,hyper=info", "warn, h2=off", "trace"] {
+        assert!(run("-- x", &[("RUST_LOG", level)], None).is_ok(), "{level}");
+    }
+    for level in ["verbose", "bogus", "debug,quiet", "hyper=loud", "=info"] {
+        let text = error("-- x", &[("RUST_LOG", level)]);
+        assert!(
+            text.contains(&format!("RUST_LOG is {level:?}: write error, warn, info, debug or off")),
+            "{text}"
+        );
     }
 }
 

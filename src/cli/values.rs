@@ -1,7 +1,7 @@
 //! How the values of options are written. Each error says what to write; [`super::source`] puts the option's name and the
 //! value in front of it.
 
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -31,6 +31,20 @@ pub(super) fn log_format(text: &str) -> Result<Format, String> {
     one_of(&[("text", Format::Text), ("json", Format::Json)], text)
 }
 
+/// Levels of the log: one for all, or some as `part=level`, between commas. What is no level would be taken for the name
+/// of a part, and nothing would be logged.
+pub(super) fn log_level(text: &str) -> Result<(), String> {
+    let known = |level: &str| {
+        ["error", "warn", "info", "debug", "trace", "off"].iter().any(|one| one.eq_ignore_ascii_case(level))
+    };
+    let good =
+        text.split(',').map(str::trim).filter(|one| !one.is_empty()).all(|one| match one.split_once('=') {
+            Some((part, level)) => !part.is_empty() && known(level),
+            None => known(one),
+        });
+    if good { Ok(()) } else { Err("write error, warn, info, debug or off".to_owned()) }
+}
+
 pub(super) fn count(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(number) if (1..=MAX_COUNT).contains(&number) => Ok(number),
@@ -58,24 +72,47 @@ pub(super) fn address(text: &str) -> Result<Address, String> {
             _ => Err("a socket's path has 1 to 107 bytes".to_owned()),
         };
     }
+    let port = |prefix: &str| text.strip_prefix(prefix)?.parse::<u16>().ok();
+    if let Some(port) = port(":") {
+        return Ok(Address::Tcp((Ipv6Addr::UNSPECIFIED, port).into()));
+    }
+    if let Some(port) = port("localhost:") {
+        return Ok(Address::Localhost(port));
+    }
     text.parse::<SocketAddr>().map(Address::Tcp).map_err(|_| {
-        "write IP:PORT, as in 127.0.0.1:8080 or [::]:8080, or unix:PATH; names are not resolved".to_owned()
+        "write IP:PORT, as in 127.0.0.1:8080 or [::]:8080, or :PORT, localhost:PORT or unix:PATH; other names are not \
+         resolved"
+            .to_owned()
     })
+}
+
+/// Permissions of a file in octal.
+pub(super) fn mode(text: &str) -> Result<u32, String> {
+    let octal = text.strip_prefix("0o").unwrap_or(text);
+    let digits = (1..=4).contains(&octal.len()) && octal.bytes().all(|byte| byte.is_ascii_digit());
+    match u32::from_str_radix(octal, 8) {
+        // Without the right to write nobody can connect (unix(7)).
+        Ok(mode) if digits && mode <= 0o777 && mode & 0o200 != 0 => Ok(mode),
+        _ => Err("write permissions in octal that let the owner write, as in 600, 660 or 666".to_owned()),
+    }
 }
 
 /// Paths with a meaning of their own.
 const RESERVED: [&str; 4] = ["/healthz", "/readyz", "/sse", "/message"];
 
+/// The path of the endpoint, without a slash at its end.
 pub(super) fn path(text: &str) -> Result<String, String> {
     let path = text.strip_suffix('/').unwrap_or(text);
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
     let ours = !RESERVED.contains(&path) && !path.starts_with("/.well-known");
-    if path.starts_with('/') && ours && path.bytes().all(plain) {
-        Ok(path.to_owned())
-    } else {
-        Err("write a path such as /mcp, of letters, digits and /-._~, other than /healthz and /readyz"
-            .to_owned())
+    if text.starts_with('/') && ours && path.bytes().all(plain) {
+        return Ok(path.to_owned());
     }
+    let with_slash = format!("/{text}");
+    if !text.starts_with('/') && self::path(&with_slash).is_ok() {
+        return Err(format!("write {with_slash}"));
+    }
+    Err("write a path such as /mcp, of letters, digits and /-._~, other than /healthz and /readyz".to_owned())
 }
 
 /// The longest label that fits into a session id, in characters.
@@ -92,14 +129,36 @@ pub(super) fn replica(text: &str) -> Result<String, String> {
 
 pub(super) fn origin(text: &str) -> Result<String, String> {
     let text = text.to_ascii_lowercase();
-    let bare = text.split_once("://").is_some_and(|(scheme, host)| {
-        !scheme.is_empty() && !host.is_empty() && !host.contains(['/', '*', '@', '?', '#', ' '])
-    });
-    if bare {
-        Ok(text)
-    } else {
-        Err("write scheme://host or scheme://host:port, without a path and without *".to_owned())
+    let cure = || "write scheme://host or scheme://host:port, without a path and without *".to_owned();
+    let (scheme, host) = text.split_once("://").ok_or_else(cure)?;
+    let scheme_rest = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte); // RFC 3986 §3.1
+    if !scheme.starts_with(|c: char| c.is_ascii_alphabetic()) || !scheme.bytes().all(scheme_rest) {
+        return Err(cure());
     }
+    let web = matches!(scheme, "http" | "https");
+    if host == "*" {
+        // Programs make up a host for each of their pages, as in vscode-webview://1b2c3d.
+        return if web { Err("a page of any site could call; name the host".to_owned()) } else { Ok(text) };
+    }
+    if let Some(host) = host.strip_suffix('/').filter(|_| web) {
+        return Err(format!("no browser sends a / at the end; write {scheme}://{host}"));
+    }
+    if host.is_empty()
+        || !host.bytes().all(|byte| byte.is_ascii_graphic())
+        || host.contains(['/', '*', '@', '?', '#'])
+    {
+        return Err(cure());
+    }
+    // RFC 6454 §6.2: the port of the scheme is left out.
+    let default = if scheme == "https" { ":443" } else { ":80" };
+    if let Some(host) = host.strip_suffix(default).filter(|_| web) {
+        return Err(format!("no browser names the port that is the scheme's own; write {scheme}://{host}"));
+    }
+    let port = if host.ends_with(']') { None } else { host.rsplit_once(':').map(|(_, port)| port) };
+    if web && port.is_some_and(|port| port.parse::<u16>().is_err() || port.starts_with(['0', '+'])) {
+        return Err("write a port from 1 to 65535".to_owned());
+    }
+    Ok(text)
 }
 
 pub(super) fn host(text: &str) -> Result<String, String> {
@@ -249,18 +308,32 @@ pub(super) fn some_time(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// What stands for an option that is not given, as texts about options spell it.
+pub(super) fn is_off(text: &str) -> bool {
+    matches!(text, "off" | "none")
+}
+
+/// How many milliseconds a unit of time has.
+fn unit_of_time(unit: &str) -> Option<u64> {
+    match unit {
+        "ms" => Some(1),
+        "s" | "sec" => Some(1000),
+        "m" | "min" => Some(60_000),
+        "h" => Some(3_600_000),
+        "d" => Some(86_400_000),
+        _ => None,
+    }
+}
+
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    let cure = || "write a number with ms, s, m or h, as in 250ms, 15s, 30m, 1h".to_owned();
+    let cure = || "write a number with ms, s, m, h or d, as in 250ms, 15s, 30m, 1h".to_owned();
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let number: u64 = number.parse().map_err(|_| cure())?;
     let milliseconds = match unit {
-        "ms" => Some(number),
-        "s" => number.checked_mul(1000),
-        "m" => number.checked_mul(60_000),
-        "h" => number.checked_mul(3_600_000),
         "" if number == 0 => Some(0),
-        _ => return Err(cure()),
+        "" => return Err(format!("{number} of what? write {number}s, {number}m or {number}ms")),
+        unit => unit_of_time(unit).ok_or_else(cure)?.checked_mul(number),
     };
     let duration = milliseconds.map(Duration::from_millis).filter(|duration| *duration <= MAX_DURATION);
     duration.ok_or_else(|| "must not be longer than a year".to_owned())
@@ -269,11 +342,12 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 pub(super) fn size(text: &str) -> Result<usize, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
-    let shift = match unit {
-        "" | "B" => 0,
-        "KiB" | "K" => 10,
-        "MiB" | "M" => 20,
-        "GiB" | "G" => 30,
+    // K, MB and MiB are the same here: a limit is no measurement.
+    let shift = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
         _ => 64,
     };
     let bytes =
@@ -281,5 +355,23 @@ pub(super) fn size(text: &str) -> Result<usize, String> {
     match bytes.and_then(|bytes| usize::try_from(bytes).ok()) {
         Some(bytes) if (1..=4 << 30).contains(&bytes) => Ok(bytes),
         _ => Err("write a size from 1 to 4GiB, as in 512KiB or 10MiB".to_owned()),
+    }
+}
+
+/// The least that a message may be allowed to have, in bytes: an `initialize` and its answer have a few hundred each.
+const MIN_MESSAGE: usize = 512;
+
+/// The size of a message.
+pub(super) fn message_size(text: &str) -> Result<usize, String> {
+    match size(text)? {
+        size if size < MIN_MESSAGE => {
+            let unit = if text.bytes().all(|byte| byte.is_ascii_digit()) {
+                "; which unit? write KiB or MiB behind the number"
+            } else {
+                ""
+            };
+            Err(format!("{size} bytes hold no handshake{unit}"))
+        }
+        size => Ok(size),
     }
 }

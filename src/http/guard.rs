@@ -26,9 +26,18 @@ pub(super) struct Guard {
 }
 
 impl Guard {
+    /// The origin of the page that may read the answer, if there is one.
+    pub(super) fn page(&self, parts: &Parts) -> Option<HeaderValue> {
+        self.check(parts).ok().and_then(|()| parts.headers.get(ORIGIN).cloned())
+    }
+
+    fn check(&self, parts: &Parts) -> Result<(), Problem> {
+        self.trust.check_host(parts).and_then(|()| self.trust.check_origin(&parts.headers))
+    }
+
     /// Lets a request in by its `Host` and `Origin`, and returns the origin of the page that may read the answer.
     pub(super) fn admit(&self, parts: &Parts) -> Result<Option<HeaderValue>, Problem> {
-        let checked = self.trust.check_host(parts).and_then(|()| self.trust.check_origin(&parts.headers));
+        let checked = self.check(parts);
         if let Err(problem @ (Problem::Host(_) | Problem::Origin(_))) = &checked {
             let row = problem.row();
             warn!(
@@ -62,7 +71,8 @@ pub struct Trust {
     /// Whether the listener is reached through loopback only. Then only loopback names are ours: a page on another
     /// name that resolves here (DNS rebinding) is not.
     pub loopback: bool,
-    /// Further origins, `scheme://host[:port]`, lower case.
+    /// Further origins, `scheme://host[:port]`, lower case; `scheme://*` is every host of a scheme that is none of the
+    /// web's.
     pub origins: Vec<String>,
     /// Further names for `Host`, without port, lower case.
     pub hosts: Vec<String>,
@@ -101,6 +111,16 @@ impl Trust {
         if known { Ok(()) } else { Err(Problem::Host(host.to_owned())) }
     }
 
+    /// Whether an origin, in lower case, is one of [`Trust::origins`].
+    fn is_listed(&self, origin: &str) -> bool {
+        self.origins.iter().any(|listed| match listed.strip_suffix('*') {
+            Some(scheme) => {
+                origin.strip_prefix(scheme).is_some_and(|host| !host.is_empty() && !host.contains('/'))
+            }
+            None => listed == origin,
+        })
+    }
+
     /// Checks `Origin`. Absent: the client is no browser. Present: it must be listed, or be of this machine where
     /// only this machine can reach us. That it equals `Host` proves nothing: under DNS rebinding it does.
     ///
@@ -134,7 +154,7 @@ impl Trust {
                     !authority.as_str().contains('@') && is_loopback(host_name(authority.as_str()))
                 })
         };
-        if self.origins.contains(&origin) || (self.loopback && local()) {
+        if self.is_listed(&origin) || (self.loopback && local()) {
             Ok(())
         } else {
             Err(Problem::Origin(shown))
@@ -157,8 +177,15 @@ fn host_name(authority: &str) -> &str {
     if port.is_empty() || is_port(port) { host } else { authority } // not a valid authority; matches no name
 }
 
+/// Whether a name, in lower case, is one of this machine only: `localhost` and all below it never leave it (RFC 6761
+/// §6.3), and clients connect to 0.0.0.0 and `::` as to loopback.
 fn is_loopback(name: &str) -> bool {
-    name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    let bare = name.strip_suffix('.').unwrap_or(name);
+    let is_address = |address: IpAddr| {
+        let address = address.to_canonical();
+        address.is_loopback() || address.is_unspecified()
+    };
+    bare == "localhost" || bare.ends_with(".localhost") || name.parse().is_ok_and(is_address)
 }
 
 /// The bearer token of a request (RFC 6750 §2.1), where there is one. Never from the query, which other programs log.
@@ -237,9 +264,21 @@ mod tests {
 
     #[test]
     fn host_on_a_loopback_listener() {
-        for host in
-            ["localhost", "localhost:8080", "127.0.0.1:1", "127.9.9.9", "[::1]:80", "[::1]", "LOCALHOST:1"]
-        {
+        for host in [
+            "localhost",
+            "localhost:8080",
+            "127.0.0.1:1",
+            "127.9.9.9",
+            "[::1]:80",
+            "[::1]",
+            "LOCALHOST:1",
+            "localhost.",
+            "localhost.:80",
+            "app.localhost:3000",
+            "0.0.0.0:8080",
+            "[::]:80",
+            "[::ffff:127.0.0.1]:8080",
+        ] {
             assert!(local().check_host(&head("/mcp", &[("host", host)])).is_ok(), "{host} is this machine");
         }
         for host in [
@@ -251,6 +290,10 @@ mod tests {
             "[::2]",
             "[::1].evil",
             "[::1",
+            "evillocalhost",
+            "localhost..",
+            "127.0.0.1.",
+            "[::ffff:10.0.0.1]",
         ] {
             let checked = local().check_host(&head("/mcp", &[("host", host)]));
             assert!(matches!(checked, Err(Problem::Host(_))), "{host} is not this machine: {checked:?}");
@@ -266,6 +309,19 @@ mod tests {
         let named = Trust { hosts: vec!["svc.ns".into()], ..Trust::default() };
         assert!(named.check_host(&head("/mcp", &[("host", "svc.ns:8080")])).is_ok());
         assert!(named.check_host(&head("/mcp", &[("host", "other")])).is_err());
+    }
+
+    #[test]
+    fn a_scheme_whose_hosts_change_is_allowed_as_a_whole() {
+        let trust = Trust { origins: vec!["vscode-webview://*".into()], ..Trust::default() };
+        for origin in ["vscode-webview://1b2c3d", "VSCODE-WEBVIEW://A-b"] {
+            assert!(trust.check_origin(&headers(&[("origin", origin)])).is_ok(), "{origin}");
+        }
+        for origin in
+            ["vscode-webview://", "vscode-webview://a/b", "vscode-webview2://a", "https://a", "null"]
+        {
+            assert!(trust.check_origin(&headers(&[("origin", origin)])).is_err(), "{origin}");
+        }
     }
 
     #[test]

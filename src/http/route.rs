@@ -78,8 +78,8 @@ impl Paths {
         let is_metadata = self.metadata && metadata::is_at(path, &self.endpoint);
         let is_sse = self.sse_2024 && path == SSE;
         let is_message = self.sse_2024 && path == MESSAGE;
-        if !(is_metadata || is_sse || is_message || self.is_endpoint(method, path)) {
-            return Err(Problem::Path(self.endpoint.clone()));
+        if !(is_metadata || is_sse || is_message || self.is_endpoint(path)) {
+            return Err(self.absent());
         }
         Ok(match *method {
             Method::OPTIONS => Route::Options,
@@ -96,11 +96,14 @@ impl Paths {
         })
     }
 
-    /// Clients that were told only a host and a port post to `/`.
-    fn is_endpoint(&self, method: &Method, path: &str) -> bool {
-        path == self.endpoint
-            || path.strip_suffix('/') == Some(&*self.endpoint)
-            || (path == "/" && matches!(*method, Method::POST | Method::OPTIONS))
+    /// What is said where nothing is.
+    pub(super) fn absent(&self) -> Problem {
+        Problem::Path(if self.endpoint.is_empty() { "/".to_owned() } else { self.endpoint.clone() })
+    }
+
+    /// Clients that were told only a host and a port use `/`, and not only to post.
+    fn is_endpoint(&self, path: &str) -> bool {
+        path == "/" || path == self.endpoint || path.strip_suffix('/') == Some(&*self.endpoint)
     }
 }
 
@@ -127,7 +130,10 @@ mod tests {
             ("POST", "/mcp/", "Post"),
             ("POST", "/", "Post"),
             ("OPTIONS", "/", "Options"),
-            ("GET", "/", "404"),
+            ("GET", "/", "Get"),
+            ("DELETE", "/", "Delete"),
+            ("PUT", "/", "NotAllowed(\"GET, POST, DELETE, OPTIONS\")"),
+            ("GET", "//", "404"),
             ("GET", "/mcp", "Get"),
             ("DELETE", "/mcp/", "Delete"),
             ("PUT", "/mcp", "NotAllowed(\"GET, POST, DELETE, OPTIONS\")"),
@@ -158,11 +164,18 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_that_ends_with_a_slash_is_found() {
-        let root = Paths { endpoint: "/".into(), metadata: false, sse_2024: false }; // --path //
-        for (method, want) in [(Method::GET, Route::Get), (Method::DELETE, Route::Delete)] {
+    fn the_root_can_be_the_endpoint() {
+        let root = Paths { endpoint: String::new(), metadata: true, sse_2024: false }; // --path /
+        for (method, want) in
+            [(Method::POST, Route::Post), (Method::GET, Route::Get), (Method::DELETE, Route::Delete)]
+        {
             assert!(matches!(root.route(&method, "/"), Ok(route) if route == want), "{method}");
         }
+        let metadata = root.route(&Method::GET, "/.well-known/oauth-protected-resource");
+        assert!(matches!(metadata, Ok(Route::Metadata)));
+        assert!(matches!(root.route(&Method::POST, "/mcp"), Err(Problem::Path(path)) if path == "/"));
+        let slash = Paths { endpoint: "/".into(), metadata: false, sse_2024: false }; // --path //
+        assert!(matches!(slash.route(&Method::POST, "//"), Ok(Route::Post)));
     }
 
     #[test]

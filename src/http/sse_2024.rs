@@ -86,7 +86,8 @@ impl Sse2024 {
         let (readers, coming) = mpsc::channel(JOINING);
         let connection =
             Arc::new(Connection { owner: head.caller, readers, state: Mutex::new(State::Fresh) });
-        let endpoint = format!("{MESSAGE}?sessionId={}", id.as_str());
+        // Relative to where the client opened the stream: a proxy in front may have taken a part of the path away.
+        let endpoint = format!("{}?sessionId={}", MESSAGE.trim_start_matches('/'), id.as_str());
         lock(&self.connections).insert(id.clone(), connection);
         let owner =
             Owner { id, connections: Arc::clone(&self.connections), sessions: Arc::clone(&self.sessions) };

@@ -3,10 +3,12 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use crate::beside::{Beside, assert_fault};
 use crate::support::{
-    self, Bridge, Scratch, Value, assert_refused, eventually, example, initialize, json, run,
+    self, Bridge, Scratch, Value, assert_refused, bridge_command, eventually, example, initialize, json, run,
+    run_command,
 };
 
 // ---------------------------------------------------------------------------------------------- the command
@@ -23,6 +25,64 @@ fn a_command_that_cannot_run_ends_the_start_with_the_code_of_a_shell_and_one_eve
         let lines: Vec<&str> = finished.stderr.lines().filter(|line| line.contains(&event)).collect();
         assert!(matches!(lines[..], [line] if line.contains(command)), "{}", finished.stderr);
         assert!(!finished.stderr.contains("bridge.start"), "nothing was ever served: {}", finished.stderr);
+    }
+}
+
+#[test]
+fn a_command_is_looked_for_where_it_will_run() {
+    let scratch = Scratch::new();
+    let folder = scratch.path("app");
+    fs::create_dir_all(Path::new(&folder).join("bin")).unwrap();
+    for link in ["app/run", "app/bin/server", "elsewhere"] {
+        std::os::unix::fs::symlink(example("notebook"), scratch.path(link)).unwrap();
+    }
+    let path = format!("bin:{}", std::env::var("PATH").unwrap());
+    // The bridge itself is started in the folder above.
+    let started = |command: &str, options: &[&str]| {
+        let mut bridge = bridge_command(&[&["--cwd", "app"], options].concat(), &[command]);
+        bridge.current_dir(scratch.path("")).env("PATH", &path);
+        bridge
+    };
+    for command in ["./run", "bin/server", "server"] {
+        let checked = run_command(started(command, &["--check"]));
+        assert_eq!(checked.code, Some(0), "{command}: {}", checked.stderr);
+        let bridge = Bridge::spawn(started(command, &["--listen", "127.0.0.1:0"]));
+        let session = bridge.session();
+        assert!(session.text("whoami", json!({})).contains("/app"), "{command}: it runs there");
+    }
+    for command in ["./elsewhere", "app/run"] {
+        for options in [&["--check"][..], &["--listen", "127.0.0.1:0"]] {
+            let finished = run_command(started(command, options));
+            assert_eq!(finished.code, Some(127), "{command} {options:?}: {}", finished.stderr);
+            assert!(finished.stderr.contains("no such file"), "{}", finished.stderr);
+        }
+    }
+}
+
+#[test]
+fn a_command_that_cannot_run_is_told_by_what_is_wrong_with_it() {
+    let scratch = Scratch::new();
+    let script = |name: &str, text: &str| {
+        let file = scratch.write(name, text);
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+        file
+    };
+    let orphan = script("orphan", "#!/nonexistent/python\n");
+    script("here.py", "#!/bin/sh\n");
+    let folder = scratch.path("");
+    for (command, code, sentence) in [
+        (&*orphan, 126, "is there, and its interpreter /nonexistent/python is not"),
+        ("here.py", 127, "there is ./here.py: write ./here.py"),
+        ("npx -y some-server", 127, "write the command as separate words"),
+        (folder.trim_end_matches('/'), 126, "is a folder"),
+    ] {
+        for options in [&["--check"][..], &["--listen", "127.0.0.1:0"]] {
+            let mut bridge = bridge_command(options, &[command]);
+            bridge.current_dir(&folder);
+            let finished = run_command(bridge);
+            assert_eq!(finished.code, Some(code), "{command}: {}", finished.stderr);
+            assert!(finished.stderr.contains(sentence), "{command}: {}", finished.stderr);
+        }
     }
 }
 

@@ -105,6 +105,74 @@ impl Drop for Elsewhere {
 }
 
 #[test]
+fn a_file_at_the_address_that_is_no_socket_is_2_and_stays() {
+    let scratch = support::Scratch::new();
+    let (file, link) = (scratch.write("notes", "kept"), scratch.path("link"));
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    for path in [&file, &link, &scratch.path("")] {
+        let finished = run(&["--listen", &format!("unix:{}", path.trim_end_matches('/'))], &["notebook"]);
+        assert_eq!(finished.code, Some(2), "{}", finished.stderr);
+        let sentence = "there is a file that is no socket; remove it, or choose another path";
+        assert!(finished.stderr.contains(sentence), "{}", finished.stderr);
+    }
+    assert_eq!(fs::read_to_string(&link).unwrap(), "kept");
+}
+
+#[test]
+fn an_ending_bridge_leaves_the_socket_file_of_its_successor() {
+    let scratch = support::Scratch::new();
+    let path = scratch.path("bridge.sock");
+    let listen = format!("unix:{path}");
+    let start = || bridge_command(&["--listen", &listen], &["notebook"]).spawn().unwrap();
+    let end = |mut bridge: Child| {
+        let pid = nix::unistd::Pid::from_raw(bridge.id().cast_signed());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        bridge.wait().unwrap()
+    };
+    let served = || std::os::unix::net::UnixStream::connect(&path).is_ok();
+    let first = start();
+    eventually("the first one is there", served);
+    fs::remove_file(&path).unwrap();
+    let second = start();
+    eventually("the second one is there", served);
+    end(first);
+    assert!(served(), "the path is not the first one's any more");
+    end(second);
+    assert!(!Path::new(&path).exists(), "the second one's own file goes");
+}
+
+#[test]
+fn localhost_is_both_loopback_addresses() {
+    let mut bridge = bridge_command(&["--listen", "localhost:0"], &["notebook"]);
+    bridge.env_remove("PORT");
+    let bridge = Bridge::spawn(bridge);
+    let port = bridge.address.port();
+    bridge.get("/healthz").expect(200, "IPv4");
+    if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_err() {
+        eprintln!("skipped in part: this machine has no IPv6 loopback");
+        return;
+    }
+    Request::new("GET", "/healthz").send((Ipv6Addr::LOCALHOST, port).into()).expect(200, "IPv6");
+    let listen = format!("localhost:{port}");
+    assert_eq!(run(&["--listen", &listen, "--healthcheck"], &[]).code, Some(0));
+}
+
+#[test]
+fn several_addresses_are_served_at_once() {
+    let scratch = support::Scratch::new();
+    let path = scratch.path("bridge.sock");
+    let listen = format!("unix:{path}");
+    let options = ["--listen", &listen, "--listen", "127.0.0.1:0", "--socket-mode", "600"];
+    let bridge = Bridge::spawn(bridge_command(&options, &["notebook"]));
+    bridge.get("/healthz").expect(200, "TCP");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&path).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    assert_eq!(run(&["--listen", &listen, "--healthcheck"], &[]).code, Some(0), "the socket file");
+    let first = bridge.log().into_iter().next().unwrap();
+    assert!(first.contains("bridge.start") && first.contains(&listen), "{first}");
+}
+
+#[test]
 fn an_ipv6_address_alone_is_served() {
     if let Err(error) = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)) {
         eprintln!("skipped: this machine has no IPv6 loopback: {error}");

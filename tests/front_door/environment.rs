@@ -238,7 +238,7 @@ fn a_client_of_the_old_transport_sends_it_with_initialize_too() {
     let bridge = Bridge::start(&[OPTION, &["--sse-compat"]].concat(), &["hostile", "good"]);
     // On the stream it means nothing: the child is started by `initialize`.
     let mut stream = bridge.send(Request::listen("/sse").header("X-User-Key", "of the stream"));
-    let endpoint = stream.event().unwrap().data.unwrap();
+    let endpoint = format!("/{}", stream.event().unwrap().data.unwrap()); // relative to /sse
     let post = |body: Value| Request::post(&endpoint, body.to_string());
     bridge.send(post(initialize(0, "2024-11-05")).header("X-User-Key", "ada")).expect(202, "begun");
     assert_eq!(stream.message()["id"], 0);
@@ -252,7 +252,7 @@ fn a_client_of_the_old_transport_sends_it_with_initialize_too() {
 fn a_later_message_of_the_old_transport_may_have_any_header() {
     let bridge = Bridge::start(&[OPTION, &["--sse-compat"]].concat(), &["hostile", "good"]);
     let mut stream = bridge.send(Request::listen("/sse"));
-    let endpoint = stream.event().unwrap().data.unwrap();
+    let endpoint = format!("/{}", stream.event().unwrap().data.unwrap()); // relative to /sse
     bridge.send(Request::post(&endpoint, initialize(0, "2024-11-05").to_string())).expect(202, "begun");
     assert_eq!(stream.message()["id"], 0);
     let later = Request::post(&endpoint, tool_call(1, "echo_env", json!({})).to_string());

@@ -191,7 +191,10 @@ fn a_preflight_allows_every_header_that_clients_send() {
     let request = Request::new("OPTIONS", "/mcp")
         .header("Origin", APP)
         .header("Access-Control-Request-Method", "POST")
-        .header("Access-Control-Request-Headers", "content-type, Mcp-Param-Region,mcp-param-x, x-other");
+        .header(
+            "Access-Control-Request-Headers",
+            "content-type, Mcp-Param-Region,mcp-param-x, traceparent, x-t",
+        );
     let response = bridge.send(request);
     assert_eq!(response.status, 204);
     assert_eq!(response.header("access-control-allow-origin"), Some(APP));
@@ -210,10 +213,11 @@ fn a_preflight_allows_every_header_that_clients_send() {
         "mcp-name",
         "mcp-param-region",
         "mcp-param-x",
+        "traceparent", // what is in front may need what is none of ours
+        "x-t",
     ] {
         assert!(allowed.contains(&name), "{name} in {allowed:?}");
     }
-    assert!(!allowed.contains(&"x-other"), "{allowed:?}");
     let vary = response.header("vary").unwrap_or_default().to_lowercase();
     assert!(vary.contains("origin"), "{vary}");
 }
@@ -260,6 +264,7 @@ fn a_page_of_an_allowed_origin_may_read_every_kind_of_answer() {
         ),
         ("400", 400, session.headers(Request::post("/mcp", "{"))),
         ("404", 404, Request::post("/mcp", PING).header("Mcp-Session-Id", "unknown")),
+        ("404 of a wrong path", 404, session.headers(Request::post("/else", PING))),
         ("405", 405, session.headers(Request::new("PUT", "/mcp"))),
         ("406", 406, ping(&session).with("Accept", "text/html")),
         ("415", 415, ping(&session).with("Content-Type", "text/plain")),
@@ -270,7 +275,14 @@ fn a_page_of_an_allowed_origin_may_read_every_kind_of_answer() {
         response.expect(status, claim);
         assert_eq!(response.header("access-control-allow-origin"), Some(APP), "{claim}");
         let exposed = response.header("access-control-expose-headers").unwrap_or_default().to_lowercase();
-        for name in ["mcp-session-id", "www-authenticate", "last-event-id", "mcp-protocol-version"] {
+        for name in [
+            "mcp-session-id",
+            "www-authenticate",
+            "last-event-id",
+            "mcp-protocol-version",
+            "mcp-bridge-error",
+            "retry-after",
+        ] {
             assert!(exposed.contains(name), "{claim}: {name} in {exposed}");
         }
     }
@@ -426,13 +438,31 @@ fn a_query_does_not_matter() {
 }
 
 #[test]
-fn only_a_post_may_go_to_the_root() {
+fn the_root_is_the_endpoint_for_every_method() {
     let (bridge, session) = start(&[]);
     bridge.send(session.headers(Request::post("/", PING))).expect(200, "POST");
-    for request in [Request::listen("/"), Request::new("DELETE", "/"), Request::new("PUT", "/")] {
-        assert_eq!(bridge.send(session.headers(request)).status, 404);
+    let mut stream = bridge.send(session.headers(Request::listen("/")));
+    stream.expect(200, "GET");
+    assert_eq!(stream.header("content-type"), Some("text/event-stream"));
+    bridge.send(session.headers(Request::new("PUT", "/"))).expect(405, "PUT");
+    for request in [Request::listen("/"), Request::new("DELETE", "/")] {
+        bridge.send(request).expect(405, "as at the endpoint itself, where there is no session");
     }
     assert_alive(&session);
+    bridge.send(session.headers(Request::new("DELETE", "/"))).expect(204, "DELETE");
+    session.ping().expect(404, "it has ended");
+}
+
+#[test]
+fn the_root_can_be_all_there_is() {
+    let bridge = Bridge::start(&["--path", "/"], &["notebook"]);
+    let mut response = bridge.send(Request::post("/", initialize(0, "2025-06-18").to_string()));
+    let session = Session::from_response(bridge.address, &mut response);
+    bridge.send(session.headers(Request::listen("/"))).expect(200, "GET");
+    let mut elsewhere = bridge.send(session.headers(Request::post("/mcp", PING)));
+    elsewhere.expect(404, "another path");
+    assert!(elsewhere.text().contains("the MCP endpoint is /\""), "the right path is named");
+    bridge.send(session.headers(Request::new("DELETE", "/"))).expect(204, "DELETE");
 }
 
 #[test]

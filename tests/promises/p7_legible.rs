@@ -45,7 +45,7 @@ fn wrong_usage_is_64_and_names_option_and_value() {
     let cases: [(&[&str], &[&str]); 10] = [
         (&["--idle-timeout", "banana"], &["idle-timeout", "banana"]),
         (&["--idle-timeout", "5"], &["idle-timeout", "5"]),
-        (&["--listen", "localhost:80"], &["listen", "localhost:80"]),
+        (&["--listen", "server:80"], &["listen", "server:80"]),
         (&["--listen", "127.0.0.1:99999"], &["listen", "99999"]),
         (&["--max-sessions", "-1"], &["max-sessions", "-1"]),
         (&["--max-sessions", "0"], &["max-sessions", "0"]),

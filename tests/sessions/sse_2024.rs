@@ -34,7 +34,7 @@ impl<'b> Client<'b> {
         assert_eq!((stream.status, stream.is_sse()), (200, true), "GET /sse is answered with a stream");
         let first = stream.event().unwrap();
         assert_eq!(first.event.as_deref(), Some("endpoint"), "{first:?}");
-        Client { bridge, stream, endpoint: first.data.unwrap() }
+        Client { bridge, stream, endpoint: format!("/{}", first.data.unwrap()) } // relative to /sse
     }
 
     /// Opens the stream and completes the handshake.
@@ -124,7 +124,7 @@ fn the_first_event_says_where_to_post() {
     assert_eq!(stream.header("mcp-session-id"), None);
     let Event { event, data, id, .. } = stream.event().unwrap();
     assert_eq!((event.as_deref(), id), (Some("endpoint"), None));
-    let session = data.as_deref().unwrap().strip_prefix("/message?sessionId=").expect("a path on this host");
+    let session = data.as_deref().unwrap().strip_prefix("message?sessionId=").expect("a relative reference");
     assert!(
         session.len() >= 32 && session.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'),
         "{session}"

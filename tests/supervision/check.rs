@@ -163,7 +163,7 @@ fn a_server_that_cannot_be_used_is_1_with_what_happened_and_what_to_do() {
 #[test]
 fn a_command_that_cannot_be_started_has_the_code_of_a_shell() {
     let scratch = Scratch::new();
-    let file = scratch.write("server", "#!/no/such/interpreter\n");
+    let file = scratch.write("server", "#!no/such/interpreter\n");
     assert_says(&check(&[], &[&file]), 126, &["not executable"]);
     fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
     assert_says(&check(&[], &[&file]), 126, &[&file, "cannot be started: No such file"]);

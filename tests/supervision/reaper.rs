@@ -219,7 +219,7 @@ impl Broken {
             command(path.to_str().unwrap(), &[])
         };
         let commands = [
-            (program("no interpreter", "#!/nonexistent/interpreter\n"), libc::ENOENT),
+            (program("no interpreter", "#!nonexistent/interpreter\n"), libc::ENOENT),
             (program("a directory as interpreter", "#!/\n"), libc::EACCES),
             (program("gone", "#!/bin/sh\n"), libc::ENOENT),
         ];

@@ -266,7 +266,7 @@ fn by_default_half_of_the_descriptors_are_for_connections() {
             .arg(inner.get_program())
             .args(inner.get_args());
         let bridge = Bridge::spawn(limited);
-        let line = bridge.logged("the start", |line| line.contains("bridge.start"));
+        let line = bridge.logged("the limits", |line| line.contains("bridge.options"));
         assert!(line.contains(&format!("max_connections={connections} ")), "{descriptors}: {line}");
     }
 }
