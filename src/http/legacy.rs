@@ -22,6 +22,9 @@ use crate::session::stream::{Delivery, Payload};
 use crate::session::{BodyPermit, End, NotTaken, Posted, Session};
 use crate::sessions::{Found, NoSession, Opening, Sessions};
 
+/// Says that a session was opened for this request.
+const MCP_BRIDGE_SESSION: HeaderName = HeaderName::from_static("mcp-bridge-session");
+
 /// What is offered to a request that names no session: there is nothing to listen to and nothing to end.
 const METHODS_WITHOUT_SESSION: &str = "POST, OPTIONS";
 
@@ -97,14 +100,29 @@ impl Legacy {
     }
 
     fn target(&self, head: &Head<'_>) -> Result<Target, Problem> {
-        match head::session(head.headers)? {
-            Named::None => {}
-            named => return self.find(&named, head).map(Target::Session),
+        let named = head::session(head.headers)?;
+        let lost = match &named {
+            Named::None => None,
+            named => match self.find(named, head) {
+                Ok(session) => return Ok(Target::Session(session)),
+                // Platforms put an id of their own on every request. A session of a key has no id, so that no client
+                // waits for a 404 to begin anew.
+                Err(Problem::SessionNotFound) if self.session_key.is_some() => Some(Problem::SessionNotFound),
+                Err(problem) => return Err(problem),
+            },
+        };
+        let keyed = match &self.session_key {
+            Some(key) => Keyed::of(key, head, &self.env_from_header)?,
+            None => None,
+        };
+        match (keyed, lost) {
+            (Some(keyed), _) => {
+                let session = self.sessions.find_keyed(keyed.key);
+                Ok(Target::Key(keyed, session))
+            }
+            (None, Some(lost)) => Err(lost),
+            (None, None) => Ok(Target::None),
         }
-        let Some(key) = &self.session_key else { return Ok(Target::None) };
-        let Some(keyed) = Keyed::of(key, head, &self.env_from_header)? else { return Ok(Target::None) };
-        let session = self.sessions.find_keyed(keyed.key);
-        Ok(Target::Key(keyed, session))
     }
 
     async fn post_to(
@@ -142,26 +160,32 @@ impl Legacy {
         {
             return modern::answer(message);
         }
-        let (session, permit) = match (found, &posted) {
-            (Some(session), _) => (session, permit),
+        let (session, permit, mut is_new) = match (found, &posted) {
+            (Some(session), _) => (session, permit, false),
             (None, Posted::One(message)) => {
-                let opened = self.open(keyed, head, message).await?;
+                let (session, own) = self.open(keyed, head, message).await?;
                 drop(permit); // the session's own counts the body now, for as long as it is held
-                opened
+                (session, own, true)
             }
             (None, Posted::Batch(_)) => return Err(Problem::SessionRequired.into()),
         };
-        match self.post_to(&session, head, posted, permit, accepts).await {
+        let mut response = match self.post_to(&session, head, posted, permit, accepts).await {
             // Its client named a key and no session: in place of one that has ended it gets a new one.
             Err(Failure::NotTaken(NotTaken { posted, why })) => match *posted {
                 Posted::One(message) => {
                     let (session, permit) = self.open(keyed, head, &message).await?;
-                    Ok(self.post_to(&session, head, Posted::One(message), permit, accepts).await?)
+                    is_new = true;
+                    self.post_to(&session, head, Posted::One(message), permit, accepts).await?
                 }
-                Posted::Batch(_) => Err(Problem::SessionEnded(why).into()),
+                Posted::Batch(_) => return Err(Problem::SessionEnded(why).into()),
             },
-            answered => Ok(answered?),
+            answered => answered?,
+        };
+        if is_new {
+            // Its state begins here, and its client has no id whose loss would tell.
+            response.headers_mut().insert(MCP_BRIDGE_SESSION, HeaderValue::from_static("new"));
         }
+        Ok(response)
     }
 
     /// Opens the session of a key, and moves the body of its first message into the session's budget.
@@ -228,7 +252,7 @@ impl Legacy {
         if !head::accepts(head.headers).stream {
             return Err(Problem::NotAcceptableForGet.into());
         }
-        let session = self.find(&named, head)?;
+        let session = self.named(&named, head)?;
         head::check_version(head.headers, session.negotiated())?;
         let after = head::last_event_id(head.headers)?;
         let reader = session.listen(after).await.map_err(Problem::SessionEnded)?;
@@ -245,10 +269,20 @@ impl Legacy {
 
     /// Answers a DELETE: the session ends.
     pub(super) fn delete(&self, head: &Head<'_>) -> Result<Response<Body>, Rejection> {
-        let session = self.find(&named(head)?, head)?;
+        let session = self.named(&named(head)?, head)?;
         head::check_version(head.headers, session.negotiated())?;
         self.sessions.end(&session, End::Deleted);
         Ok(empty(StatusCode::NO_CONTENT))
+    }
+
+    /// The session that a GET or DELETE is for. With keys a foreign id is as good as none, as it is for POST.
+    fn named(&self, named: &Named, head: &Head<'_>) -> Result<Session, Problem> {
+        self.find(named, head).map_err(|problem| match problem {
+            Problem::SessionNotFound if self.session_key.is_some() => {
+                Problem::Method(METHODS_WITHOUT_SESSION)
+            }
+            problem => problem,
+        })
     }
 
     fn find(&self, named: &Named, head: &Head<'_>) -> Result<Session, Problem> {

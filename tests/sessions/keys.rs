@@ -351,6 +351,66 @@ fn a_request_without_the_key_is_refused() {
 }
 
 #[test]
+fn a_foreign_session_id_is_as_good_as_none() {
+    for (options, key) in [(BY_HEADER, Some("ada")), (SHARED, None)] {
+        let bridge = Bridge::start(&options, &["notebook"]);
+        let foreign = |request: Request| bridge.send(request.header("Mcp-Session-Id", "platform~1/2=3"));
+        foreign(with_key(key, &initialize(0, "2025-06-18"))).expect(200, "initialize");
+        foreign(with_key(key, &initialized())).expect(202, "initialized");
+        let mut answer =
+            foreign(with_key(key, &tool_call(1, "add_note", json!({ "title": "a", "text": "b" }))));
+        answer.expect(200, "a call");
+        let listed = bridge.send(with_key(key, &tool_call(2, "list_notes", json!({})))).answer();
+        assert_eq!(text_of(&listed), "1. a", "the same session, with and without the id");
+        for method in ["GET", "DELETE"] {
+            let request = Request::new(method, "/mcp").header("Accept", "text/event-stream");
+            let request = if let Some(key) = key { request.header("Authorization", key) } else { request };
+            assert_refused(&mut foreign(request), 405, "method_not_allowed");
+        }
+        assert_eq!(bridge.processes().len(), 1);
+    }
+    let bridge = by_header(&[], &["notebook"]);
+    let mut lost = bridge.send(with_key(None, &initialized()).header("Mcp-Session-Id", "unknown"));
+    assert_refused(&mut lost, 404, "session_not_found");
+}
+
+#[test]
+fn the_id_of_a_platform_can_be_the_key() {
+    let bridge = Bridge::start(&["--session-key", "header:Mcp-Session-Id", "--lazy"], &["notebook"]);
+    let post = |id: &str, body: &Value| {
+        bridge.send(Request::post("/mcp", body.to_string()).header("Mcp-Session-Id", id))
+    };
+    for id in ["one", "two"] {
+        post(id, &initialize(0, "2025-06-18")).expect(200, "initialize");
+        post(id, &tool_call(1, "add_note", json!({ "title": id, "text": "x" }))).expect(200, "a call");
+    }
+    for id in ["one", "two"] {
+        let notes = text_of(&post(id, &tool_call(2, "list_notes", json!({}))).answer());
+        assert_eq!(notes, format!("1. {id}"), "each id has a child of its own");
+    }
+    assert_eq!(bridge.processes().len(), 2);
+}
+
+#[test]
+fn the_first_answer_of_a_session_that_the_bridge_opened_says_so() {
+    const HEADER: &str = "mcp-bridge-session";
+    let bridge = by_header(&[], &["notebook"]);
+    let new = |body: &Value| {
+        let response = post(&bridge, Some("ada"), body);
+        response.header(HEADER).map(str::to_owned)
+    };
+    let ping = json!({ "jsonrpc": "2.0", "id": 1, "method": "ping" });
+    assert_eq!(new(&ping).as_deref(), Some("new"));
+    assert_eq!(new(&ping), None, "it is there");
+    let before = pid(&bridge, "ada");
+    post(&bridge, Some("ada"), &tool_call(1, "crash", json!({ "code": 3 })));
+    eventually("the next one is told that the state is gone", || new(&ping).as_deref() == Some("new"));
+    assert_ne!(pid(&bridge, "ada"), before);
+    let own = bridge.session();
+    assert_eq!(own.ping().header(HEADER), None, "an id tells by itself");
+}
+
+#[test]
 fn a_key_that_comes_twice_is_refused() {
     let bridge = by_header(&[], &["notebook"]);
     for (one, other) in [("a", "b"), ("a", "a"), ("", "a")] {
@@ -433,7 +493,7 @@ fn a_client_with_an_id_has_its_own_session_beside_those_of_keys() {
     let keyed = pid(&bridge, "key");
     assert_ne!(own, keyed);
     assert!(text_of(&with_both(&session.id).answer()).contains(&own), "the id counts");
-    assert_refused(&mut with_both("0000-unknown"), 404, "session_not_found");
+    assert!(text_of(&with_both("0000-unknown").answer()).contains(&keyed), "a foreign id does not");
     assert_eq!(session.delete().status, 204);
     assert_refused(&mut with_both(&session.id), 404, "session_terminated");
     assert_eq!(pid(&bridge, "key"), keyed);
