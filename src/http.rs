@@ -186,7 +186,7 @@ impl Http {
     ) -> Result<Response<Body>, Rejection> {
         let caller = if route.needs_token() { self.guard.caller(&parts.headers)? } else { None };
         let head = &Head { headers: &parts.headers, query: parts.uri.query(), caller, arrived };
-        let absent = || self.paths.absent();
+        let absent = || self.paths.absent(parts.uri.path());
         match route {
             Route::Health => Ok(probes::health()),
             Route::Ready => Ok(probes::ready(&self.sessions)),

@@ -11,7 +11,7 @@ use hyper::http::request::Parts;
 use hyper::{Uri, Version};
 use tracing::warn;
 
-use super::problem::Problem;
+use super::problem::{Given, Problem};
 use crate::secret::Digest;
 use crate::token::Tokens;
 
@@ -59,7 +59,12 @@ impl Guard {
         let given = bearer(headers)?;
         let caller = given.and_then(|token| tokens.check(token));
         if caller.is_none() {
-            return Err(Problem::Unauthorized { given: given.is_some(), metadata: self.metadata.clone() });
+            let given = match given {
+                None => Given::Nothing,
+                Some(b"") => Given::Other,
+                Some(_) => Given::Token,
+            };
+            return Err(Problem::Unauthorized { given, metadata: self.metadata.clone() });
         }
         Ok(caller)
     }

@@ -53,8 +53,7 @@ pub enum Problem {
     Host(String),
     /// No token, or one that is not known.
     Unauthorized {
-        /// Whether there was one.
-        given: bool,
+        given: Given,
         /// The URL of the metadata that says how to get one (RFC 9728).
         metadata: Option<String>,
     },
@@ -72,8 +71,13 @@ pub enum Problem {
     Expectation,
     /// The method is not offered here; those that are.
     Method(&'static str),
-    /// Nothing is served under this path; the endpoint's path.
-    Path(String),
+    /// Nothing is served under this path.
+    Path {
+        /// The endpoint's path.
+        endpoint: String,
+        /// Whether it is one of the transport of 2024-11-05, which is not offered.
+        is_old: bool,
+    },
     /// The body is longer than this many bytes.
     BodyTooLarge(usize),
     /// The body did not come within this time.
@@ -96,6 +100,16 @@ pub enum Problem {
     Fault(Fault),
     /// The child failed before it answered `initialize`.
     StartFailed(Fault),
+}
+
+/// What a request that is let in by no token has in its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Given {
+    Nothing,
+    /// A token that is not known.
+    Token,
+    /// Another scheme, or no scheme at all.
+    Other,
 }
 
 #[derive(Debug)]
@@ -182,8 +196,9 @@ impl Problem {
             }
             Self::Unauthorized { given, .. } => {
                 let message = match given {
-                    true => "The token is not known here; see --token-file",
-                    false => "A token is required: Authorization: Bearer TOKEN",
+                    Given::Token => "The token is not known here",
+                    Given::Other => "Authorization must be: Bearer TOKEN",
+                    Given::Nothing => "A token is required: Authorization: Bearer TOKEN",
                 };
                 (S::UNAUTHORIZED, INVALID_REQUEST, "unauthorized", message.into())
             }
@@ -227,13 +242,19 @@ impl Problem {
                 S::METHOD_NOT_ALLOWED,
                 INVALID_REQUEST,
                 "method_not_allowed",
-                format!("Method not allowed; allowed here: {allowed}").into(),
+                format!("Method not allowed; allowed here: {allowed}. It is for MCP clients").into(),
             ),
-            Self::Path(path) => (
+            Self::Path { endpoint, is_old } => (
                 S::NOT_FOUND,
                 INVALID_REQUEST,
                 "not_found",
-                format!("Nothing is here; the MCP endpoint is {path}").into(),
+                match is_old {
+                    true => format!(
+                        "Nothing is here; the MCP endpoint is {endpoint}, and --sse-compat offers the transport of 2024-11-05"
+                    ),
+                    false => format!("Nothing is here; the MCP endpoint is {endpoint}"),
+                }
+                .into(),
             ),
             Self::BodyTooLarge(limit) => (
                 S::PAYLOAD_TOO_LARGE,
@@ -296,7 +317,10 @@ impl Problem {
             Self::Fault(fault) | Self::StartFailed(fault) => {
                 let status =
                     if matches!(self, Self::StartFailed(_)) { S::BAD_GATEWAY } else { S::OK };
-                let (code, reason, message) = fault_row(fault);
+                let (code, reason, message) = match self {
+                    Self::StartFailed(Fault::Ended(end)) => not_started_row(*end),
+                    _ => fault_row(fault),
+                };
                 (status, code, reason, message)
             }
         };
@@ -335,11 +359,24 @@ impl Problem {
     /// What a client without a token must be told (RFC 6750 §3, RFC 9728 §5.1).
     pub fn challenge(&self) -> Option<String> {
         let Self::Unauthorized { given, metadata } = self else { return None };
-        let error = given.then(|| "error=\"invalid_token\"".to_owned());
+        let error = (*given != Given::Nothing).then(|| "error=\"invalid_token\"".to_owned());
         let metadata = metadata.as_ref().map(|url| format!("resource_metadata=\"{url}\""));
         let parameters: Vec<_> = error.into_iter().chain(metadata).collect();
         Some(format!("Bearer {}", parameters.join(", ")).trim_end().to_owned())
     }
+}
+
+/// Why a child that never answered `initialize` serves nobody. It had no state that could be lost.
+fn not_started_row(end: End) -> (i32, &'static str, Cow<'static, str>) {
+    const LOG: &str = "before it answered initialize; the bridge's log has what it wrote to stderr";
+    let (code, reason, message) = fault_row(&Fault::Ended(end));
+    let message = match end {
+        End::Exited(exit) => format!("The server ended with {exit} {LOG}").into(),
+        End::StdoutClosed => format!("The server closed its stdout {LOG}").into(),
+        End::StdinClosed => format!("The server closed its stdin {LOG}").into(),
+        _ => message,
+    };
+    (code, reason, message)
 }
 
 fn fault_row(fault: &Fault) -> (i32, &'static str, Cow<'static, str>) {
@@ -455,6 +492,25 @@ mod tests {
             StatusCode::OK,
             "it was forwarded: a gateway must not retry it"
         );
+    }
+
+    #[test]
+    fn a_server_that_never_answered_initialize_has_lost_no_state() {
+        for (end, began) in [
+            (
+                End::Exited(ExitStatus::Code(3)),
+                "The server ended with exit code 3 before it answered initialize",
+            ),
+            (End::StdoutClosed, "The server closed its stdout before it answered initialize"),
+        ] {
+            let row = Problem::StartFailed(Fault::Ended(end)).row();
+            assert!(
+                row.message.starts_with(began) && row.message.contains("the bridge's log"),
+                "{}",
+                row.message
+            );
+            assert_eq!(row.status, StatusCode::BAD_GATEWAY);
+        }
     }
 
     #[test]

@@ -7,7 +7,8 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use hyper::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+    ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
+    WWW_AUTHENTICATE,
 };
 use hyper::{Response, StatusCode};
 
@@ -104,6 +105,9 @@ impl Rejection {
         headers.insert(MCP_BRIDGE_ERROR, HeaderValue::from_static(row.reason));
         if let Problem::Method(allowed) = self.problem {
             headers.insert(ALLOW, HeaderValue::from_static(allowed));
+        }
+        if matches!(self.problem, Problem::ContentEncoding) {
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity")); // RFC 9110 §15.5.16
         }
         if let Some(seconds) = self.problem.retry_after() {
             headers.insert(RETRY_AFTER, seconds.into());

@@ -79,7 +79,7 @@ impl Paths {
         let is_sse = self.sse_2024 && path == SSE;
         let is_message = self.sse_2024 && path == MESSAGE;
         if !(is_metadata || is_sse || is_message || self.is_endpoint(path)) {
-            return Err(self.absent());
+            return Err(self.absent(path));
         }
         Ok(match *method {
             Method::OPTIONS => Route::Options,
@@ -97,8 +97,9 @@ impl Paths {
     }
 
     /// What is said where nothing is.
-    pub(super) fn absent(&self) -> Problem {
-        Problem::Path(if self.endpoint.is_empty() { "/".to_owned() } else { self.endpoint.clone() })
+    pub(super) fn absent(&self, path: &str) -> Problem {
+        let endpoint = if self.endpoint.is_empty() { "/".to_owned() } else { self.endpoint.clone() };
+        Problem::Path { endpoint, is_old: !self.sse_2024 && (path == SSE || path == MESSAGE) }
     }
 
     /// Clients that were told only a host and a port use `/`, and not only to post.
@@ -173,7 +174,9 @@ mod tests {
         }
         let metadata = root.route(&Method::GET, "/.well-known/oauth-protected-resource");
         assert!(matches!(metadata, Ok(Route::Metadata)));
-        assert!(matches!(root.route(&Method::POST, "/mcp"), Err(Problem::Path(path)) if path == "/"));
+        assert!(
+            matches!(root.route(&Method::POST, "/mcp"), Err(Problem::Path { endpoint, .. }) if endpoint == "/")
+        );
         let slash = Paths { endpoint: "/".into(), metadata: false, sse_2024: false }; // --path //
         assert!(matches!(slash.route(&Method::POST, "//"), Ok(Route::Post)));
     }
@@ -186,7 +189,7 @@ mod tests {
             (Method::POST, MESSAGE),
             (Method::GET, "/.well-known/oauth-protected-resource"),
         ] {
-            assert!(matches!(plain.route(&method, path), Err(Problem::Path(_))), "{path}");
+            assert!(matches!(plain.route(&method, path), Err(Problem::Path { .. })), "{path}");
         }
     }
 }
