@@ -30,7 +30,8 @@ USER $UID:$UID
 WORKDIR /workspace
 EXPOSE 8080
 STOPSIGNAL SIGTERM
-# A session takes 100 to 300 MiB, its language servers included, more in large projects.
+# What a session takes grows with its language servers. Serena 2.1.0 with projects of five files, RSS / PSS in MB: without one
+# 101/93, Go 186/178, Python 293/256, JavaScript 487/391, three of them 724/582.
 ENV MCP_BRIDGE_MAX_SESSIONS=16
 HEALTHCHECK CMD ["mcp-bridge", "--healthcheck"]
 # With several projects below /workspace, leave `--project` out: clients name theirs with the tool activate_project.

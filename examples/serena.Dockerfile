@@ -5,8 +5,8 @@
 #   docker build -t serena-projects - < examples/serena.Dockerfile
 #   docker run --rm -p 127.0.0.1:8080:8080 --cap-drop ALL -v "$HOME/src":/workspace serena-projects
 #
-# A session takes 100 to 300 MiB with its language servers, hence few sessions. One Serena is kept started and counts as
-# one; whichever leaves has time to stop its language servers.
+# A session takes about 100 MB without a language server and 200 to 700 with them (see docker/serena.Dockerfile), hence few
+# sessions. One Serena is kept started and counts as one; whichever leaves has time to stop its language servers.
 FROM serena
 ENV MCP_BRIDGE_WARM=1 MCP_BRIDGE_MAX_SESSIONS=8 MCP_BRIDGE_STOP_GRACE=15s
 # Without `--project`: clients call the tool activate_project with a folder below /workspace.
