@@ -383,6 +383,9 @@ fn listening(pid: u32) -> Option<SocketAddr> {
 
 #[test]
 fn with_any_of_its_own_streams_closed_or_broken_the_bridge_serves() {
+    if !proc::shows_files_of_a_bridge() {
+        return;
+    }
     let streams =
         ["<&-", ">&-", "2>&-", "<&- >&-", "<&- 2>&-", ">&- 2>&-", "<&- >&- 2>&-", ">/dev/full 2>/dev/full"];
     for streams in streams {
