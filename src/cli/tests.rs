@@ -293,6 +293,9 @@ fn a_client_sets_no_variable_of_further_shells_and_interpreters() {
         "DOCKER_HOST",
         "CFLAGS",
         "SSLKEYLOGFILE",
+        "PUPPETEER_EXECUTABLE_PATH",
+        "GRADLE_USER_HOME",
+        "PASSWORD_STORE_GPG_OPTS",
     ] {
         for sign in ["=", "!="] {
             assert!(run(&format!("--env-from-header {name}{sign}X-Key -- x"), &[], None).is_err(), "{name}");

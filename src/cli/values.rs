@@ -243,6 +243,9 @@ const NEVER_FAMILIES: &[&str] = &[
     "MCP_BRIDGE_",
 ];
 
+/// The same, by a word of theirs.
+const NEVER_WORDS: &[&str] = &["PRELOAD", "EXECUTABLE", "BINARY", "ASKPASS", "INTERPRETER"];
+
 /// The same, by how their last words end.
 const NEVER_LAST: &[&str] = &[
     "PRELOAD",
@@ -266,7 +269,6 @@ const NEVER_LAST: &[&str] = &[
     "SHELL",
     "EDITOR",
     "PAGER",
-    "ASKPASS",
     "CONFIG",
     "PROXY",
     "REGISTRY",
@@ -275,7 +277,7 @@ const NEVER_LAST: &[&str] = &[
     "BUNDLE",
     "STARTUP",
     "LOADER",
-    "INTERPRETER",
+    "HOME",
 ];
 
 /// Last words of variables that say who somebody is, where something is or which part of it is meant: what servers take
@@ -348,6 +350,7 @@ fn kind_of_variable(name: &str) -> Kind {
     let ends = |words: &[&str]| words.iter().any(|word| last.ends_with(word));
     if NEVER.contains(&&*name)
         || NEVER_FAMILIES.iter().any(|family| name.starts_with(family))
+        || name.split('_').any(|word| NEVER_WORDS.contains(&word))
         || ends(NEVER_LAST)
     {
         Kind::Never
