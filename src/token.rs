@@ -39,11 +39,14 @@ const QUIET: Duration = Duration::from_secs(1);
 /// The same, where its last line has no end and may be half a token.
 const QUIET_WITHOUT_END: Duration = Duration::from_secs(5);
 
-/// How long the start waits for a file that never rests.
+/// How long the start waits for a file that never rests, and after how long the log says so.
 const MAX_WAIT: Duration = Duration::from_secs(10);
 
 /// What is done with the digests of tokens that have been read again.
 type OnChange = Box<dyn Fn(&[Digest]) + Send + Sync>;
+
+/// Why a file is not taken that never rests.
+const WRITTEN: &str = "it is still being written";
 
 /// The tokens that open the bridge.
 pub struct Tokens {
@@ -182,6 +185,7 @@ impl TokenFile {
     fn watch(mut self, valid: &Valid, requests: &Receiver<()>, tell: impl Fn(&[Digest])) {
         // Since when the file is as it was at the last look, while it is to be read.
         let mut quiet_since: Option<Instant> = None;
+        let mut restless_since = Instant::now();
         loop {
             let pause = if quiet_since.is_some() { CHECK_CHANGING } else { CHECK_EVERY };
             let is_asked = match requests.recv_timeout(pause) {
@@ -189,6 +193,18 @@ impl TokenFile {
                 Err(RecvTimeoutError::Timeout) => false,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
+            let file = self.path.display().to_string();
+            if quiet_since.is_none() {
+                restless_since = Instant::now();
+            } else if restless_since.elapsed() > MAX_WAIT {
+                restless_since = Instant::now();
+                error!(
+                    event = "token.unreadable",
+                    file,
+                    why = WRITTEN,
+                    "the token file cannot be used; the tokens stay as they were"
+                );
+            }
             let version = Version::of(&self.path).ok();
             if version != self.seen {
                 self.seen = version;
@@ -201,7 +217,6 @@ impl TokenFile {
             if is_file && quiet < QUIET {
                 continue;
             }
-            let file = self.path.display().to_string();
             let read = match self.read(quiet) {
                 Ok(None) => continue,
                 Ok(Some(text)) => parse(&text),
@@ -234,7 +249,7 @@ impl TokenFile {
                 return parse(&text);
             }
             if Instant::now() > deadline {
-                return Err("it is still being written".to_owned());
+                return Err(WRITTEN.to_owned());
             }
             thread::sleep(CHECK_CHANGING);
         }
@@ -391,6 +406,26 @@ mod tests {
         }
         eventually("a last line without an end counts when it is left alone", || is_valid(WHOLE));
         assert!(!is_valid(ONE));
+        fs::remove_file(&path).expect("removed");
+    }
+
+    #[test]
+    fn a_start_does_not_wait_for_ever_for_a_file_that_never_rests() {
+        let path = path("restless-tokens");
+        fs::write(&path, ONE).expect("written");
+        let (over, is_over) = sync_channel::<()>(0);
+        let why = thread::scope(|scope| {
+            let file = &path;
+            scope.spawn(move || {
+                while is_over.recv_timeout(CHECK_CHANGING / 4) == Err(RecvTimeoutError::Timeout) {
+                    fs::write(file, ONE).expect("written");
+                }
+            });
+            let why = Tokens::from_file(path.clone()).expect_err("half a token, perhaps");
+            drop(over);
+            why
+        });
+        assert!(why.contains(WRITTEN), "{why}");
         fs::remove_file(&path).expect("removed");
     }
 
