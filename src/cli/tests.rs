@@ -224,6 +224,8 @@ fn a_variable_from_a_header_is_named_as_what_harms_nobody_or_the_operator_says_s
         "AWS_PROFILE",
         "DEBUG",
         "TOKEN_FILE",
+        "PLAYWRIGHT_DOWNLOAD_HOST",
+        "PROXY_URL",
         "CURL",
         "MONKEY_BUSINESS",
     ] {
@@ -295,6 +297,7 @@ fn a_client_sets_no_variable_of_further_shells_and_interpreters() {
         "SSLKEYLOGFILE",
         "PUPPETEER_EXECUTABLE_PATH",
         "GRADLE_USER_HOME",
+        "LESSKEY",
         "PASSWORD_STORE_GPG_OPTS",
     ] {
         for sign in ["=", "!="] {

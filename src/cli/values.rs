@@ -166,6 +166,7 @@ const NEVER: &[&str] = &[
     "BROWSER",
     "LESSOPEN",
     "LESSCLOSE",
+    "LESSKEY",
     "PHPRC",
     "PHP_INI_SCAN_DIR",
     "TCLLIBPATH",
@@ -332,6 +333,12 @@ const HARMLESS_LAST: &[&str] = &[
 /// Those of them that stand at the end of longer words too, as in PGPASSWORD and apiKey.
 const HARMLESS_END: &[&str] = &["TOKEN", "KEY", "SECRET", "PASSWORD", "PASSWD", "USER", "USERNAME"];
 
+/// Words of variables that say where more is loaded from, as in PLAYWRIGHT_DOWNLOAD_HOST: their last words tell too little.
+const SOURCES: &[&str] = &[
+    "PROXY", "MIRROR", "INDEX", "CONFIG", "PLUGIN", "PLUGINS", "MODULE", "DOWNLOAD", "INSTALL", "UPDATE",
+    "CDN", "SCRIPT", "HOOK", "COMMAND", "CMD", "LOADER", "INIT",
+];
+
 /// What a client may do with a variable, as far as its name tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -347,14 +354,15 @@ fn kind_of_variable(name: &str) -> Kind {
     // API_KEY_2 is a key.
     let numbered = name.trim_end_matches(|c: char| c.is_ascii_digit()).trim_end_matches('_');
     let last = numbered.rsplit('_').next().unwrap_or_default();
+    let has_word = |words: &[&str]| name.split('_').any(|word| words.contains(&word));
     let ends = |words: &[&str]| words.iter().any(|word| last.ends_with(word));
     if NEVER.contains(&&*name)
         || NEVER_FAMILIES.iter().any(|family| name.starts_with(family))
-        || name.split('_').any(|word| NEVER_WORDS.contains(&word))
+        || has_word(NEVER_WORDS)
         || ends(NEVER_LAST)
     {
         Kind::Never
-    } else if HARMLESS_LAST.contains(&last) || ends(HARMLESS_END) {
+    } else if !has_word(SOURCES) && (HARMLESS_LAST.contains(&last) || ends(HARMLESS_END)) {
         Kind::Harmless
     } else {
         Kind::Unknown
