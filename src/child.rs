@@ -1,4 +1,4 @@
-//! One process in a process group of its own, and its pipes.
+//! One process in a session of its own, and its pipes.
 //!
 //! Spawning happens on the main thread and nowhere else: the kernel sends a child its parent-death signal when the
 //! *thread* that spawned it ends (prctl(2), PR_SET_PDEATHSIG), and the main thread ends with the program.
@@ -13,6 +13,7 @@ use nix::libc;
 use nix::unistd::Pid;
 use tokio::net::unix::pipe::{Receiver, Sender};
 
+use crate::oom_score;
 use crate::open_files;
 use crate::reaper::Reaper;
 
@@ -25,9 +26,6 @@ pub use leftovers::Leftovers;
 pub use process::{Process, TERM_GRACE, Termination};
 
 use command::TAG_VARIABLE;
-
-/// Added to the child's `oom_score_adj`: when memory runs out, one session should die and not the bridge.
-const OOM_SCORE_ADJ: &[u8] = b"300";
 
 /// A running process and its three pipes, less those that have been taken.
 #[derive(Debug)]
@@ -52,10 +50,10 @@ impl Command {
         if let Some(directory) = &self.directory {
             command.current_dir(directory);
         }
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         prepare(&mut command);
 
-        let mut child = command.spawn()?;
+        let mut child = oom_score::of_a_child(|| command.spawn())?;
         // From here to adopt() nothing may be awaited, see there. std's Child has no Drop: it does not wait.
         let pid = Pid::from_raw(child.id().cast_signed());
         let process = Process { pid, tag, exit: reaper.adopt(pid) };
@@ -96,6 +94,11 @@ fn prepare(command: &mut std::process::Command) {
             if libc::getppid() != parent {
                 libc::_exit(127);
             }
+            // It leads a session, and with it a group, which it can leave no more (setsid(2)): it has no terminal to write to or to
+            // wait for, and no child of another session may join its group (setpgid(2)).
+            if libc::setsid() < 0 {
+                return Err(io::Error::last_os_error());
+            }
             // Dispositions other than "ignore" are reset by execve(2), ignored ones and the mask are inherited.
             for signal in [
                 libc::SIGHUP,
@@ -115,11 +118,6 @@ fn prepare(command: &mut std::process::Command) {
             if let Some((soft, hard)) = open_files {
                 let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
                 libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
-            }
-            let score = libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
-            if score >= 0 {
-                libc::write(score, OOM_SCORE_ADJ.as_ptr().cast(), OOM_SCORE_ADJ.len());
-                libc::close(score);
             }
             // The child gets no descriptor that the bridge itself inherited without CLOEXEC. Marked and not closed: std
             // reports a failed exec through a pipe of its own.

@@ -17,6 +17,7 @@ use hyper::{Request, Response};
 use tokio::time::Instant;
 use tracing::debug;
 
+use crate::secret::Digest;
 use crate::sessions::Sessions;
 use crate::token::Tokens;
 
@@ -124,6 +125,14 @@ impl Http {
     pub fn drain(&self) {
         if let Some(sse_2024) = &self.sse_2024 {
             sse_2024.close_fresh();
+        }
+    }
+
+    /// Ends what all callers but these have begun.
+    pub fn keep_callers(&self, callers: &[Digest]) {
+        self.sessions.keep_callers(callers);
+        if let Some(sse_2024) = &self.sse_2024 {
+            sse_2024.keep_callers(callers);
         }
     }
 

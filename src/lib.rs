@@ -9,8 +9,9 @@
 //! main → probe → proto, child
 //! ```
 //!
-//! `account`, `address`, `container`, `drain`, `exit_status`, `heap`, `log`, `log_limit`, `open_files`, `reaper`, `secret`, `signals` and `sync` are
-//! leaves: they know nothing else of the crate but `exit_status` and `sync`; `token` knows `secret`.
+//! `account`, `address`, `container`, `drain`, `dumpable`, `exit_status`, `heap`, `log`, `log_limit`, `oom_score`, `open_files`,
+//! `reaper`, `secret`, `signals` and `sync` are leaves: they know nothing else of the crate but `exit_status` and `sync`; `token`
+//! knows `secret`.
 //!
 //! | module | what it knows |
 //! |---|---|
@@ -22,6 +23,8 @@
 //! | [`signals`] | the signals that the program handles |
 //! | [`address`], [`container`] | where to listen, and whether this is a container |
 //! | [`open_files`] | the descriptor limit: raised, divided, as it was for children |
+//! | [`dumpable`] | other processes of the user do not read this one's memory and environment |
+//! | [`oom_score`] | when memory runs out a child goes and not the bridge |
 //! | [`log`] | lines to stderr, which need not be read |
 //! | [`log_limit`] | how often one thing is logged |
 //! | [`secret`], [`token`] | what is compared and never shown; the tokens that open the bridge |
@@ -31,7 +34,7 @@
 //! | [`probe`] | asks servers: starts one to see whether it works, and whether a bridge is ready |
 //! | [`sessions`] | which sessions exist; seats, keys, warm children; starts and ends them, and says how they are |
 //! | [`session`] | one session: a handle, and the one loop that owns link, front, pipes and streams |
-//! | [`child`] | one process in its own group: pipes, environment, the signals that end it, what it leaves |
+//! | [`child`] | one process in a session of its own: pipes, environment, the signals that end it, what it leaves |
 //! | [`exit_status`] | how a process ended |
 //! | [`sync`] | the lock that no panic poisons |
 //! | [`reaper`] | the only `waitpid` |
@@ -48,11 +51,13 @@ pub mod child;
 pub mod cli;
 pub mod container;
 pub mod drain;
+pub mod dumpable;
 pub mod exit_status;
 pub mod heap;
 pub mod http;
 pub mod log;
 pub mod log_limit;
+pub mod oom_score;
 pub mod open_files;
 pub mod probe;
 pub mod proto;

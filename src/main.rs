@@ -16,7 +16,7 @@ use mcp_bridge::server::listener::Listener;
 use mcp_bridge::sessions::{NoSession, Sessions};
 use mcp_bridge::shutdown::{self, Outcome, Steps};
 use mcp_bridge::signals::Signals;
-use mcp_bridge::{container, drain, heap, log, open_files, server};
+use mcp_bridge::{container, drain, dumpable, heap, log, oom_score, open_files, server};
 use tracing::{error, info, warn};
 
 // Exit codes.
@@ -29,9 +29,11 @@ const NOT_FOUND: u8 = 127; // as in a shell: the command is not there
 const SIGNALED: u8 = 128; // as in a shell: plus the number of the signal
 
 fn main() -> ExitCode {
+    oom_score::open();
+    let concealed = dumpable::clear();
     let arguments = std::env::args_os().skip(1).collect();
     let code = match cli::parse(arguments, &assembly::Environment, container::evidence()) {
-        Ok(Task::Serve(options)) => serve(&options),
+        Ok(Task::Serve(options)) => serve(&options, concealed),
         Ok(Task::Check(options)) => check(&options),
         Ok(Task::Install(directory)) => install(&directory),
         Ok(Task::HealthCheck(addresses)) => health_check(&addresses),
@@ -45,8 +47,12 @@ fn main() -> ExitCode {
     code.into()
 }
 
-fn serve(options: &Options) -> u8 {
+fn serve(options: &Options, concealed: io::Result<()>) -> u8 {
     log::start(options.log);
+    if let Err(error) = concealed {
+        let why = "other processes of this user, children too, can read the bridge's environment and memory";
+        warn!(event = "bridge.readable", %error, "{why}");
+    }
     for name in &options.unknown_variables {
         warn!(event = "options.unknown_variable", name, "no option is set by this variable; see --help");
     }
@@ -101,6 +107,14 @@ async fn run(options: &Options, prepared: Prepared, open_files: Option<u64>) -> 
     }
     let http = assembly::http_config(options, &listener, tokens.clone(), metadata);
     let http = Arc::new(Http::new(http, Arc::clone(&sessions)));
+    if let Some(tokens) = &tokens {
+        let http = Arc::downgrade(&http);
+        tokens.on_change(move |valid| {
+            if let Some(http) = http.upgrade() {
+                http.keep_callers(valid);
+            }
+        });
+    }
     tokio::spawn(heap::give_back_when_quiet());
     let (drain, watch) = drain::channel();
     let server = tokio::spawn(server::serve(listener, server_config, Arc::clone(&http).service(), watch));

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
@@ -37,10 +37,19 @@ const ORPHAN_PAUSE: Duration = Duration::from_millis(10);
 #[derive(Clone, Debug)]
 pub struct Reaper {
     /// The processes whose status is wanted. An entry goes while its pid is still reserved.
-    adopted: Arc<Mutex<HashMap<Pid, watch::Sender<Option<ExitStatus>>>>>,
+    adopted: Arc<Mutex<HashMap<Pid, Adopted>>>,
     /// Our children, orphans that became ours included (proc(5), /proc/pid/task/tid/children). Open all the time: when
     /// descriptors have run out, processes must be found all the same. `None`: there is no /proc.
     children: Arc<Option<File>>,
+    /// Whether some orphans may descend from none of the adopted.
+    has_strangers: bool,
+}
+
+/// A process whose status is wanted.
+#[derive(Debug)]
+struct Adopted {
+    since: Instant,
+    status: watch::Sender<Option<ExitStatus>>,
 }
 
 /// The end of one process. Each clone sees it.
@@ -74,7 +83,9 @@ impl Reaper {
             warn!(event = "reaper.no_subreaper", %error, "orphans of children are left to init");
         }
         let children = File::open("/proc/thread-self/children").ok();
-        let reaper = Self { adopted: Arc::default(), children: Arc::new(children) };
+        let mut reaper = Self { adopted: Arc::default(), children: Arc::new(children), has_strangers: false };
+        // Process 1 is given the orphans of `docker exec` too, and a shell may have started others before it became us.
+        reaper.has_strangers = nix::unistd::getpid().as_raw() == 1 || !reaper.children().is_empty();
         let mut child_ended = signal(SignalKind::child())?;
         let task = reaper.clone();
         tokio::spawn(async move {
@@ -92,7 +103,7 @@ impl Reaper {
     /// could run in between and take the process for an orphan.
     pub fn adopt(&self, pid: Pid) -> ExitWatch {
         let (sender, receiver) = watch::channel(None);
-        self.lock().insert(pid, sender);
+        self.lock().insert(pid, Adopted { since: Instant::now(), status: sender });
         ExitWatch(receiver)
     }
 
@@ -124,7 +135,7 @@ impl Reaper {
             };
             match adopted {
                 Some(adopted) => {
-                    let _ = adopted.send(Some(status)); // the session may be over already
+                    let _ = adopted.status.send(Some(status)); // the session may be over already
                 }
                 None => {
                     debug!(event = "reaper.orphan", pid = pid.as_raw(), %status, "an orphan has ended");
@@ -145,6 +156,16 @@ impl Reaper {
     pub fn orphans(&self) -> Vec<Pid> {
         let adopted = self.lock();
         self.children().into_iter().filter(|pid| !adopted.contains_key(pid)).collect()
+    }
+
+    /// Whether some orphans may descend from none of the processes that are or were adopted.
+    pub fn has_strangers(&self) -> bool {
+        self.has_strangers
+    }
+
+    /// The process that was adopted before all others that live.
+    pub fn oldest(&self) -> Option<Pid> {
+        self.lock().iter().min_by_key(|(_, adopted)| adopted.since).map(|(pid, _)| *pid)
     }
 
     /// Kills whatever is left: children, and orphans of theirs that left their group and became ours. As process 1 the
@@ -178,7 +199,7 @@ impl Reaper {
         list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).map(Pid::from_raw).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Pid, watch::Sender<Option<ExitStatus>>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Pid, Adopted>> {
         sync::lock(&self.adopted)
     }
 }

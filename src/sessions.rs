@@ -182,7 +182,11 @@ impl Sessions {
             child: Some(child.process.tag().clone()),
             state: State::Starting,
         };
-        self.lock().add(id, owner, live);
+        let is_caller = {
+            let mut registry = self.lock();
+            registry.add(id, owner, live);
+            registry.is_caller(owner)
+        };
         let supervisor = Supervisor {
             sessions: Arc::clone(self),
             session: session.clone(),
@@ -191,6 +195,9 @@ impl Sessions {
             process: Mutex::new(Some(child.process.clone())),
         };
         tokio::spawn(Arc::new(supervisor).run(worker, child, permit));
+        if !is_caller {
+            self.end(&session, End::Revoked); // its token was taken away while it waited for its child
+        }
         self.refill();
         Ok((session, rest))
     }
@@ -255,6 +262,14 @@ impl Sessions {
     pub fn end(&self, session: &Session, why: End) {
         session.end(why);
         self.retire(session.id(), why);
+    }
+
+    /// Ends the sessions of all callers but these, and those that others of them are about to begin.
+    pub fn keep_callers(&self, callers: &[Digest]) {
+        let revoked: Vec<Session> = self.lock().keep_callers(callers).into_iter().cloned().collect();
+        for session in revoked {
+            self.end(&session, End::Revoked);
+        }
     }
 
     fn retire(&self, id: &SessionId, why: End) {

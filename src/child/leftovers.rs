@@ -1,4 +1,7 @@
-//! What ended children have left running outside of their process groups: found by its tag, and killed.
+//! What ended children have left running outside of their process groups: found, and killed.
+//!
+//! Its tag says whose it is. Where that cannot be read, because the process has cleared its environment or is not dumpable
+//! (ssh-agent is not), its age does: what is older than every child that lives was started by one that does not.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -56,8 +59,14 @@ struct Search {
 trait System: Clone + Send + Sync + 'static {
     /// Processes that became ours when their parents ended.
     fn orphans(&self) -> Vec<Pid>;
-    /// The environment that a process was started with, variables ended by zero bytes; empty if it is gone.
+    /// The environment that a process was started with, variables ended by zero bytes; empty if it is gone or does not
+    /// show it.
     fn environment(&self, pid: Pid) -> Vec<u8>;
+    /// When a process was started, in ticks of a clock that all have in common; `None` if it has ended.
+    fn start(&self, pid: Pid) -> Option<u64>;
+    /// When the oldest child that lives was started, after all time if there is none: an orphan that was started before
+    /// descends from a child that has ended. `None` if that is not so, or not known.
+    fn oldest_child(&self) -> Option<u64>;
     /// Kills the process, and its group if it leads one.
     fn kill(&self, pid: Pid);
 }
@@ -69,6 +78,22 @@ impl System for Reaper {
 
     fn environment(&self, pid: Pid) -> Vec<u8> {
         std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default()
+    }
+
+    fn start(&self, pid: Pid) -> Option<u64> {
+        // Everybody may read it. The name in parentheses may itself have some; the 22nd field is the 20th behind it (proc(5)).
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+        let state = fields.next()?;
+        if matches!(state, "Z" | "X") { None } else { fields.nth(18)?.parse().ok() }
+    }
+
+    fn oldest_child(&self) -> Option<u64> {
+        match self.oldest() {
+            _ if self.has_strangers() => None,
+            Some(child) => self.start(child),
+            None => Some(u64::MAX),
+        }
     }
 
     fn kill(&self, pid: Pid) {
@@ -129,26 +154,34 @@ impl<S: System> Leftovers<S> {
         }
     }
 
-    /// Looks at each orphan once and kills those that carry one of the tags. Returns the tags that were found.
+    /// Looks at each orphan once and kills those that carry one of the tags, or are of no living child. Returns the tags
+    /// that were found, all of them for the latter.
     async fn round(&self, of: &HashMap<Tag, i32>) -> HashSet<Tag> {
         let mut found = HashSet::new();
+        let oldest = self.system.oldest_child(); // a child that starts during the round is younger than these orphans
         for (place, pid) in self.system.orphans().into_iter().enumerate() {
             if place > 0 && place % PER_TURN == 0 {
                 yield_now().await;
             }
             // No await between look and kill: the pid cannot be given to another process before the reaper has run.
             let environment = self.system.environment(pid);
-            let Some((tag, child)) = tags(&environment).find_map(|tag| of.get_key_value(tag)) else {
+            let tagged = tags(&environment).find_map(|tag| of.get_key_value(tag));
+            let is_older =
+                || self.system.start(pid).zip(oldest).is_some_and(|(start, oldest)| start < oldest);
+            if tagged.is_none() && !is_older() {
                 continue;
-            };
+            }
             warn!(
                 event = "child.leftover",
                 pid = pid.as_raw(),
-                child,
+                child = tagged.map(|(_, child)| child),
                 "a process that an ended child had started is killed"
             );
             self.system.kill(pid);
-            found.insert(tag.clone());
+            match tagged {
+                Some((tag, _)) => drop(found.insert(tag.clone())),
+                None => found.extend(of.keys().cloned()),
+            }
         }
         found
     }
@@ -183,6 +216,9 @@ mod tests {
         immortal: AtomicBool,
         /// How many environments have been read.
         looks: AtomicUsize,
+        /// The children that live. The number of a process is the moment of its start.
+        living: Mutex<Vec<i32>>,
+        has_strangers: AtomicBool,
     }
 
     impl Orphans {
@@ -212,6 +248,16 @@ mod tests {
             sync::lock(&self.0.live).get(&pid.as_raw()).cloned().unwrap_or_default()
         }
 
+        fn start(&self, pid: Pid) -> Option<u64> {
+            u64::try_from(pid.as_raw()).ok()
+        }
+
+        fn oldest_child(&self) -> Option<u64> {
+            let oldest =
+                sync::lock(&self.0.living).iter().min().map_or(u64::MAX, |pid| pid.unsigned_abs().into());
+            (!self.0.has_strangers.load(Ordering::Relaxed)).then_some(oldest)
+        }
+
         fn kill(&self, pid: Pid) {
             if self.0.immortal.load(Ordering::Relaxed) {
                 return;
@@ -233,6 +279,7 @@ mod tests {
         const OTHERS: usize = 200;
         let orphans = Orphans::default();
         (0..OTHERS).for_each(|pid| orphans.add(1000 + i32::try_from(pid).unwrap(), "another"));
+        sync::lock(&orphans.0.living).push(999); // whose they are
         let leftovers = leftovers(&orphans);
         let mut ended = JoinSet::new();
         for child in 0..ENDED {
@@ -273,6 +320,24 @@ mod tests {
         assert_eq!(orphans.looks(), ROUNDS as usize);
         let searches = sync::lock(&leftovers.searches);
         assert!(searches.of.is_empty() && !searches.running);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_shows_no_tag_is_killed_when_it_is_older_than_every_child_that_lives() {
+        let orphans = Orphans::default();
+        let hidden = |pid| drop(sync::lock(&orphans.0.live).insert(pid, Vec::new()));
+        [5, 15, 16, 25].into_iter().for_each(hidden);
+        sync::lock(&orphans.0.living).extend([30, 16]);
+        let leftovers = leftovers(&orphans);
+        orphans.0.has_strangers.store(true, Ordering::Relaxed);
+        leftovers.search(&Tag::of("child"), 1).await;
+        assert_eq!(orphans.left(), [5, 15, 16, 25], "they may be of nobody's");
+        orphans.0.has_strangers.store(false, Ordering::Relaxed);
+        leftovers.search(&Tag::of("child"), 1).await;
+        assert_eq!(orphans.left(), [16, 25], "those may be of the child that is as old or older");
+        sync::lock(&orphans.0.living).pop();
+        leftovers.search(&Tag::of("another"), 1).await;
+        assert!(orphans.left().is_empty());
     }
 
     #[test]

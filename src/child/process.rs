@@ -3,8 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::time::timeout;
 use tracing::warn;
@@ -18,7 +17,7 @@ pub const TERM_GRACE: Duration = Duration::from_secs(2);
 /// How long after SIGKILL a process is given up: it hangs in the kernel (state D).
 const KILL_GRACE: Duration = Duration::from_secs(1);
 
-/// A process that leads its own group.
+/// A process that leads a session of its own, and so a group.
 #[derive(Clone, Debug)]
 pub struct Process {
     pub(super) pid: Pid,
@@ -87,8 +86,7 @@ impl Process {
         self.signal(Signal::SIGKILL);
     }
 
-    /// Sends a signal to the group, or to the process if that has left its group. Sends none once the process was
-    /// reaped: its pid may be another's by then.
+    /// Sends a signal to the group. Sends none once the process was reaped: its pid may be another's by then.
     fn signal(&self, signal: Signal) {
         if self.exit.status().is_some() {
             return;
@@ -96,9 +94,7 @@ impl Process {
         // A stopped process does not see SIGTERM before it goes on.
         let goes_on = (signal == Signal::SIGTERM).then_some(Signal::SIGCONT);
         for signal in [signal].into_iter().chain(goes_on) {
-            if killpg(self.pid, signal) == Err(Errno::ESRCH) {
-                let _ = kill(self.pid, signal);
-            }
+            let _ = killpg(self.pid, signal);
         }
     }
 }

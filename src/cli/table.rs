@@ -290,7 +290,8 @@ options! {
         switch clean_env;
         /// with --clean-env: pass this variable on too
         list pass_env: String, "NAME", variable_name;
-        /// set a variable of a session's server to the value of a header of its initialize request
+        /// set a variable of a session's server to the value of a header of its initialize request; NAME!=HEADER, where
+        /// NAME does not end as a credential, an account or an address does
         list env_from_header: (String, String), "NAME=HEADER", env_from_header;
     }
     "The end" {

@@ -266,11 +266,59 @@ fn a_client_sets_no_variable_that_decides_what_runs() {
         let text = error(&format!("--env-from-header {name}=X-Key -- x"), &[]);
         assert!(text.contains(&format!("{name} decides what")), "{name}: {text}");
     }
-    let harmless = ["GITHUB_TOKEN", "LDAP_URL", "MY_PATH", "GITLAB_TOKEN", "NODE_ENV", "_", "x1"];
-    for name in harmless {
-        let given = options(&format!("--env-from-header {name}=X_Key-1 -- x"), &[]);
-        assert_eq!(given.env_from_header, [(name.to_owned(), "x_key-1".to_owned())]);
+    for name in ["PATH", "LD_PRELOAD", "BUN_OPTIONS"] {
+        let text = error(&format!("--env-from-header {name}!=X-Key -- x"), &[]);
+        assert!(text.contains(&format!("{name} decides what")), "{name}: {text}");
     }
+}
+
+#[test]
+fn a_variable_from_a_header_is_named_as_what_harms_nobody_or_the_operator_says_so() {
+    let given = |name: &str| options(&format!("--env-from-header {name}=X_Key-1 -- x"), &[]).env_from_header;
+    for name in [
+        "GITHUB_TOKEN",
+        "GITHUB_PERSONAL_ACCESS_TOKEN",
+        "OPENAI_API_KEY",
+        "API_KEY_2",
+        "apiKey",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_REGION",
+        "LDAP_URL",
+        "GITLAB_API_URL",
+        "JIRA_USERNAME",
+        "PGPASSWORD",
+        "HOME_ASSISTANT_TOKEN",
+        "SCHEMA_REGISTRY_URL",
+        "MAKE_API_KEY",
+        "GOOGLE_API_KEY",
+        "HUB_PAT",
+        "TENANT",
+        "db_host",
+    ] {
+        assert_eq!(given(name), [(name.to_owned(), "x_key-1".to_owned())]);
+    }
+    for name in [
+        "MY_PATH",
+        "_",
+        "x1",
+        "MEMORY_FILE_PATH",
+        "AWS_PROFILE",
+        "DEBUG",
+        "TOKEN_FILE",
+        "PLAYWRIGHT_DOWNLOAD_HOST",
+        "PROXY_URL",
+        "CURL",
+        "MONKEY_BUSINESS",
+    ] {
+        let text = error(&format!("--env-from-header {name}=X-Key -- x"), &[]);
+        assert!(text.contains(&format!("write {name}!=x-key")), "{name}: {text}");
+        assert_eq!(given(&format!("{name}!")), [(name.to_owned(), "x_key-1".to_owned())]);
+    }
+    let listed = options("-- x", &[("MCP_BRIDGE_ENV_FROM_HEADER", "A_KEY=X-A\nB!=X-B")]).env_from_header;
+    assert_eq!(
+        listed,
+        [("A_KEY", "x-a"), ("B", "x-b")].map(|(name, header)| (name.to_owned(), header.to_owned()))
+    );
 }
 
 #[test]
@@ -296,8 +344,46 @@ fn a_client_sets_no_variable_of_further_shells_and_interpreters() {
         "GEM_PATH",
         "BUNDLE_GEMFILE",
         "LESSOPEN",
+        "BUN_OPTIONS",
+        "BUN_INSPECT_PRELOAD",
+        "DENO_AUTH_TOKENS",
+        "IBM_JAVA_OPTIONS",
+        "OPENJ9_JAVA_OPTIONS",
+        "PSModulePath",
+        "TS_NODE_REQUIRE",
+        "ELECTRON_RUN_AS_NODE",
+        "NODE_COMPILE_CACHE",
+        "NODE_EXTRA_CA_CERTS",
+        "GTK_MODULES",
+        "QT_PLUGIN_PATH",
+        "GIO_EXTRA_MODULES",
+        "RUSTC_WRAPPER",
+        "MAKEFLAGS",
+        "SUDO_ASKPASS",
+        "UV_INDEX_URL",
+        "UV_CONFIG_FILE",
+        "PIP_INDEX_URL",
+        "PIP_CONFIG_FILE",
+        "NPM_TOKEN",
+        "KUBECONFIG",
+        "AWS_CONFIG_FILE",
+        "DOCKER_CONFIG",
+        "XDG_CONFIG_HOME",
+        "HTTP_PROXY",
+        "https_proxy",
+        "REQUESTS_CA_BUNDLE",
+        "RESTIC_PASSWORD_COMMAND",
+        "DOCKER_HOST",
+        "CFLAGS",
+        "SSLKEYLOGFILE",
+        "PUPPETEER_EXECUTABLE_PATH",
+        "GRADLE_USER_HOME",
+        "LESSKEY",
+        "PASSWORD_STORE_GPG_OPTS",
     ] {
-        assert!(run(&format!("--env-from-header {name}=X-Key -- x"), &[], None).is_err(), "{name}");
+        for sign in ["=", "!="] {
+            assert!(run(&format!("--env-from-header {name}{sign}X-Key -- x"), &[], None).is_err(), "{name}");
+        }
     }
 }
 

@@ -198,80 +198,256 @@ pub(super) fn assignment(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// Variables that decide what a loader, a shell or an interpreter runs: a client must not set them.
-const DANGEROUS: &[&str] = &[
+/// Variables that decide what a loader, a shell, an interpreter or a package manager runs, by their whole names.
+const NEVER: &[&str] = &[
     "PATH",
     "HOME",
+    "PWD",
     "SHELL",
     "ENV",
-    "BASH_ENV",
     "IFS",
     "CDPATH",
     "SHELLOPTS",
-    "BASHOPTS",
     "PS4",
     "PROMPT_COMMAND",
+    "ZDOTDIR",
+    "FPATH",
     "GCONV_PATH",
     "LOCPATH",
     "NLSPATH",
     "TMPDIR",
+    "TMP",
+    "TEMP",
     "EDITOR",
     "VISUAL",
     "PAGER",
+    "MANPAGER",
     "BROWSER",
-    "NODE_OPTIONS",
-    "NODE_PATH",
-    "JAVA_TOOL_OPTIONS",
-    "JDK_JAVA_OPTIONS",
-    "_JAVA_OPTIONS",
-    "CLASSPATH",
-    "ZDOTDIR",
-    "FPATH",
-    "BASH_LOADABLES_PATH",
-    "PHPRC",
-    "PHP_INI_SCAN_DIR",
-    "GEM_PATH",
-    "GEM_HOME",
     "LESSOPEN",
     "LESSCLOSE",
-    "MANPAGER",
-    "R_ENVIRON",
+    "LESSKEY",
+    "PHPRC",
+    "PHP_INI_SCAN_DIR",
+    "TCLLIBPATH",
+    "GOROOT",
+    "GOTOOLCHAIN",
+    "CC",
+    "CXX",
+    "AWS_CONFIG_FILE",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "DOCKER_HOST",
+    "DOCKER_CONTEXT",
+    "SSLKEYLOGFILE",
 ];
-const DANGEROUS_FAMILIES: &[&str] = &[
+
+/// The same, by how they begin.
+const NEVER_FAMILIES: &[&str] = &[
+    // loaders
     "LD_",
     "DYLD_",
     "GLIBC_",
     "MALLOC_",
-    "BASH_FUNC_",
+    "GTK_",
+    "QT_",
+    "GIO_",
+    "GST_",
+    "GI_TYPELIB",
+    "OPENSSL_",
+    "SSL_CERT",
+    // shells, and what they start
+    "BASH",
+    "GIT_",
+    "SSH_",
+    "SUDO_",
+    "XDG_",
+    "KUBE",
+    // interpreters
+    "NODE_",
+    "TS_NODE",
+    "BUN_",
+    "DENO_",
+    "ELECTRON_",
     "PYTHON",
     "PERL",
     "RUBY",
-    "GIT_",
-    "SSH_",
-    "MCP_BRIDGE_",
-    "NPM_CONFIG_",
+    "GEM_",
+    "BUNDLE_",
     "LUA_",
+    "JAVA_",
+    "_JAVA_",
+    "JDK_",
+    "IBM_JAVA",
+    "OPENJ9_",
     "DOTNET_",
     "CORECLR_",
     "COMPLUS_",
     "COR_",
-    "OPENSSL_",
     "ERL_",
-    "BUNDLE_",
-    "R_PROFILE",
+    "ELIXIR_",
+    "R_",
+    "JULIA_",
+    "GUILE_",
+    // package managers and compilers
+    "NPM_",
+    "PNPM_",
+    "YARN_",
+    "COREPACK_",
+    "UV_",
+    "PIP_",
+    "PIPX_",
+    "POETRY_",
+    "CONDA_",
+    "CARGO_",
+    "RUST",
+    "NIX_",
+    "MCP_BRIDGE_",
 ];
 
+/// The same, by a word of theirs.
+const NEVER_WORDS: &[&str] = &["PRELOAD", "EXECUTABLE", "BINARY", "ASKPASS", "INTERPRETER"];
+
+/// The same, by how their last words end.
+const NEVER_LAST: &[&str] = &[
+    "PRELOAD",
+    "REQUIRE",
+    "PLUGIN",
+    "PLUGINS",
+    "MODULE",
+    "MODULES",
+    "MODULEPATH",
+    "CLASSPATH",
+    "OPTIONS",
+    "OPTS",
+    "FLAGS",
+    "ARGS",
+    "COMMAND",
+    "CMD",
+    "EXEC",
+    "WRAPPER",
+    "HOOK",
+    "HOOKS",
+    "SHELL",
+    "EDITOR",
+    "PAGER",
+    "CONFIG",
+    "PROXY",
+    "REGISTRY",
+    "CERT",
+    "CERTS",
+    "BUNDLE",
+    "STARTUP",
+    "LOADER",
+    "HOME",
+];
+
+/// Last words of variables that say who somebody is, where something is or which part of it is meant: what servers take
+/// from each of their users.
+const HARMLESS_LAST: &[&str] = &[
+    "TOKEN",
+    "KEY",
+    "SECRET",
+    "PASSWORD",
+    "PASSWD",
+    "PASSPHRASE",
+    "PAT",
+    "AUTH",
+    "AUTHORIZATION",
+    "BEARER",
+    "JWT",
+    "COOKIE",
+    "CREDENTIAL",
+    "CREDENTIALS",
+    "USER",
+    "USERNAME",
+    "LOGIN",
+    "EMAIL",
+    "ID",
+    "UUID",
+    "NAME",
+    "ACCOUNT",
+    "ORG",
+    "ORGANIZATION",
+    "TEAM",
+    "TENANT",
+    "WORKSPACE",
+    "PROJECT",
+    "SUBSCRIPTION",
+    "DOMAIN",
+    "SUBDOMAIN",
+    "SITE",
+    "URL",
+    "URI",
+    "HOST",
+    "HOSTNAME",
+    "PORT",
+    "ENDPOINT",
+    "REGION",
+    "ZONE",
+    "DATABASE",
+    "SCHEMA",
+    "LOCALE",
+    "TIMEZONE",
+];
+
+/// Those of them that stand at the end of longer words too, as in PGPASSWORD and apiKey.
+const HARMLESS_END: &[&str] = &["TOKEN", "KEY", "SECRET", "PASSWORD", "PASSWD", "USER", "USERNAME"];
+
+/// Words of variables that say where more is loaded from, as in PLAYWRIGHT_DOWNLOAD_HOST: their last words tell too little.
+const SOURCES: &[&str] = &[
+    "PROXY", "MIRROR", "INDEX", "CONFIG", "PLUGIN", "PLUGINS", "MODULE", "DOWNLOAD", "INSTALL", "UPDATE",
+    "CDN", "SCRIPT", "HOOK", "COMMAND", "CMD", "LOADER", "INIT",
+];
+
+/// What a client may do with a variable, as far as its name tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Harmless,
+    /// It may decide what runs.
+    Unknown,
+    /// It decides what runs.
+    Never,
+}
+
+fn kind_of_variable(name: &str) -> Kind {
+    let name = name.to_ascii_uppercase();
+    // API_KEY_2 is a key.
+    let numbered = name.trim_end_matches(|c: char| c.is_ascii_digit()).trim_end_matches('_');
+    let last = numbered.rsplit('_').next().unwrap_or_default();
+    let has_word = |words: &[&str]| name.split('_').any(|word| words.contains(&word));
+    let ends = |words: &[&str]| words.iter().any(|word| last.ends_with(word));
+    if NEVER.contains(&&*name)
+        || NEVER_FAMILIES.iter().any(|family| name.starts_with(family))
+        || has_word(NEVER_WORDS)
+        || ends(NEVER_LAST)
+    {
+        Kind::Never
+    } else if !has_word(SOURCES) && (HARMLESS_LAST.contains(&last) || ends(HARMLESS_END)) {
+        Kind::Harmless
+    } else {
+        Kind::Unknown
+    }
+}
+
+/// `NAME=HEADER`; `NAME!=HEADER`, where the name does not tell that no value of it can do harm.
 pub(super) fn env_from_header(text: &str) -> Result<(String, String), String> {
     let cure = || "write NAME=HEADER, as in GITHUB_TOKEN=X-GitHub-Token".to_owned();
     let (name, header) = text.split_once('=').ok_or_else(cure)?;
+    let (name, is_known_harmless) = match name.strip_suffix('!') {
+        Some(name) => (name, true),
+        None => (name, false),
+    };
     let name = variable_name(name).map_err(|_| cure())?;
-    let upper = name.to_ascii_uppercase();
-    if DANGEROUS.contains(&&*upper) || DANGEROUS_FAMILIES.iter().any(|family| upper.starts_with(family)) {
-        return Err(format!(
-            "{name} decides what a loader, a shell or an interpreter runs; no client may set it"
-        ));
+    let header = header_name(header).ok_or_else(cure)?;
+    match kind_of_variable(&name) {
+        Kind::Never => {
+            Err(format!("{name} decides what a loader, a shell or an interpreter runs; no client may set it"))
+        }
+        Kind::Unknown if !is_known_harmless => Err(format!(
+            "{name} is not named as a credential, an account or an address is; if no value that a client sends can make \
+             the server run or load something, write {name}!={header}"
+        )),
+        Kind::Unknown | Kind::Harmless => Ok((name, header)),
     }
-    Ok((name, header_name(header).ok_or_else(cure)?))
 }
 
 /// A header's name in lower case: a token (RFC 9110 §5.6.2) without the characters that header names do not have in

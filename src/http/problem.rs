@@ -431,6 +431,7 @@ fn fault_row(fault: &Fault) -> (i32, &'static str, Cow<'static, str>) {
             | End::Disconnected
             | End::Idle(_)
             | End::Lifetime(_)
+            | End::Revoked
             | End::Evicted
             | End::Unclaimed => {
                 ("session_terminated", "The session was ended while the request was in flight".into())

@@ -100,6 +100,14 @@ impl Sse2024 {
         lock(&self.connections).retain(|_, connection| !matches!(*lock(&connection.state), State::Fresh));
     }
 
+    /// Ends the streams of all callers but these, as far as they have no session that does.
+    pub(super) fn keep_callers(&self, callers: &[Digest]) {
+        let is_caller = |owner: &Option<Digest>| owner.is_none_or(|owner| callers.contains(&owner));
+        lock(&self.connections).retain(|_, connection| {
+            is_caller(&connection.owner) || !matches!(*lock(&connection.state), State::Fresh)
+        });
+    }
+
     /// The connection that a POST is for, and its session if it has one.
     fn find(&self, head: &Head<'_>) -> Result<(Option<Session>, Arc<Connection>), Problem> {
         let query = head.query.unwrap_or_default();

@@ -18,6 +18,8 @@ pub enum End {
     Idle(Duration),
     /// It lasted as long as a session may last.
     Lifetime(Duration),
+    /// The token that began it is no longer among those that open the bridge.
+    Revoked,
     /// It was the longest idle one when another needed its place.
     Evicted,
     /// The bridge is stopping.
@@ -44,6 +46,7 @@ impl End {
             Self::Unclaimed => "unclaimed",
             Self::Idle(_) => "idle",
             Self::Lifetime(_) => "lifetime",
+            Self::Revoked => "token_revoked",
             Self::Evicted => "evicted",
             Self::Shutdown => "shutdown",
             Self::Refused => "initialize_refused",
@@ -63,6 +66,7 @@ impl End {
                 | Self::Disconnected
                 | Self::Idle(_)
                 | Self::Lifetime(_)
+                | Self::Revoked
                 | Self::Evicted
                 | Self::Shutdown
                 | Self::Exited(ExitStatus::Code(0))

@@ -26,6 +26,8 @@ pub(super) struct Registry<S, P> {
     children: HashMap<Tag, P>,
     /// How many sessions have ended whose children are not gone.
     leaving: usize,
+    /// Who may have sessions; `None`: whoever was let in.
+    callers: Option<Vec<Digest>>,
 }
 
 /// A session that has not ended.
@@ -62,6 +64,7 @@ impl<S, P> Default for Registry<S, P> {
             ended_order: VecDeque::new(),
             children: HashMap::new(),
             leaving: 0,
+            callers: None,
         }
     }
 }
@@ -73,6 +76,21 @@ impl<S, P> Registry<S, P> {
             self.keys.insert(key, id.clone());
         }
         self.live.insert(id, Owned { owner, value: live });
+    }
+
+    /// Only these callers may have sessions from now on. Returns the sessions of all others.
+    pub(super) fn keep_callers(&mut self, callers: &[Digest]) -> Vec<&S> {
+        self.callers = Some(callers.to_vec());
+        let revoked = self.live.values().filter(|owned| !self.is_caller(owned.owner));
+        revoked.map(|owned| &owned.value.session).collect()
+    }
+
+    /// Whether this caller may have sessions: it may have been let in before its token was taken away.
+    pub(super) fn is_caller(&self, caller: Option<Digest>) -> bool {
+        match (&self.callers, caller) {
+            (Some(callers), Some(caller)) => callers.contains(&caller),
+            _ => true,
+        }
     }
 
     /// The live session of this id, if it is the caller's.
@@ -190,6 +208,18 @@ mod tests {
         for (caller, ended) in [(ours, Some(End::Deleted)), (theirs, None), (None, None)] {
             assert_eq!((registry.find(&id(1), caller), registry.ended(&id(1), caller)), (None, ended));
         }
+    }
+
+    #[test]
+    fn who_is_no_caller_any_more_loses_its_sessions_and_gets_no_other() {
+        let mut registry = Numbers::default();
+        let (stays, goes) = (Some(digest("stays")), Some(digest("goes")));
+        registry.add(id(1), stays, live(1, None));
+        registry.add(id(2), goes, live(2, Some(digest("key"))));
+        assert!(registry.is_caller(goes), "nothing was taken away");
+        assert_eq!(registry.keep_callers(&[digest("stays"), digest("new")]), [&2]);
+        assert_eq!([stays, goes, None].map(|caller| registry.is_caller(caller)), [true, false, true]);
+        assert_eq!(registry.keep_callers(&[digest("goes")]), [&1]);
     }
 
     #[test]

@@ -119,16 +119,16 @@ fn each_session_has_the_value_that_its_own_client_sent() {
 fn several_headers_become_several_variables_whatever_their_case() {
     let options = [
         "--env-from-header",
-        "A=x-first",
+        "A_KEY=x-first",
         "--env-from-header",
-        "b_2=X-Second",
+        "b_2!=X-Second",
         "--env-from-header",
-        "C=X-Third",
+        "C!=X-Third",
     ];
     let bridge = Bridge::start(&options, &["hostile", "good"]);
     let request = hello().header("X-FIRST", "1").header("x-second", "two, and = more");
     let seen = Session::from_response(bridge.address, &mut bridge.send(request)).look("echo_env");
-    assert_eq!((&seen["A"], &seen["b_2"]), (&json!("1"), &json!("two, and = more")));
+    assert_eq!((&seen["A_KEY"], &seen["b_2"]), (&json!("1"), &json!("two, and = more")));
     assert_eq!(
         (&seen["C"], &seen["X_FIRST"], &seen["HTTP_X_FIRST"]),
         (&Value::Null, &Value::Null, &Value::Null)
@@ -304,6 +304,9 @@ fn a_bridge_does_not_start_where_a_client_would_choose_what_runs() {
         ("LD_PRELOAD=X-User", "--env-from-header is \"LD_PRELOAD=X-User\": LD_PRELOAD decides what"),
         ("PATH=X-User", "PATH decides what a loader, a shell or an interpreter runs"),
         ("bash_env=X-User", "no client may set it"),
+        ("BUN_OPTIONS!=X-User", "no client may set it"),
+        ("NOTES=X-User", "NOTES is not named as a credential, an account or an address is"),
+        ("NOTES=X-User", "write NOTES!=x-user"),
     ] {
         let finished = run(&["--env-from-header", option], &["hostile", "good"]);
         assert_eq!(finished.code, Some(64), "{}", finished.stderr);

@@ -411,6 +411,95 @@ fn sighup_reads_the_tokens_again_and_the_bridge_goes_on() {
     assert!(!bridge.log().iter().any(|line| line.contains("bridge.stopping")), "it was no reason to end");
 }
 
+/// A bridge that lets both callers in from a file.
+#[track_caller]
+fn rotating(scratch: &Scratch, options: &[&str], command: &[&str]) -> Bridge {
+    let file = scratch.write("token", &format!("{TOKEN}\n{OTHER}\n"));
+    Bridge::start(&[&["--lazy", "--token-file", &file], options].concat(), command)
+}
+
+/// Gives the file this text, and waits until it was read.
+#[track_caller]
+fn rotate(bridge: &Bridge, scratch: &Scratch, text: &str) {
+    let read = || bridge.log().iter().filter(|line| line.contains("token.reloaded")).count();
+    let before = read();
+    scratch.write("token", text);
+    bridge.signal(Signal::SIGHUP);
+    support::eventually("the file is read", || read() > before);
+}
+
+fn sleep(ms: u32) -> String {
+    tool_call("sleep", "sleep", json!({ "ms": ms })).to_string()
+}
+
+#[test]
+fn what_a_token_has_begun_ends_when_it_is_taken_away_and_nothing_else_does() {
+    let scratch = Scratch::new();
+    let bridge = rotating(&scratch, &["--sse-after", "0s"], &["hostile", "good"]);
+    let [stays, goes] = [TOKEN, OTHER].map(|token| session(&bridge, token));
+    let call = |session: &Session, token, ms| {
+        bridge.send(with(session.headers(Request::post("/mcp", sleep(ms))), token))
+    };
+    let mut listening = bridge.send(with(goes.headers(Request::listen("/mcp")), OTHER));
+    listening.expect(200, "it listens");
+    let (mut cut, mut kept) = (call(&goes, OTHER, 600_000), call(&stays, TOKEN, 4000));
+    rotate(&bridge, &scratch, &format!("{TOKEN}\n"));
+
+    let answer = cut.answer();
+    assert_eq!(support::reason(&answer), "session_terminated", "{answer}");
+    assert_eq!(answer["error"]["data"]["cause"], "token_revoked", "{answer}");
+    assert!(listening.event().is_none(), "its stream ends");
+    bridge.logged("why", |line| line.contains("session.end") && line.contains(r#"reason="token_revoked""#));
+    support::eventually("its child is gone", || bridge.processes().len() == 1);
+    let ping =
+        |session: &Session, token| bridge.send(with(session.headers(Request::post("/mcp", PING)), token));
+    assert_eq!(ping(&goes, OTHER).status, 401);
+    assert_eq!(support::text_of(&kept.answer()), "slept", "the other's call goes on");
+    ping(&stays, TOKEN).expect(200, "and its session");
+
+    rotate(&bridge, &scratch, &format!("{OTHER}\n{TOKEN}\n"));
+    let told = assert_refused(&mut ping(&goes, OTHER), 404, "session_terminated");
+    assert_eq!(told["error"]["data"]["cause"], "token_revoked", "who has the token again begins anew");
+    ping(&stays, TOKEN).expect(200, "another order of the lines is no other list");
+}
+
+#[test]
+fn sessions_of_keys_and_of_the_old_transport_end_with_their_token_too() {
+    let scratch = Scratch::new();
+    let bridge = rotating(&scratch, &["--session-key", "shared", "--sse-compat"], &["hostile", "good"]);
+    for token in [TOKEN, OTHER] {
+        bridge.send(with(Request::post("/mcp", PING), token)).expect(200, "a session of this token's own");
+    }
+    let mut stream = bridge.send(with(Request::listen("/sse"), OTHER));
+    let endpoint = stream.event().unwrap().data.unwrap();
+    let begin = Request::post(&endpoint, initialize(0, "2024-11-05").to_string());
+    bridge.send(with(begin, OTHER)).expect(202, "begun");
+    assert_eq!(stream.message()["id"], 0);
+    assert_eq!(bridge.processes().len(), 3);
+    rotate(&bridge, &scratch, &format!("{TOKEN}\n"));
+    support::eventually("two of them are over", || bridge.processes().len() == 1);
+    assert!(stream.event().is_none(), "and so is the stream");
+    bridge.send(with(Request::post("/mcp", PING), TOKEN)).expect(200, "the other's is not");
+    assert_eq!(bridge.processes().len(), 1);
+}
+
+#[test]
+fn a_session_whose_token_is_taken_away_while_it_waits_for_its_child_is_none() {
+    let scratch = Scratch::new();
+    let options = ["--max-starting", "1"];
+    let bridge = rotating(&scratch, &options, &["hostile", "slow_init", "4000"]);
+    thread::scope(|scope| {
+        let first = scope.spawn(|| status(&bridge, TOKEN));
+        support::eventually("the first one starts", || bridge.processes().len() == 1);
+        let second = scope.spawn(|| bridge.send(with(open(), OTHER)).answer());
+        rotate(&bridge, &scratch, &format!("{TOKEN}\n"));
+        assert_eq!(first.join().unwrap(), 200);
+        let answer = second.join().unwrap();
+        assert_eq!(answer["error"]["data"]["cause"], "token_revoked", "{answer}");
+    });
+    support::eventually("its child is gone", || bridge.processes().len() == 1);
+}
+
 #[test]
 fn a_token_file_that_changes_is_read_again_within_seconds() {
     let scratch = Scratch::new();
@@ -428,7 +517,7 @@ fn a_token_file_that_became_unreadable_changes_nothing_and_is_not_shown() {
     let file = scratch.write("token", TOKEN);
     let bridge = Bridge::start(&["--token-file", &file], &["hostile", "good"]);
     let told = || bridge.log().iter().filter(|line| line.contains("token.unreadable")).count();
-    for broken in [Some("hunter2"), Some(""), Some("hunter2 hunter2 hunter2"), None] {
+    for broken in [Some("hunter2\n"), Some("\n"), Some("hunter2 hunter2 hunter2\n"), None] {
         let before = told();
         match broken {
             Some(text) => drop(scratch.write("token", text)),
@@ -441,7 +530,7 @@ fn a_token_file_that_became_unreadable_changes_nothing_and_is_not_shown() {
     let log = bridge.log().join("\n");
     assert!(log.contains(&file), "the file is named: {log}");
     assert!(!log.contains("hunter2"), "and its text is not");
-    scratch.write("token", OTHER);
+    scratch.write("token", &format!("{OTHER}\n"));
     bridge.signal(Signal::SIGHUP);
     bridge.logged("the cured file is read", |line| line.contains("token.reloaded"));
     assert_eq!((status(&bridge, TOKEN), status(&bridge, OTHER)), (401, 200));

@@ -41,6 +41,8 @@ const WALLS: &[(&str, &[&str])] = &[
     ("address", &["crate::", "tokio", "hyper", "nix::"]),
     ("container", &["crate::", "tokio", "hyper"]),
     ("open_files", &["crate::", "tokio", "hyper"]),
+    ("oom_score", &["crate::", "tokio", "hyper"]),
+    ("dumpable", &["crate::", "tokio", "hyper"]),
     ("reaper", &["crate::"]),
     ("exit_status", &["crate::", "tokio", "hyper", "nix::"]),
     ("sync", &["crate::", "tokio", "hyper"]),

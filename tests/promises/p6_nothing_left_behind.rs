@@ -77,7 +77,7 @@ fn a_child_that_needs_a_moment_to_leave_gets_it() {
 }
 
 #[test]
-fn a_child_that_moved_to_another_group_or_session_is_ended_too() {
+fn a_child_that_wants_to_be_in_another_group_or_session_is_ended_too() {
     for mode in ["setpgid", "setsid"] {
         let bridge = Bridge::start(&["--lazy", "--stop-grace", "200ms"], &["hostile", mode]);
         let session = bridge.session();
@@ -98,10 +98,10 @@ fn the_end_of_a_child_is_noticed_while_a_stranger_holds_its_stdout() {
 }
 
 #[test]
-fn each_child_leads_a_group_of_its_own() {
+fn each_child_leads_a_session_and_a_group_of_its_own() {
     let bridge = Bridge::start(&[], &["hostile", "good"]);
     let pids = bridge.session().look("pids");
-    assert_eq!(pids["pid"], pids["pgid"]);
+    assert_eq!((&pids["pid"], &pids["pid"]), (&pids["pgid"], &pids["sid"]));
     assert_eq!(pids["ppid"], bridge.pid());
 }
 

@@ -65,8 +65,9 @@ const MODES: &[(&str, &str)] = &[
     ("grandchild",                  "leaves a process of another session behind that holds stdout open"),
     ("daemon",                      "leaves a process of another session behind that holds nothing"),
     ("orphans N",                   "leaves N processes behind that end at once and want to be reaped"),
-    ("setpgid",                     "moves to the process group of its parent"),
-    ("setsid",                      "moves to a session and process group of its own"),
+    ("secret_daemon",               "the same, and nobody but root may look at it"),
+    ("setpgid",                     "tries to move to the process group of its parent"),
+    ("setsid",                      "tries to move to another session"),
     ("idle [SECONDS]",              "is no server: waits (60 s), then ends"),
 ];
 
@@ -79,7 +80,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("listfd", "the open file descriptors and what they are"),
     ("sigstate", "the Sig* lines of /proc/self/status"),
     ("echo_env", "the environment"),
-    ("pids", "{pid, pgid, ppid}"),
+    ("pids", "{pid, pgid, sid, ppid}"),
 ];
 
 /// Calls of these are answered in every mode: a test must be able to look.
@@ -148,8 +149,9 @@ impl Server {
                 drop(helper);
                 process::exit(server.unwrap_or(1));
             }
-            "grandchild" => leave_behind(Stdio::inherit()),
-            "daemon" => leave_behind(Stdio::null()),
+            "grandchild" => leave_behind(Stdio::inherit(), "open"),
+            "daemon" => leave_behind(Stdio::null(), "open"),
+            "secret_daemon" => leave_behind(Stdio::null(), "secret"),
             "orphans" => {
                 // The shell in the middle ends first, so its children become orphans before they end.
                 for _ in 0..self.number(0, 1) {
@@ -159,13 +161,16 @@ impl Server {
                 }
             }
             "setpgid" | "setsid" => {
-                // A leader cannot start a session; having joined another group it is none any more.
+                // A leader cannot start a session; if it could join another group it would be none any more.
                 let _ = getpgid(Some(getppid())).and_then(|group| setpgid(Pid::from_raw(0), group));
                 if self.mode == "setsid" {
                     let _ = setsid();
                 }
             }
             "idle" => {
+                if self.args.get(2).is_some_and(|arg| arg == "secret") {
+                    let _ = nix::sys::prctl::set_dumpable(false); // as ssh-agent and gpg-agent do
+                }
                 if self.args.get(1).is_some_and(|arg| arg == "setsid") {
                     let _ = setsid();
                 }
@@ -370,7 +375,9 @@ impl Server {
             }
             _ => {
                 let group = getpgid(None).map_or(0, Pid::as_raw);
-                json!({ "pid": process::id(), "pgid": group, "ppid": getppid().as_raw() }).to_string()
+                let session = getsid(None).map_or(0, Pid::as_raw);
+                let parent = getppid().as_raw();
+                json!({ "pid": process::id(), "pgid": group, "sid": session, "ppid": parent }).to_string()
             }
         }
     }
@@ -609,9 +616,9 @@ fn again(mode: &str) -> Command {
 }
 
 /// Returns once the new process has left our session: before that, a kill of our group would take it along.
-fn leave_behind(stdout: Stdio) {
+fn leave_behind(stdout: Stdio, kind: &str) {
     let idle = again("idle")
-        .args(["60", "setsid"])
+        .args(["60", "setsid", kind])
         .stdin(Stdio::null())
         .stdout(stdout)
         .stderr(Stdio::null())

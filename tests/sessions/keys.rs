@@ -453,7 +453,7 @@ fn a_shared_session_is_shared_by_the_callers_of_one_token() {
 #[test]
 fn what_the_child_gets_from_headers_is_part_of_the_key() {
     let bridge = by_header(
-        &["--env-from-header", "NOTEBOOK_A=X-A", "--env-from-header", "NOTEBOOK_B=X-B"],
+        &["--env-from-header", "NOTEBOOK_A!=X-A", "--env-from-header", "NOTEBOOK_B!=X-B"],
         &["notebook"],
     );
     let who = |headers: &[(&str, &str)]| {

@@ -13,6 +13,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod apart;
 mod check;
 mod health;
 mod inside;

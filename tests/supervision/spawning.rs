@@ -442,25 +442,63 @@ fn sessions_that_end_together_take_each_its_own_daemons() {
     assert_eq!(bridge.processes(), []);
 }
 
-#[test]
-fn a_daemon_that_threw_its_environment_away_goes_with_the_bridge() {
-    let scratch = Scratch::new();
-    let script = r#"
+/// Leaves a daemon that has cleared its environment, if it finds the directory `armed`.
+const NAMELESS: &str = r#"
+    if rmdir "$1/armed" 2>/dev/null; then
         env -i setsid sh -c 'echo $$ > "$0/pid"; exec sleep 60 >/dev/null 2>&1 </dev/null' "$1" &
         while [ ! -s "$1/pid" ]; do sleep 0.02; done
-        exec "$0" good"#;
-    let mut bridge = shell(&["--lazy"], &scratch, script);
+    fi
+    exec "$0" good"#;
+
+/// A session is deleted whose child has left such a daemon: its process id.
+#[track_caller]
+fn nameless_daemon(bridge: &Bridge, scratch: &Scratch) -> u32 {
+    std::fs::create_dir(scratch.path("armed")).unwrap();
     let session = bridge.session();
-    let daemon: u32 = scratch.read("pid").trim().parse().unwrap();
+    let daemon = scratch.read("pid").trim().parse().unwrap();
     session.delete();
     bridge.logged("the session has ended", |line| line.contains(r#"event="session.end""#));
-    eventually("it became ours", || proc::get(daemon).is_some_and(|daemon| daemon.parent == bridge.pid()));
-    assert!(proc::is_alive(daemon), "nobody knows whose it is");
-    bridge.signal(Signal::SIGTERM);
-    assert_eq!(bridge.exit_code(), 0);
-    let left = proc::is_alive(daemon);
-    let _ = kill(Pid::from_raw(daemon.cast_signed()), Signal::SIGKILL);
-    assert!(!left);
+    daemon
+}
+
+#[test]
+fn a_daemon_that_threw_its_environment_away_goes_when_no_child_is_left_that_may_have_started_it() {
+    let scratch = Scratch::new();
+    let bridge = shell(&["--lazy"], &scratch, NAMELESS);
+    let older = bridge.session();
+    let daemon = nameless_daemon(&bridge, &scratch);
+    assert_eq!(proc::get(daemon).unwrap().parent, bridge.pid(), "it became ours");
+    assert!(proc::is_alive(daemon), "the older child may have started it");
+    echo(&older);
+    let younger = bridge.session();
+    older.delete();
+    eventually("no child is left that may have started it", || !proc::is_alive(daemon));
+    echo(&younger);
+    bridge.logged("it is named", |line| {
+        line.contains("child.leftover") && line.contains(&format!("pid={daemon}"))
+    });
+}
+
+#[test]
+fn a_daemon_that_threw_its_environment_away_goes_with_the_bridge_that_is_process_1() {
+    let scratch = Scratch::new();
+    let command = ["sh", "-c", NAMELESS, &example("hostile"), &scratch.path("")];
+    let inner = bridge_command(&["--listen", "127.0.0.1:0", "--lazy"], &command);
+    let Some(outer) = support::as_process_1(&inner) else { return };
+    let bridge = Bridge::spawn(outer);
+    let inside = nameless_daemon(&bridge, &scratch);
+    let daemon =
+        proc::all().into_iter().find(|process| process.name == "sleep" && is_inside(process.pid, inside));
+    let daemon = daemon.expect("nobody knows whose it is: it may come from `docker exec`").pid;
+    let process_1 = proc::children(bridge.pid())[0].pid;
+    kill(Pid::from_raw(process_1.cast_signed()), Signal::SIGTERM).unwrap();
+    eventually("it goes with the bridge", || !proc::is_alive(daemon));
+}
+
+/// Whether a process has this number in a namespace of its own.
+fn is_inside(pid: u32, number: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    status.lines().any(|line| line.starts_with("NSpid:") && line.ends_with(&format!("\t{number}")))
 }
 
 // ---------------------------------------------------------------------------------------------- leaving while the bridge stops

@@ -226,8 +226,6 @@ pub struct Bridge {
     mark: String,
     log: Arc<Log>,
     stdout: Option<thread::JoinHandle<Vec<u8>>>,
-    /// Those that it listens at and needs for itself.
-    own_sockets: usize,
     pub address: SocketAddr,
 }
 
@@ -269,13 +267,11 @@ impl Bridge {
             bytes
         }));
 
-        let mut bridge =
-            Bridge { process, mark, log, stdout, own_sockets: 0, address: ([127, 0, 0, 1], 0).into() };
+        let mut bridge = Bridge { process, mark, log, stdout, address: ([127, 0, 0, 1], 0).into() };
         let line = bridge.logged("the start line names the URL", |line| line.contains("http://127.0.0.1:"));
         let after = line.split("http://").nth(1).unwrap();
         let end = after.find(|c: char| !c.is_ascii_digit() && c != '.' && c != ':').unwrap_or(after.len());
         bridge.address = after[..end].parse().unwrap_or_else(|_| panic!("no address in start line {line:?}"));
-        bridge.own_sockets = proc::open_sockets(bridge.pid());
         bridge
     }
 
@@ -340,10 +336,9 @@ impl Bridge {
         found
     }
 
-    /// How many connections of clients the bridge has open: the sockets that it had not when it began to listen. It
-    /// speaks to its children through pipes.
+    /// How many connections of clients the bridge has open.
     pub fn connections(&self) -> usize {
-        proc::open_sockets(self.pid()).saturating_sub(self.own_sockets)
+        proc::connections_at(self.address.port())
     }
 
     pub fn zombies(&self) -> Vec<proc::Process> {
