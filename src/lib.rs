@@ -9,8 +9,8 @@
 //! main → probe → proto, child
 //! ```
 //!
-//! `account`, `address`, `container`, `drain`, `exit_status`, `heap`, `log`, `log_limit`, `open_files`, `reaper`, `secret`, `signals` and `sync` are
-//! leaves: they know nothing else of the crate but `exit_status` and `sync`; `token` knows `secret`.
+//! `account`, `address`, `container`, `drain`, `exit_status`, `heap`, `log`, `log_limit`, `open_files`, `printable`, `reaper`, `secret`, `signals` and `sync` are
+//! leaves: they know nothing else of the crate but `exit_status`, `printable` and `sync`; `token` knows `secret`.
 //!
 //! | module | what it knows |
 //! |---|---|
@@ -23,7 +23,7 @@
 //! | [`address`], [`container`] | where to listen, and whether this is a container |
 //! | [`open_files`] | the descriptor limit: raised, divided, as it was for children |
 //! | [`log`] | lines to stderr, which need not be read |
-//! | [`log_limit`] | how often one thing is logged |
+//! | [`log_limit`], [`printable`] | how often one thing is logged, and how much of what a peer sent |
 //! | [`secret`], [`token`] | what is compared and never shown; the tokens that open the bridge |
 //! | [`account`] | how many bytes wait, and where |
 //! | [`heap`] | freed memory goes back to the system |
@@ -54,6 +54,7 @@ pub mod http;
 pub mod log;
 pub mod log_limit;
 pub mod open_files;
+pub mod printable;
 pub mod probe;
 pub mod proto;
 pub mod reaper;

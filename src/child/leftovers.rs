@@ -13,8 +13,12 @@ use tracing::warn;
 
 use super::command::{TAG_VARIABLE, Tag};
 use super::process::Process;
+use crate::log_limit::SharedLogLimit;
 use crate::reaper::Reaper;
 use crate::sync;
+
+/// A server can leave as many as it likes.
+static LEFTOVERS: SharedLogLimit = SharedLogLimit::with("child.leftover", 1000, Duration::from_millis(50));
 
 /// How many orphans are looked at in one turn of the loop. Each costs the read of a file in /proc, and sessions that have
 /// nothing to do with it wait meanwhile.
@@ -141,12 +145,15 @@ impl<S: System> Leftovers<S> {
             let Some((tag, child)) = tags(&environment).find_map(|tag| of.get_key_value(tag)) else {
                 continue;
             };
-            warn!(
-                event = "child.leftover",
-                pid = pid.as_raw(),
-                child,
-                "a process that an ended child had started is killed"
-            );
+            if let Some(count) = LEFTOVERS.take() {
+                warn!(
+                    event = "child.leftover",
+                    pid = pid.as_raw(),
+                    child,
+                    count,
+                    "a process that an ended child had started is killed"
+                );
+            }
             self.system.kill(pid);
             found.insert(tag.clone());
         }

@@ -12,8 +12,12 @@ use hyper::{Uri, Version};
 use tracing::warn;
 
 use super::problem::Problem;
+use crate::log_limit::SharedLogLimit;
 use crate::secret::Digest;
 use crate::token::Tokens;
+
+static FORBIDDEN: SharedLogLimit = SharedLogLimit::new("http.forbidden");
+static REFUSED: SharedLogLimit = SharedLogLimit::new("auth.refused");
 
 /// Checks where a request comes from and whose token it carries.
 #[derive(Debug)]
@@ -29,11 +33,14 @@ impl Guard {
     /// Lets a request in by its `Host` and `Origin`, and returns the origin of the page that may read the answer.
     pub(super) fn admit(&self, parts: &Parts) -> Result<Option<HeaderValue>, Problem> {
         let checked = self.trust.check_host(parts).and_then(|()| self.trust.check_origin(&parts.headers));
-        if let Err(problem @ (Problem::Host(_) | Problem::Origin(_))) = &checked {
+        if let Err(problem @ (Problem::Host(_) | Problem::Origin(_))) = &checked
+            && let Some(count) = FORBIDDEN.take()
+        {
             let row = problem.row();
             warn!(
                 event = "http.forbidden",
                 reason = row.reason,
+                count,
                 hint = %row.message,
                 "a request is refused because of its Host or Origin"
             );
@@ -50,6 +57,15 @@ impl Guard {
         let given = bearer(headers)?;
         let caller = given.and_then(|token| tokens.check(token));
         if caller.is_none() {
+            if given.is_some()
+                && let Some(count) = REFUSED.take()
+            {
+                warn!(
+                    event = "auth.refused",
+                    count,
+                    "a request has a token that is not known here, or another scheme than Bearer; see --token-file"
+                );
+            }
             return Err(Problem::Unauthorized { given: given.is_some(), metadata: self.metadata.clone() });
         }
         Ok(caller)
