@@ -46,7 +46,7 @@ use supervisor::Supervisor;
 use warm::{Unclaimed, WarmPool};
 
 /// Sessions that come and go by the thousand are no news. Those of clients that bring the server down even less so.
-static STARTS: SharedLogLimit = SharedLogLimit::with("session.start", 1000, Duration::from_millis(50));
+static STARTS: SharedLogLimit = SharedLogLimit::of_sessions("session.start");
 static SUSPECT_STARTS: SharedLogLimit = SharedLogLimit::new("session.start");
 
 /// What an operator sets.

@@ -18,7 +18,7 @@ use crate::reaper::Reaper;
 use crate::sync;
 
 /// A server can leave as many as it likes.
-static LEFTOVERS: SharedLogLimit = SharedLogLimit::with("child.leftover", 1000, Duration::from_millis(50));
+static LEFTOVERS: SharedLogLimit = SharedLogLimit::of_sessions("child.leftover");
 
 /// How many orphans are looked at in one turn of the loop. Each costs the read of a file in /proc, and sessions that have
 /// nothing to do with it wait meanwhile.

@@ -20,7 +20,7 @@ pub const TERM_GRACE: Duration = Duration::from_secs(2);
 const KILL_GRACE: Duration = Duration::from_secs(1);
 
 /// Sessions can come and go as fast as clients like.
-static KILLS: SharedLogLimit = SharedLogLimit::with("child.kill", 1000, Duration::from_millis(50));
+static KILLS: SharedLogLimit = SharedLogLimit::of_sessions("child.kill");
 
 /// A process that leads its own group.
 #[derive(Clone, Debug)]

@@ -47,7 +47,9 @@ impl Drop for Supervisor {
 }
 
 /// See the limits of `session.start`.
-static ENDS: SharedLogLimit = SharedLogLimit::with("session.end", 1000, Duration::from_millis(50));
+static ENDS: SharedLogLimit = SharedLogLimit::of_sessions("session.end");
+static LOSSES: SharedLogLimit = SharedLogLimit::of_sessions("child.lost");
+static RESPAWNS: SharedLogLimit = SharedLogLimit::of_sessions("child.respawned");
 static SUSPECT_ENDS: SharedLogLimit = SharedLogLimit::new("session.end");
 
 /// How a child ended.
@@ -100,16 +102,18 @@ impl Supervisor {
         let gone = tokio::spawn(async move { this.terminate(stdout).await }).await;
         let (status, stopped_by) = described(gone.ok().flatten());
         let pause = if count > 1 { backoff(count - 1) } else { Duration::ZERO };
-        warn!(
-            event = "child.lost",
-            sid,
-            reason = why.cause(),
-            status = &*status,
-            stopped_by = &*stopped_by,
-            count,
-            ?pause,
-            "a session has lost its child and goes on with another one"
-        );
+        if LOSSES.take().is_some() {
+            warn!(
+                event = "child.lost",
+                sid,
+                reason = why.cause(),
+                status = &*status,
+                stopped_by = &*stopped_by,
+                count,
+                ?pause,
+                "a session has lost its child and goes on with another one"
+            );
+        }
         sleep(pause).await;
         for refused in 1..=MAX_REFUSED {
             let permit = Some(self.sessions.starts.acquire(&self.cause, true).await?);
@@ -120,7 +124,9 @@ impl Supervisor {
             match self.sessions.spawn(&self.environment, name, false) {
                 Ok(child) => {
                     let pid = child.process.pid();
-                    info!(event = "child.respawned", sid, pid, "a session has another child");
+                    if RESPAWNS.take().is_some() {
+                        info!(event = "child.respawned", sid, pid, "a session has another child");
+                    }
                     self.sessions.lock().note(id, State::Restarting, Some(child.process.tag().clone()));
                     self.set_current(child.process.clone());
                     return Some(self.attach(child, Held { permit, ..Held::default() }, false));

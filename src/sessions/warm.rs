@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
-use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 use tokio::task::yield_now;
@@ -18,7 +17,7 @@ use crate::log_limit::SharedLogLimit;
 use crate::sync;
 
 /// One comes for each session that takes one.
-static WARM: SharedLogLimit = SharedLogLimit::with("child.warm", 1000, Duration::from_millis(50));
+static WARM: SharedLogLimit = SharedLogLimit::of_sessions("child.warm");
 
 /// A child that no session has yet, and its seat.
 #[derive(Debug)]
