@@ -147,6 +147,7 @@ pub fn sessions_config(options: &Options) -> sessions::Config {
         warm: options.warm,
         evict: options.evict,
         max_starting: options.max_starting,
+        env_from_clients: !options.env_from_header.is_empty(),
         stop_grace: options.stop_grace,
         shutdown_grace: Steps::within(options.shutdown_timeout).grace,
         session: session::Config {

@@ -17,6 +17,7 @@ use hyper::{Request, Response};
 use tokio::time::Instant;
 use tracing::debug;
 
+use crate::printable::cut;
 use crate::secret::Digest;
 use crate::sessions::Sessions;
 use crate::token::Tokens;
@@ -157,15 +158,10 @@ impl Http {
             Err(problem) => Err(problem.into()),
         };
         let mut response = answered.unwrap_or_else(|rejection| {
-            let (method, path, problem) = (&parts.method, parts.uri.path(), &rejection.problem);
-            debug!(
-                event = "http.refused",
-                %method,
-                path,
-                reason = problem.row().reason,
-                why = &*problem.row().message,
-                "a request is refused"
-            );
+            // Neither the sentence, in which headers of the client may stand, nor its query.
+            let (method, path, reason) =
+                (&parts.method, cut(parts.uri.path()), rejection.problem.row().reason);
+            debug!(event = "http.refused", %method, path = &*path, reason, "a request is refused");
             rejection.response()
         });
         if let Some(origin) = page {

@@ -10,8 +10,8 @@
 //! ```
 //!
 //! `account`, `address`, `container`, `drain`, `dumpable`, `exit_status`, `heap`, `log`, `log_limit`, `oom_score`, `open_files`,
-//! `reaper`, `secret`, `signals` and `sync` are leaves: they know nothing else of the crate but `exit_status` and `sync`; `token`
-//! knows `secret`.
+//! `printable`, `reaper`, `secret`, `signals` and `sync` are leaves: they know nothing else of the crate but `exit_status`,
+//! `printable` and `sync`; `token` knows `secret`.
 //!
 //! | module | what it knows |
 //! |---|---|
@@ -26,7 +26,7 @@
 //! | [`dumpable`] | other processes of the user do not read this one's memory and environment |
 //! | [`oom_score`] | when memory runs out a child goes and not the bridge |
 //! | [`log`] | lines to stderr, which need not be read |
-//! | [`log_limit`] | how often one thing is logged |
+//! | [`log_limit`], [`printable`] | how often one thing is logged, and how much of what a peer sent |
 //! | [`secret`], [`token`] | what is compared and never shown; the tokens that open the bridge |
 //! | [`account`] | how many bytes wait, and where |
 //! | [`heap`] | freed memory goes back to the system |
@@ -59,6 +59,7 @@ pub mod log;
 pub mod log_limit;
 pub mod oom_score;
 pub mod open_files;
+pub mod printable;
 pub mod probe;
 pub mod proto;
 pub mod reaper;

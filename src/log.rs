@@ -19,6 +19,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt, registry};
 
+use crate::printable::{Escape, escaped};
 use crate::sync::lock;
 
 /// How much may wait to be read, in bytes; lines beyond that are counted and dropped.
@@ -80,15 +81,21 @@ struct Stderr;
 
 impl Write for Stderr {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        // Here, where every line passes, whoever recorded what: nothing that a peer or a child wrote may act on the terminal
+        // or the program that reads the log. Outside of JSON's strings there is nothing to escape.
+        let text = String::from_utf8_lossy(line);
+        let text = text.strip_suffix('\n').unwrap_or(&text);
+        let text = escaped(text, if JSON.load(Ordering::Relaxed) { Escape::Json } else { Escape::Braces });
         let mut backlog = lock(&BACKLOG);
         if backlog.dropped > 0 && backlog.bytes.is_empty() {
             let lines = std::mem::take(&mut backlog.dropped);
             backlog.bytes.extend(dropped(lines).as_bytes());
         }
-        if backlog.bytes.len() + line.len() > MAX_WAITING {
+        if backlog.bytes.len() + text.len() >= MAX_WAITING {
             backlog.dropped += 1;
         } else {
-            backlog.bytes.extend(line);
+            backlog.bytes.extend(text.as_bytes());
+            backlog.bytes.push_back(b'\n');
         }
         backlog.drain(PollTimeout::ZERO);
         Ok(line.len())

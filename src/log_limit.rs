@@ -91,6 +91,12 @@ impl SharedLogLimit {
         Self::with(event, BURST, PAUSE)
     }
 
+    /// For lines with this event that come with each session: a thousand at once, then twenty a second. Clients can open
+    /// and end sessions as fast as they like, and so many are no news.
+    pub const fn of_sessions(event: &'static str) -> Self {
+        Self::with(event, 1000, Duration::from_millis(50))
+    }
+
     /// For lines with this event: `burst` at once, then one per `pause`.
     pub const fn with(event: &'static str, burst: u32, pause: Duration) -> Self {
         Self { event, limit: Mutex::new(Shared { limit: LogLimit::with(burst, pause), telling: false }) }

@@ -13,6 +13,7 @@ use tracing::info;
 
 use crate::child::{Child, Command, Leftovers, Process, Termination};
 use crate::heap;
+use crate::log_limit::SharedLogLimit;
 use crate::proto::front::Takes;
 use crate::proto::ids::SessionId;
 use crate::proto::message::Request;
@@ -23,6 +24,7 @@ use crate::session::worker::Worker;
 use crate::session::{self, End, Session};
 use crate::sync;
 
+mod blame;
 mod keys;
 mod registry;
 mod seats;
@@ -30,16 +32,22 @@ mod snapshot;
 mod start_limit;
 mod stderr;
 mod supervisor;
+mod trial;
 mod warm;
 
 pub use snapshot::{NotReady, SessionSnapshot, Snapshot, State};
 
+use blame::{Blame, Cause, Lately, Pause};
 use keys::KeyLocks;
 use registry::{Live, Registry};
 use seats::Seats;
-use start_limit::{StartLimit, StartPermit};
+use start_limit::{Held, StartLimit};
 use supervisor::Supervisor;
 use warm::{Unclaimed, WarmPool};
+
+/// Sessions that come and go by the thousand are no news. Those of clients that bring the server down even less so.
+static STARTS: SharedLogLimit = SharedLogLimit::of_sessions("session.start");
+static SUSPECT_STARTS: SharedLogLimit = SharedLogLimit::new("session.start");
 
 /// What an operator sets.
 #[derive(Clone, Debug)]
@@ -56,6 +64,9 @@ pub struct Config {
     pub evict: bool,
     /// How many children may be starting at once.
     pub max_starting: usize,
+    /// Whether headers of clients add to the environment of their children: without a client there is no proof then
+    /// that the server can start.
+    pub env_from_clients: bool,
     /// From the end of a child's stdin to SIGTERM.
     pub stop_grace: Duration,
     /// The same while the bridge itself is stopping.
@@ -84,6 +95,8 @@ pub enum NoSession {
     Draining,
     /// Every child fails at its start; the next is tried after this time.
     Crashing(Duration),
+    /// Each child that gets these words fails at its start, and others do not.
+    Blamed(Duration),
     /// The child could not be started.
     Spawn {
         /// What the system said.
@@ -121,6 +134,7 @@ pub struct Sessions {
     leftovers: Leftovers,
     seats: Seats,
     starts: StartLimit,
+    blame: Mutex<Blame>,
     pool: WarmPool,
     draining: watch::Sender<bool>,
     registry: Mutex<Registry<Session, Process>>,
@@ -133,6 +147,7 @@ impl Sessions {
         Arc::new(Self {
             seats: Seats::new(config.max_sessions),
             starts: StartLimit::new(config.max_starting),
+            blame: Mutex::new(Blame::new(!config.env_from_clients)),
             pool: WarmPool::default(),
             draining: watch::Sender::new(false),
             registry: Mutex::default(),
@@ -170,10 +185,15 @@ impl Sessions {
     ) -> Result<(Session, T), NoSession> {
         let Opening { initialize, owner, environment, .. } = opening;
         let id = self.new_id()?;
-        let (Unclaimed { child, sid, seat }, permit) = self.take_child(&environment).await?;
+        let cause = Cause::of(owner, &initialize, &environment);
+        let (Unclaimed { child, sid, seat }, mut start) = self.take_child(&cause, &environment).await?;
         let _ = sid.set(id.short().to_owned());
         let (pid, keyed) = (child.process.pid(), key.is_some());
-        info!(event = "session.start", sid = id.short(), pid, keyed, "a session has started");
+        let limit = if start.is_suspect { &SUSPECT_STARTS } else { &STARTS };
+        if let Some(count) = limit.take() {
+            info!(event = "session.start", sid = id.short(), pid, keyed, count, "a session has started");
+        }
+        start.initialize = self.blame().kept(&initialize);
         let (session, worker, rest) = open(self.config.session.clone(), id.clone(), initialize);
         let live = Live {
             session: session.clone(),
@@ -181,6 +201,7 @@ impl Sessions {
             began: Instant::now().into_std(),
             child: Some(child.process.tag().clone()),
             state: State::Starting,
+            has_worked: self.blame().has_worked(&cause),
         };
         let is_caller = {
             let mut registry = self.lock();
@@ -191,10 +212,12 @@ impl Sessions {
             sessions: Arc::clone(self),
             session: session.clone(),
             environment,
+            cause,
+            is_suspect: start.is_suspect,
             seat: Some(seat),
             process: Mutex::new(Some(child.process.clone())),
         };
-        tokio::spawn(Arc::new(supervisor).run(worker, child, permit));
+        tokio::spawn(Arc::new(supervisor).run(worker, child, start));
         if !is_caller {
             self.end(&session, End::Revoked); // its token was taken away while it waited for its child
         }
@@ -212,39 +235,59 @@ impl Sessions {
         Ok(SessionId::from_random(self.config.replica.as_deref(), random))
     }
 
-    /// A warm child, or a new one and the permit for its start.
+    /// A warm child or a new one, and what its start holds.
+    ///
+    /// Words that have not worked take nothing that others need: while what clients send brings the server down, no warm
+    /// child and no idle session's place; and at any time no place from words that have worked, see [`Self::take_seat`].
     async fn take_child(
         &self,
+        cause: &Cause,
         environment: &[(OsString, OsString)],
-    ) -> Result<(Unclaimed, Option<StartPermit>), NoSession> {
-        self.check_open()?;
-        if let Some(unclaimed) = self.pool.take() {
-            return Ok((unclaimed, None));
+    ) -> Result<(Unclaimed, Held), NoSession> {
+        self.check_open(cause)?;
+        let is_suspect = !self.blame().is_trusted(cause, Lately::Many, Instant::now());
+        if !is_suspect && let Some(unclaimed) = self.pool.take() {
+            return Ok((unclaimed, Held::default()));
         }
-        let seat = self.take_seat().await?;
-        let permit = self.starts.acquire().await;
-        self.check_open()?; // the bridge may have begun to stop during the wait
+        let seat = match self.take_seat(cause).await {
+            Ok(seat) => seat,
+            // The warm children may have all the seats that there are.
+            Err(full) => {
+                let unclaimed = self.pool.take().ok_or(full)?;
+                return Ok((unclaimed, Held { is_suspect, ..Held::default() }));
+            }
+        };
+        let worked = self.blame().has_worked(cause);
+        let Some(permit) = self.starts.acquire(cause, worked).await else {
+            return Err(NoSession::Full(self.config.max_sessions)); // it gave way
+        };
+        self.check_open(cause)?; // the bridge may have begun to stop during the wait
         let sid = Arc::new(OnceLock::new());
-        let child = self.spawn(environment, Arc::clone(&sid)).map_err(NoSession::spawn)?;
-        Ok((Unclaimed { child, sid, seat }, permit))
+        let child = self.spawn(environment, Arc::clone(&sid), is_suspect).map_err(NoSession::spawn)?;
+        Ok((Unclaimed { child, sid, seat }, Held { permit: Some(permit), is_suspect, initialize: None }))
     }
 
-    fn check_open(&self) -> Result<(), NoSession> {
-        match self.not_ready() {
+    fn check_open(&self, cause: &Cause) -> Result<(), NoSession> {
+        if !self.is_taking() {
+            return Err(NoSession::Draining);
+        }
+        match self.blame().check(cause, Instant::now()) {
             None => Ok(()),
-            Some(NotReady::Draining) => Err(NoSession::Draining),
-            Some(NotReady::Crashing(pause)) => Err(NoSession::Crashing(pause)),
+            Some(Pause::All(pause)) => Err(NoSession::Crashing(pause)),
+            Some(Pause::One(pause)) => Err(NoSession::Blamed(pause)),
         }
     }
 
-    /// Starts a child. Its log lines carry the name that `sid` will have.
+    /// Starts a child. Its log lines carry the name that `sid` will have; they are few if it is one of many that are
+    /// expected to fail (`is_suspect`).
     fn spawn(
         &self,
         environment: &[(OsString, OsString)],
         sid: Arc<OnceLock<String>>,
+        is_suspect: bool,
     ) -> io::Result<Child<()>> {
         let Child { process, stdin, stdout, stderr } = self.command.spawn(environment, &self.reaper)?;
-        tokio::spawn(stderr::log(stderr, sid, process.exit.clone()));
+        tokio::spawn(stderr::log(stderr, sid, process.exit.clone(), is_suspect));
         self.lock().add_child(process.tag().clone(), process.clone());
         Ok(Child { process, stdin, stdout, stderr: () })
     }

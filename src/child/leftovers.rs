@@ -16,8 +16,12 @@ use tracing::warn;
 
 use super::command::{TAG_VARIABLE, Tag};
 use super::process::Process;
+use crate::log_limit::SharedLogLimit;
 use crate::reaper::Reaper;
 use crate::sync;
+
+/// A server can leave as many as it likes.
+static LEFTOVERS: SharedLogLimit = SharedLogLimit::of_sessions("child.leftover");
 
 /// How many orphans are looked at in one turn of the loop. Each costs the read of a file in /proc, and sessions that have
 /// nothing to do with it wait meanwhile.
@@ -171,12 +175,15 @@ impl<S: System> Leftovers<S> {
             if tagged.is_none() && !is_older() {
                 continue;
             }
-            warn!(
-                event = "child.leftover",
-                pid = pid.as_raw(),
-                child = tagged.map(|(_, child)| child),
-                "a process that an ended child had started is killed"
-            );
+            if let Some(count) = LEFTOVERS.take() {
+                warn!(
+                    event = "child.leftover",
+                    pid = pid.as_raw(),
+                    child = tagged.map(|(_, child)| child),
+                    count,
+                    "a process that an ended child had started is killed"
+                );
+            }
             self.system.kill(pid);
             match tagged {
                 Some((tag, _)) => drop(found.insert(tag.clone())),

@@ -9,6 +9,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::command::Tag;
+use crate::log_limit::SharedLogLimit;
 use crate::reaper::ExitWatch;
 
 /// How long after SIGTERM a process group gets SIGKILL.
@@ -16,6 +17,9 @@ pub const TERM_GRACE: Duration = Duration::from_secs(2);
 
 /// How long after SIGKILL a process is given up: it hangs in the kernel (state D).
 const KILL_GRACE: Duration = Duration::from_secs(1);
+
+/// Sessions can come and go as fast as clients like.
+static KILLS: SharedLogLimit = SharedLogLimit::of_sessions("child.kill");
 
 /// A process that leads a session of its own, and so a group.
 #[derive(Clone, Debug)]
@@ -67,7 +71,10 @@ impl Process {
         ];
         for (signal, patience, stopped_by) in steps {
             if let Some(signal) = signal {
-                warn!(event = "child.kill", pid = self.pid(), %signal, "a child did not end in time and gets a signal");
+                if let Some(count) = KILLS.take() {
+                    let pid = self.pid();
+                    warn!(event = "child.kill", pid, %signal, count, "a child did not end in time and gets a signal");
+                }
                 self.signal(signal);
             }
             if timeout(patience, self.exit.wait()).await.is_ok() {

@@ -12,8 +12,12 @@ use hyper::{Uri, Version};
 use tracing::warn;
 
 use super::problem::{Given, Problem};
+use crate::log_limit::SharedLogLimit;
 use crate::secret::Digest;
 use crate::token::Tokens;
+
+static FORBIDDEN: SharedLogLimit = SharedLogLimit::new("http.forbidden");
+static REFUSED: SharedLogLimit = SharedLogLimit::new("auth.refused");
 
 /// Checks where a request comes from and whose token it carries.
 #[derive(Debug)]
@@ -38,11 +42,14 @@ impl Guard {
     /// Lets a request in by its `Host` and `Origin`, and returns the origin of the page that may read the answer.
     pub(super) fn admit(&self, parts: &Parts) -> Result<Option<HeaderValue>, Problem> {
         let checked = self.check(parts);
-        if let Err(problem @ (Problem::Host(_) | Problem::Origin(_))) = &checked {
+        if let Err(problem @ (Problem::Host(_) | Problem::Origin(_))) = &checked
+            && let Some(count) = FORBIDDEN.take()
+        {
             let row = problem.row();
             warn!(
                 event = "http.forbidden",
                 reason = row.reason,
+                count,
                 hint = %row.message,
                 "a request is refused because of its Host or Origin"
             );
@@ -64,6 +71,15 @@ impl Guard {
                 Some(b"") => Given::Other,
                 Some(_) => Given::Token,
             };
+            if given != Given::Nothing
+                && let Some(count) = REFUSED.take()
+            {
+                warn!(
+                    event = "auth.refused",
+                    count,
+                    "a request has a token that is not known here, or another scheme than Bearer; see --token-file"
+                );
+            }
             return Err(Problem::Unauthorized { given, metadata: self.metadata.clone() });
         }
         Ok(caller)

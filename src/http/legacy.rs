@@ -16,6 +16,7 @@ use super::modern;
 use super::problem::Problem;
 use super::response::{Body, Rejection, empty, event_stream};
 use super::sse::EventStream;
+use crate::log_limit::SharedLogLimit;
 use crate::proto::ids::Id;
 use crate::proto::message::Message;
 use crate::session::stream::{Delivery, Payload};
@@ -27,6 +28,8 @@ const MCP_BRIDGE_SESSION: HeaderName = HeaderName::from_static("mcp-bridge-sessi
 
 /// What is offered to a request that names no session: there is nothing to listen to and nothing to end.
 const METHODS_WITHOUT_SESSION: &str = "POST, OPTIONS";
+
+static SPAWN_FAILURES: SharedLogLimit = SharedLogLimit::new("child.spawn_failed");
 
 /// The endpoint, as the session era has it.
 #[derive(Debug)]
@@ -341,8 +344,11 @@ pub(super) fn not_started(error: &NoSession) -> Problem {
         NoSession::Full(limit) => Problem::Full(*limit),
         NoSession::Draining => Problem::Draining,
         NoSession::Crashing(pause) => Problem::Crashing(*pause),
+        NoSession::Blamed(pause) => Problem::Blamed(*pause),
         NoSession::Spawn { error, resource } => {
-            warn!(event = "child.spawn_failed", %error, resource, "the server cannot be started");
+            if let Some(count) = SPAWN_FAILURES.take() {
+                warn!(event = "child.spawn_failed", %error, resource, count, "the server cannot be started");
+            }
             Problem::Spawn { resource: *resource }
         }
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::StatusCode;
 
+use crate::printable::cut;
 use crate::proto::front::Refusal;
 use crate::proto::ids::Id;
 use crate::proto::version::Revision;
@@ -91,6 +92,8 @@ pub enum Problem {
     Draining,
     /// Each start of the server fails; the next one is tried after this time.
     Crashing(Duration),
+    /// Each start with what this client sends fails; the next one is tried after this time.
+    Blamed(Duration),
     /// The child could not be started.
     Spawn {
         /// Whether a resource was lacking (EAGAIN, ENOMEM, EMFILE and the like), so that it may work later.
@@ -168,7 +171,7 @@ impl Problem {
             }
             Self::Version(version) => {
                 let known = Revision::ALL.map(Revision::as_str).join(", ");
-                let message = format!("Unsupported MCP-Protocol-Version {version:?}; known are {known}");
+                let message = format!("Unsupported MCP-Protocol-Version {:?}; known are {known}", cut(version));
                 (S::BAD_REQUEST, INVALID_REQUEST, "unsupported_protocol_version", message.into())
             }
             Self::NoReplay => (
@@ -187,11 +190,11 @@ impl Problem {
                 (S::BAD_REQUEST, INVALID_REQUEST, "invalid_request", format!("Bad request: {why}").into())
             }
             Self::Origin(origin) => {
-                let message = format!("Origin {origin:?} is not allowed here; --allow-origin allows it");
+                let message = format!("Origin {:?} is not allowed here; --allow-origin allows it", cut(origin));
                 (S::FORBIDDEN, INVALID_REQUEST, "origin_forbidden", message.into())
             }
             Self::Host(host) => {
-                let message = format!("Host {host:?} is not allowed here; --allow-host allows it");
+                let message = format!("Host {:?} is not allowed here; --allow-host allows it", cut(host));
                 (S::FORBIDDEN, INVALID_REQUEST, "host_forbidden", message.into())
             }
             Self::Unauthorized { given, .. } => {
@@ -302,6 +305,14 @@ impl Problem {
                 "spawn_backoff",
                 "Every start of the server fails; the bridge's log says why. Try again later".into(),
             ),
+            Self::Blamed(_) => (
+                S::SERVICE_UNAVAILABLE,
+                INTERNAL_ERROR,
+                "spawn_backoff",
+                "The server fails at each start with what this client sends, in initialize or in a header that it needs; \
+                 the bridge's log says why. Try again later"
+                    .into(),
+            ),
             Self::Spawn { resource: true } => (
                 S::SERVICE_UNAVAILABLE,
                 INTERNAL_ERROR,
@@ -351,7 +362,7 @@ impl Problem {
         match self {
             Self::Full(_) | Self::NotForwarded(_) => Some(5),
             Self::Draining | Self::Spawn { .. } => Some(1),
-            Self::Crashing(pause) => Some(pause.as_secs() + 1),
+            Self::Crashing(pause) | Self::Blamed(pause) => Some(pause.as_secs() + 1),
             _ => None,
         }
     }

@@ -16,6 +16,7 @@ pub(super) struct ChildLog {
     invalid: LogLimit,
     dropped: LogLimit,
     not_ready: LogLimit,
+    unheard: LogLimit,
 }
 
 impl ChildLog {
@@ -26,6 +27,7 @@ impl ChildLog {
             invalid: LogLimit::new(),
             dropped: LogLimit::new(),
             not_ready: LogLimit::new(),
+            unheard: LogLimit::new(),
         }
     }
 
@@ -100,10 +102,14 @@ impl ChildLog {
                 }
             }
             Note::NoListener => {
-                warn!(
-                    event = "child.request_unheard",
-                    sid, "no client listened for a request of the server; it was answered with an error"
-                );
+                if let Some(count) = self.unheard.take() {
+                    warn!(
+                        event = "child.request_unheard",
+                        sid,
+                        count,
+                        "no client listened for a request of the server; it was answered with an error"
+                    );
+                }
             }
         }
     }

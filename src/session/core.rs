@@ -21,6 +21,7 @@ use super::{
     Command, Config, End, Fault, MAX_STDIN_QUEUE, MAX_UNREAD_REPLIES, NotTaken, Posted, Shared, Stats,
 };
 use crate::heap;
+use crate::log_limit::SharedLogLimit;
 use crate::proto::front::{Front, Origin, Refusal, Takes, keyed, single};
 use crate::proto::ids::{ClientId, StreamId};
 use crate::proto::json::{elements, is_array};
@@ -29,6 +30,10 @@ use crate::proto::message::{Message, Request};
 use crate::proto::output::{Handshake, Out, Output, Unanswered};
 use crate::proto::version::Revision;
 use crate::sync::lock;
+
+/// Clients and children cause these lines, in one session after the other.
+static TIMEOUTS: SharedLogLimit = SharedLogLimit::new("request.timeout");
+static TOO_LONG: SharedLogLimit = SharedLogLimit::new("child.message_too_long");
 
 /// The session without its pipes: every step is synchronous.
 pub(super) struct Core<'s> {
@@ -279,12 +284,15 @@ impl<'s> Core<'s> {
         let dropped = post.drop_requests_of_gone_client();
         self.log_dropped(dropped);
         let after = self.config.limits.request_timeout;
-        warn!(
-            event = "request.timeout",
-            sid = self.sid(),
-            ?after,
-            "the server did not read a request in time; see --request-timeout"
-        );
+        if let Some(count) = TIMEOUTS.take() {
+            warn!(
+                event = "request.timeout",
+                sid = self.sid(),
+                ?after,
+                count,
+                "the server did not read a request in time; see --request-timeout"
+            );
+        }
         let requests = post.messages().iter().filter_map(Message::request);
         let ids: Vec<_> = requests.map(|request| ClientId(request.id().clone())).collect();
         if ids.is_empty() {
@@ -324,14 +332,17 @@ impl<'s> Core<'s> {
         match frame {
             Frame::Line(line) => self.line(line.bytes(), now),
             Frame::TooLong { head, length } => {
-                warn!(
-                    event = "child.message_too_long",
-                    sid = self.sid(),
-                    length,
-                    max = self.config.max_message,
-                    in_flight = self.in_flight(),
-                    "a message of the server is too long; raise --max-message if it is right to send this much"
-                );
+                if let Some(count) = TOO_LONG.take() {
+                    warn!(
+                        event = "child.message_too_long",
+                        sid = self.sid(),
+                        length,
+                        max = self.config.max_message,
+                        in_flight = self.in_flight(),
+                        count,
+                        "a message of the server is too long; raise --max-message if it is right to send this much"
+                    );
+                }
                 self.front.child_too_long(head, &mut self.out);
                 self.give_out(now);
             }
@@ -400,12 +411,15 @@ impl<'s> Core<'s> {
         match why {
             Unanswered::Timeout => {
                 let after = self.config.limits.request_timeout;
-                warn!(
-                    event = "request.timeout",
-                    sid = self.sid(),
-                    ?after,
-                    "the server did not answer a request in time; see --request-timeout"
-                );
+                if let Some(count) = TIMEOUTS.take() {
+                    warn!(
+                        event = "request.timeout",
+                        sid = self.sid(),
+                        ?after,
+                        count,
+                        "the server did not answer a request in time; see --request-timeout"
+                    );
+                }
                 Fault::Timeout(after)
             }
             Unanswered::Cancelled => Fault::Cancelled,

@@ -11,10 +11,12 @@ use tracing::{debug, info, warn};
 
 use super::Config;
 use super::stream::{Delivery, Event, Feed, Offered, Payload};
-use crate::log_limit::LogLimit;
+use crate::log_limit::{LogLimit, SharedLogLimit};
 use crate::proto::front::{Readership, Refusal, Takes};
 use crate::proto::ids::{EventId, SessionId, StreamId};
 use crate::proto::replay::ReplayBuffer;
+
+static CUTS: SharedLogLimit = SharedLogLimit::new("stream.cut");
 
 /// How long a reader that has too much waiting may take nothing before it is cut off.
 const STUCK: Duration = Duration::from_secs(1);
@@ -294,12 +296,15 @@ impl Streams {
             if feed.has_progress() && now < full.since + TOO_SLOW {
                 return true;
             }
-            warn!(
-                event = "stream.cut",
-                sid,
-                stream = id.0,
-                "a client does not read its stream, which is cut; it can resume"
-            );
+            if let Some(count) = CUTS.take() {
+                warn!(
+                    event = "stream.cut",
+                    sid,
+                    stream = id.0,
+                    count,
+                    "a client does not read its stream, which is cut; it can resume"
+                );
+            }
             if *id == StreamId::LISTENING {
                 *delivered_to = feed.taken().max(*delivered_to);
             }

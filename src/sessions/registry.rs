@@ -40,6 +40,8 @@ pub(super) struct Live<S> {
     /// Its present child.
     pub(super) child: Option<Tag>,
     pub(super) state: State,
+    /// Whether what it was opened with had worked before.
+    pub(super) has_worked: bool,
 }
 
 /// Something that is only there for its owner.
@@ -137,7 +139,7 @@ impl<S, P> Registry<S, P> {
         self.leaving
     }
 
-    pub(super) fn live(&self) -> impl ExactSizeIterator<Item = &Live<S>> {
+    pub(super) fn live(&self) -> impl ExactSizeIterator<Item = &Live<S>> + Clone {
         self.live.values().map(|owned| &owned.value)
     }
 
@@ -193,7 +195,7 @@ mod tests {
     }
 
     fn live(session: u32, key: Option<Digest>) -> Live<u32> {
-        Live { session, key, began: Instant::now(), child: None, state: State::Starting }
+        Live { session, key, began: Instant::now(), child: None, state: State::Starting, has_worked: false }
     }
 
     #[test]

@@ -4,8 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
+use super::blame::{Cause, Lately};
+use super::registry::Live;
+use super::snapshot::State;
+use super::start_limit::MAX_START;
 use super::{NoSession, Sessions};
 use crate::child::TERM_GRACE;
 use crate::session::{End, Session};
@@ -62,14 +66,23 @@ impl Seats {
 
 impl Sessions {
     /// A seat. If one is about to be free because a child is leaving, waits for it: a client that closes a session and
-    /// opens the next should not be turned away.
-    pub(super) async fn take_seat(&self) -> Result<Seat, NoSession> {
+    /// opens the next should not be turned away. A client whose words have worked, or of whose caller fewer wait, takes
+    /// the seat of one whose words have not and whose child has not been started. Where words that have not worked hold
+    /// more than half of the seats with children that do not answer, one whose words have takes that of the longest such
+    /// start.
+    pub(super) async fn take_seat(&self, cause: &Cause) -> Result<Seat, NoSession> {
         if let Some(seat) = self.seats.try_take() {
             return Ok(seat);
         }
         let full = || NoSession::Full(self.config.max_sessions);
+        let (has_worked, may_evict) = {
+            let blame = self.blame();
+            (blame.has_worked(cause), blame.is_trusted(cause, Lately::One, Instant::now()))
+        };
+        let gives_way = || self.starts.give_way(cause, has_worked) || (has_worked && self.end_stuck_start());
+        let evicts = async || may_evict && self.evict().await;
         // While the idle sessions were asked, another one may have ended.
-        if !self.is_seat_coming() && !self.evict().await && !self.is_seat_coming() {
+        if !self.is_seat_coming() && !gives_way() && !evicts().await && !self.is_seat_coming() {
             return self.seats.try_take().ok_or_else(full);
         }
         let _waiting = self.seats.wait();
@@ -79,6 +92,22 @@ impl Sessions {
             return Err(NoSession::Draining);
         }
         seat.ok().flatten().ok_or_else(full)
+    }
+
+    /// Ends the longest start that has had its time and whose words have not worked before, if such starts hold more than
+    /// half of the seats.
+    fn end_stuck_start(&self) -> bool {
+        let longest = {
+            let registry = self.lock();
+            let is_stuck = |live: &&Live<Session>| {
+                live.state == State::Starting && !live.has_worked && live.began.elapsed() >= MAX_START
+            };
+            let stuck = registry.live().filter(is_stuck);
+            let count = stuck.clone().count();
+            let longest = stuck.min_by_key(|live| live.began).map(|live| live.session.clone());
+            longest.filter(|_| count > self.config.max_sessions / 2)
+        };
+        longest.inspect(|session| self.end(session, End::Evicted)).is_some()
     }
 
     /// Whether more children are leaving than clients wait for their seats.

@@ -158,6 +158,6 @@ impl Sessions {
         if !self.is_taking() {
             return Some(NotReady::Draining);
         }
-        self.starts.pause().map(NotReady::Crashing)
+        self.paused().map(NotReady::Crashing)
     }
 }

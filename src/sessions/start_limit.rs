@@ -1,172 +1,237 @@
-//! How many children may be starting at once, and when to stop trying: what protects the machine from a storm of starts.
+//! How many children may be starting at once, and who is next: what protects the machine from a storm of starts, and one
+//! caller's starts from those of another.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
-use tracing::warn;
+use tokio::sync::oneshot;
 
-use crate::session::End;
+use super::blame::Cause;
+use crate::proto::message::Request;
+use crate::secret::Digest;
 use crate::sync;
 
 /// How long a start counts as one: interpreters have read their modules by then, and one that hangs must not keep
 /// others from starting.
 pub(super) const MAX_START: Duration = Duration::from_secs(5);
 
-/// So many starts that fail within this time are a crash loop.
-const CRASHES: (usize, Duration) = (5, Duration::from_secs(30));
+/// How long a start that has failed keeps its place: so many per second and place can fail at most, whoever asks for them
+/// and whatever they say.
+pub(super) const AFTER_FAILURE: Duration = Duration::from_millis(25);
 
-/// The first and the longest pause between two starts while each fails.
-const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// How many children may start at once.
+#[derive(Clone, Debug)]
+pub(super) struct StartLimit(Arc<Mutex<Places>>);
 
-/// How many children may start at once, and for how long none.
 #[derive(Debug)]
-pub(super) struct StartLimit {
-    permits: Arc<Semaphore>,
-    crashes: Mutex<Crashes>,
+struct Places {
+    all: usize,
+    /// Whether any words have worked: until then all are alike.
+    any_worked: bool,
+    /// Whose starts go on: one entry for each.
+    taken: Vec<Digest>,
+    /// Who waits, oldest first. Each holds a seat, so that no more wait than there are seats.
+    waiting: VecDeque<Waiter>,
 }
 
-/// The starts that failed since one succeeded.
-#[derive(Debug, Default)]
-struct Crashes {
-    /// When the newest of them failed, at most as many as make a crash loop.
-    recent: VecDeque<Instant>,
-    /// How many pauses there have been.
-    pauses: u32,
-    /// When the newest pause ends.
-    until: Option<Instant>,
+#[derive(Debug)]
+struct Waiter {
+    group: Digest,
+    words: Digest,
+    /// Whether its words have worked before.
+    worked: bool,
+    grant: oneshot::Sender<StartPermit>,
 }
 
 /// The permit for one start; returned by being dropped.
 #[derive(Debug)]
-pub(super) struct StartPermit(#[allow(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
+pub(super) struct StartPermit {
+    limit: StartLimit,
+    group: Digest,
+}
+
+/// What a start holds until its child has answered or is gone.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    /// `None` for a warm child.
+    pub(super) permit: Option<StartPermit>,
+    /// Whether clients bring the server down, and its words have not worked.
+    pub(super) is_suspect: bool,
+    /// What the child was asked, if a trial may ask it again.
+    pub(super) initialize: Option<Request>,
+}
 
 impl StartLimit {
-    /// At most so many starts at once.
+    /// At most so many starts at once; and one more, of a caller of whom none is going on.
     pub(super) fn new(at_once: usize) -> Self {
-        Self { permits: Arc::new(Semaphore::new(at_once)), crashes: Mutex::default() }
+        Self(Arc::new(Mutex::new(Places {
+            all: at_once,
+            any_worked: false,
+            taken: Vec::new(),
+            waiting: VecDeque::new(),
+        })))
     }
 
-    /// Waits until one more child may start. Each caller holds a seat, so that no more wait than there are seats.
-    pub(super) async fn acquire(&self) -> Option<StartPermit> {
-        Arc::clone(&self.permits).acquire_owned().await.ok().map(StartPermit)
+    /// Waits until one more child may start. Those whose words have `worked` before come first, and then the caller of whom
+    /// the fewest are starting. `None`: it had to give way.
+    pub(super) async fn acquire(&self, cause: &Cause, worked: bool) -> Option<StartPermit> {
+        let (grant, granted) = oneshot::channel();
+        self.lock().wait(Waiter { group: cause.group, words: cause.words, worked, grant });
+        self.grant();
+        granted.await.ok()
     }
 
-    /// For how long no child is to be started, because all that were started failed.
-    pub(super) fn pause(&self) -> Option<Duration> {
-        let until = self.lock().until?;
-        until.checked_duration_since(Instant::now()).filter(|pause| !pause.is_zero())
+    /// These words have worked.
+    pub(super) fn note_worked(&self, words: &Digest) {
+        let mut places = self.lock();
+        places.any_worked = true;
+        places
+            .waiting
+            .iter_mut()
+            .filter(|waiter| waiter.words == *words)
+            .for_each(|waiter| waiter.worked = true);
     }
 
-    /// A child of a new session has answered `initialize`, or its session has ended before, for this reason.
-    pub(super) fn note_start(&self, started: Result<(), End>) {
-        match started {
-            Ok(()) => self.succeeded(),
-            // A child that answered with an error does run, and one whose session ended first may.
-            Err(End::Exited(_) | End::StdoutClosed | End::StdinClosed | End::InitTimeout(_)) => {
-                self.note_crash()
-            }
-            Err(_) => {}
+    /// Lets the last of those who wait go away whose words have not worked: its seat is needed by somebody whose words
+    /// have `worked`, or of whom fewer wait. Returns whether there is one.
+    pub(super) fn give_way(&self, to: &Cause, worked: bool) -> bool {
+        let mut places = self.lock();
+        let waiting = |group: &Digest| places.waiting.iter().filter(|waiter| waiter.group == *group).count();
+        let mine = waiting(&to.group);
+        let gives_way = |waiter: &Waiter| {
+            !waiter.worked && !waiter.grant.is_closed() && (worked || waiting(&waiter.group) > mine + 1)
+        };
+        let last = places.waiting.iter().rposition(gives_way);
+        last.is_some_and(|place| places.waiting.remove(place).is_some())
+    }
+
+    fn grant(&self) {
+        while let Some(Waiter { group, grant, .. }) = { self.lock().next() } {
+            // Returned where whoever waited has left.
+            let _ = grant.send(StartPermit { limit: self.clone(), group });
         }
     }
 
-    /// Notes that a child ended before it was of use.
-    pub(super) fn note_crash(&self) {
-        if let Some(pause) = self.failed() {
-            warn!(
-                event = "child.crash_loop",
-                ?pause,
-                "every server fails at its start; none is started meanwhile"
-            );
-        }
-    }
-
-    fn succeeded(&self) {
-        *self.lock() = Crashes::default();
-    }
-
-    /// Returns the pause, if this failure begins one.
-    fn failed(&self) -> Option<Duration> {
-        let now = Instant::now();
-        let mut crashes = self.lock();
-        if crashes.until.is_some_and(|until| now < until) {
-            return None; // it was started before the pause, and says nothing new
-        }
-        let (count, within) = CRASHES;
-        crashes.recent.push_back(now);
-        while crashes.recent.len() > count {
-            crashes.recent.pop_front();
-        }
-        let first = crashes.recent.front().copied();
-        let looping = crashes.recent.len() == count && first.is_some_and(|first| now - first <= within);
-        // In a crash loop each further failure continues it, however far apart the failures are.
-        if !looping && crashes.pauses == 0 {
-            return None;
-        }
-        crashes.pauses += 1;
-        let pause = backoff(crashes.pauses);
-        crashes.until = Some(now + pause);
-        Some(pause)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Crashes> {
-        sync::lock(&self.crashes)
+    fn lock(&self) -> MutexGuard<'_, Places> {
+        sync::lock(&self.0)
     }
 }
 
-/// The pause before the next try, where `pauses` counts this one: random between nothing and a limit that doubles (full
-/// jitter), so that those that failed together do not try together.
-pub(super) fn backoff(pauses: u32) -> Duration {
-    let (first, last) = PAUSES;
-    let limit = first.saturating_mul(1 << pauses.saturating_sub(1).min(10)).min(last);
-    let random = getrandom::u32().unwrap_or(u32::MAX);
-    limit.mul_f64(f64::from(random) / f64::from(u32::MAX))
+impl Places {
+    fn wait(&mut self, waiter: Waiter) {
+        self.waiting.retain(|waiter| !waiter.grant.is_closed()); // of clients that have left
+        self.waiting.push_back(waiter);
+    }
+
+    /// Takes a place for whoever is next, if there is one.
+    fn next(&mut self) -> Option<Waiter> {
+        let going_on = |group: &Digest| self.taken.iter().filter(|taken| *taken == group).count();
+        let free = self.taken.len() < self.all;
+        let spare = self.taken.len() == self.all;
+        let preferred = |waiter: &Waiter| waiter.worked || !self.any_worked;
+        let may_start =
+            |waiter: &Waiter| free || (spare && preferred(waiter) && going_on(&waiter.group) == 0);
+        let places = self.waiting.iter().enumerate().filter(|(_, waiter)| may_start(waiter));
+        let (place, _) = places.min_by_key(|(_, waiter)| (!preferred(waiter), going_on(&waiter.group)))?;
+        let waiter = self.waiting.remove(place)?;
+        self.taken.push(waiter.group);
+        Some(waiter)
+    }
 }
 
+impl Drop for StartPermit {
+    fn drop(&mut self) {
+        let mut places = self.limit.lock();
+        if let Some(place) = places.taken.iter().position(|taken| *taken == self.group) {
+            places.taken.swap_remove(place);
+        }
+        drop(places);
+        self.limit.grant();
+    }
+}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::time::timeout;
 
-    #[tokio::test(start_paused = true)]
-    async fn the_fifth_failure_within_thirty_seconds_begins_a_pause_and_a_success_ends_it() {
-        let starts = StartLimit::new(1);
-        for _ in 0..4 {
-            assert_eq!(starts.failed(), None);
-        }
-        assert_eq!(starts.pause(), None);
-        let pause = starts.failed().expect("a loop");
-        assert!(pause <= Duration::from_secs(1), "{pause:?}");
-        assert!(starts.pause().is_none_or(|left| left <= pause));
-        if let Some(left) = starts.pause() {
-            assert_eq!(starts.failed(), None, "it was started before the pause");
-            assert_eq!(starts.pause(), Some(left));
-        }
-        tokio::time::advance(Duration::from_secs(3600)).await;
-        assert_eq!(starts.pause(), None, "the next may be tried");
-        assert!(starts.failed().is_some(), "a failure after the pause is the same loop");
-        starts.succeeded();
-        assert_eq!((starts.pause(), starts.failed()), (None, None));
+    fn cause(name: &str) -> Cause {
+        Cause::of(Some(Digest::of(name.as_bytes())), &Request::own("initialize", "{}"), &[])
+    }
+
+    async fn now(limit: &StartLimit, name: &str, worked: bool) -> Option<StartPermit> {
+        timeout(Duration::ZERO, limit.acquire(&cause(name), worked)).await.ok().flatten()
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failures_far_apart_are_no_loop() {
-        let starts = StartLimit::new(1);
-        for _ in 0..20 {
-            assert_eq!(starts.failed(), None);
-            tokio::time::advance(Duration::from_secs(8)).await;
-        }
+    async fn one_caller_takes_all_places_and_another_still_starts_at_once() {
+        let limit = StartLimit::new(2);
+        let held = [now(&limit, "a", false).await, now(&limit, "a", false).await];
+        assert!(held.iter().all(Option::is_some));
+        assert!(now(&limit, "a", false).await.is_none());
+        let spare = now(&limit, "b", false).await;
+        assert!(spare.is_some(), "nobody's words have worked: all are alike");
+        assert!(now(&limit, "c", false).await.is_none(), "there is one");
+        drop(spare);
+        limit.note_worked(&cause("c").words);
+        assert!(now(&limit, "b", false).await.is_none(), "it is for words that have worked");
+        assert!(now(&limit, "c", true).await.is_some());
+        drop(held);
+        assert!(now(&limit, "b", false).await.is_some());
+        assert!(limit.lock().waiting.iter().all(|waiter| waiter.grant.is_closed()));
     }
 
-    #[test]
-    fn pauses_grow_to_half_a_minute_and_are_spread_from_nothing() {
-        for (pauses, limit) in [(1, 1), (2, 2), (3, 4), (6, 30), (1000, 30)] {
-            let drawn: Vec<Duration> = (0..200).map(|_| backoff(pauses)).collect();
-            let (least, most) = (drawn.iter().min(), drawn.iter().max());
-            let limit = Duration::from_secs(limit);
-            assert!(most.is_some_and(|most| *most <= limit && *most > limit / 2), "{pauses}: {most:?}");
-            assert!(least.is_some_and(|least| *least < limit / 4), "{pauses}: {least:?}");
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_with_words_that_never_worked_gives_way_to_those_that_have_and_to_callers_of_fewer() {
+        let limit = StartLimit::new(1);
+        let held = now(&limit, "a", true).await;
+        let wait = |name: &'static str| {
+            let limit = limit.clone();
+            tokio::spawn(async move { limit.acquire(&cause(name), false).await.is_some() })
+        };
+        let of_a: Vec<_> = (0..3).map(|_| wait("a")).collect();
+        tokio::task::yield_now().await;
+        assert!(!limit.give_way(&cause("a"), false), "not to its like");
+        assert!(limit.give_way(&cause("b"), false));
+        assert!(limit.give_way(&cause("b"), false));
+        assert!(!limit.give_way(&cause("b"), false), "one of each is fair");
+        assert!(limit.give_way(&cause("b"), true));
+        assert!(!limit.give_way(&cause("b"), true), "nobody is left");
+        for task in of_a {
+            assert!(!task.await.expect("an end"));
         }
+        let last = wait("a");
+        tokio::task::yield_now().await;
+        limit.note_worked(&cause("a").words);
+        assert!(!limit.give_way(&cause("b"), true), "its words have worked meanwhile");
+        drop(held);
+        assert!(last.await.expect("a place"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_who_wait_take_turns_and_words_that_have_worked_come_first() {
+        let limit = StartLimit::new(1);
+        limit.note_worked(&cause("a").words);
+        let first = now(&limit, "a", true).await.expect("a place");
+        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let wait = |name: &'static str, worked| {
+            let (limit, tell) = (limit.clone(), tell.clone());
+            async move {
+                let permit = limit.acquire(&cause(name), worked).await;
+                let _ = tell.send(name);
+                tokio::task::yield_now().await;
+                drop(permit);
+            }
+        };
+        let tasks = [("bad", false), ("bad", false), ("a", true), ("a", true)];
+        let tasks: Vec<_> = tasks.map(|(name, worked)| tokio::spawn(wait(name, worked))).into();
+        tokio::task::yield_now().await;
+        drop(first);
+        for task in tasks {
+            task.await.expect("a permit");
+        }
+        let order: Vec<_> = std::iter::from_fn(|| told.try_recv().ok()).collect();
+        assert_eq!(order, ["a", "a", "bad", "bad"]);
+        assert!(limit.lock().taken.is_empty());
     }
 }

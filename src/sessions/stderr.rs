@@ -8,6 +8,7 @@ use tokio::net::unix::pipe::Receiver;
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
+use crate::log_limit::SharedLogLimit;
 use crate::proto::line::{Frame, LineDecoder};
 use crate::reaper::ExitWatch;
 
@@ -20,8 +21,17 @@ const MAX_RATE: u32 = 1000;
 /// How long stderr is read after the child's end: a grandchild may hold it open for ever.
 const DRAIN_STDERR: Duration = Duration::from_millis(250);
 
+static SUSPECTS: SharedLogLimit = SharedLogLimit::with("child.stderr", 100, Duration::from_secs(1));
+
 /// Logs what the child writes to stderr, line by line. It is always read: a child whose stderr is full stands still.
-pub(super) async fn log(mut stderr: Receiver, sid: Arc<OnceLock<String>>, mut exit: ExitWatch) {
+///
+/// What the many children say that clients bring down (`is_suspect`) has a limit for all of them.
+pub(super) async fn log(
+    mut stderr: Receiver,
+    sid: Arc<OnceLock<String>>,
+    mut exit: ExitWatch,
+    is_suspect: bool,
+) {
     let mut decoder = LineDecoder::new(MAX_LINE);
     let mut until: Option<Instant> = None;
     let (mut second, mut lines, mut suppressed) = (Instant::now(), 0, 0_u64);
@@ -40,6 +50,9 @@ pub(super) async fn log(mut stderr: Receiver, sid: Arc<OnceLock<String>>, mut ex
         if second.elapsed() >= Duration::from_secs(1) {
             log_suppressed(suppressed);
             (second, lines, suppressed) = (Instant::now(), 0, 0);
+        }
+        if is_suspect && SUSPECTS.take().is_none() {
+            return;
         }
         if lines == MAX_RATE {
             suppressed += 1;

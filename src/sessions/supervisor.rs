@@ -10,10 +10,12 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use super::Sessions;
+use super::blame::{Cause, backoff};
 use super::seats::Seat;
 use super::snapshot::State;
-use super::start_limit::{MAX_START, StartPermit, backoff};
+use super::start_limit::{AFTER_FAILURE, Held, MAX_START};
 use crate::child::{Child, Process, Tag, Termination};
+use crate::log_limit::SharedLogLimit;
 use crate::proto::ids::SessionId;
 use crate::session::worker::{Ended, LostChild, Pipes, Worker};
 use crate::session::{End, ExitStatus, Session};
@@ -29,6 +31,9 @@ pub(super) struct Supervisor {
     pub(super) session: Session,
     /// What the client's headers add to the children's environment.
     pub(super) environment: Vec<(OsString, OsString)>,
+    pub(super) cause: Cause,
+    /// Whether it was started while clients brought the server down, with words that had not worked.
+    pub(super) is_suspect: bool,
     pub(super) seat: Option<Seat>,
     pub(super) process: Mutex<Option<Process>>,
 }
@@ -41,6 +46,12 @@ impl Drop for Supervisor {
     }
 }
 
+/// See the limits of `session.start`.
+static ENDS: SharedLogLimit = SharedLogLimit::of_sessions("session.end");
+static LOSSES: SharedLogLimit = SharedLogLimit::of_sessions("child.lost");
+static RESPAWNS: SharedLogLimit = SharedLogLimit::of_sessions("child.respawned");
+static SUSPECT_ENDS: SharedLogLimit = SharedLogLimit::new("session.end");
+
 /// How a child ended.
 #[derive(Debug)]
 struct Gone {
@@ -51,12 +62,12 @@ struct Gone {
 impl Supervisor {
     /// Runs the session to its end, and its last child to its own.
     ///
-    /// `permit`: for the start of the child, if it was not a warm one.
-    pub(super) async fn run(self: Arc<Self>, worker: Worker, child: Child<()>, permit: Option<StartPermit>) {
+    /// `start`: what the start of the child holds.
+    pub(super) async fn run(self: Arc<Self>, worker: Worker, child: Child<()>, start: Held) {
         let began = Instant::now();
         let this = Arc::clone(&self);
         let respawn = move |lost| Arc::clone(&this).respawn(lost);
-        let first = self.attach(child, permit, true);
+        let first = self.attach(child, start, true);
         let Ended { why, opened, stdout } = worker.run(first, respawn).await;
         self.sessions.retire(self.session.id(), why);
 
@@ -64,15 +75,20 @@ impl Supervisor {
         let (status, stopped_by) = described(self.terminate(stdout).await);
         let (status, stopped_by) = (&*status, &*stopped_by);
         let (reason, seconds) = (why.cause(), began.elapsed().as_secs());
+        let limit = if self.is_suspect && !opened { &SUSPECT_ENDS } else { &ENDS };
+        let Some(count) = limit.take() else { return };
         // A server that ends in good order before it was of any use is trouble too.
         if why.is_trouble() || (matches!(why, End::Exited(_)) && !opened) {
             let hint = hint(why);
             warn!(
                 event = "session.end",
-                sid, reason, status, stopped_by, seconds, hint, "a session has ended"
+                sid, reason, status, stopped_by, seconds, count, hint, "a session has ended"
             );
         } else {
-            info!(event = "session.end", sid, reason, status, stopped_by, seconds, "a session has ended");
+            info!(
+                event = "session.end",
+                sid, reason, status, stopped_by, seconds, count, "a session has ended"
+            );
         }
     }
 
@@ -86,30 +102,34 @@ impl Supervisor {
         let gone = tokio::spawn(async move { this.terminate(stdout).await }).await;
         let (status, stopped_by) = described(gone.ok().flatten());
         let pause = if count > 1 { backoff(count - 1) } else { Duration::ZERO };
-        warn!(
-            event = "child.lost",
-            sid,
-            reason = why.cause(),
-            status = &*status,
-            stopped_by = &*stopped_by,
-            count,
-            ?pause,
-            "a session has lost its child and goes on with another one"
-        );
+        if LOSSES.take().is_some() {
+            warn!(
+                event = "child.lost",
+                sid,
+                reason = why.cause(),
+                status = &*status,
+                stopped_by = &*stopped_by,
+                count,
+                ?pause,
+                "a session has lost its child and goes on with another one"
+            );
+        }
         sleep(pause).await;
         for refused in 1..=MAX_REFUSED {
-            let permit = self.sessions.starts.acquire().await?;
+            let permit = Some(self.sessions.starts.acquire(&self.cause, true).await?);
             if !self.sessions.is_taking() {
                 return None;
             }
             let name = Arc::new(OnceLock::from(sid.to_owned()));
-            match self.sessions.spawn(&self.environment, name) {
+            match self.sessions.spawn(&self.environment, name, false) {
                 Ok(child) => {
                     let pid = child.process.pid();
-                    info!(event = "child.respawned", sid, pid, "a session has another child");
+                    if RESPAWNS.take().is_some() {
+                        info!(event = "child.respawned", sid, pid, "a session has another child");
+                    }
                     self.sessions.lock().note(id, State::Restarting, Some(child.process.tag().clone()));
                     self.set_current(child.process.clone());
-                    return Some(self.attach(child, Some(permit), false));
+                    return Some(self.attach(child, Held { permit, ..Held::default() }, false));
                 }
                 Err(error) => {
                     warn!(event = "child.spawn_failed", sid, %error, "a child cannot be started");
@@ -121,16 +141,12 @@ impl Supervisor {
     }
 
     /// The child as the session's loop takes it; its start is watched from now on.
-    fn attach(
-        &self,
-        child: Child<()>,
-        permit: Option<StartPermit>,
-        is_first: bool,
-    ) -> Pipes<Sender, Receiver> {
+    fn attach(&self, child: Child<()>, held: Held, is_first: bool) -> Pipes<Sender, Receiver> {
         let Child { process, stdin, stdout, stderr: () } = child;
         let (answered, is_answered) = oneshot::channel();
         let id = self.session.id().clone();
-        let start = Start { id, child: process.tag().clone(), is_first, permit, is_answered };
+        let cause = self.cause.clone();
+        let start = Start { id, cause, child: process.tag().clone(), is_first, held, is_answered };
         tokio::spawn(start.watch(Arc::clone(&self.sessions)));
         let mut exit = process.exit;
         Pipes { stdin, stdout, exit: Box::pin(async move { exit.wait().await }), answered }
@@ -152,20 +168,21 @@ impl Supervisor {
 /// A child that has not answered `initialize`.
 struct Start {
     id: SessionId,
+    cause: Cause,
     child: Tag,
     is_first: bool,
-    permit: Option<StartPermit>,
+    held: Held,
     is_answered: oneshot::Receiver<Result<(), End>>,
 }
 
 impl Start {
     /// Waits for the answer, and notes it. The permit is given back when the child had its time: others may start then.
     async fn watch(self, sessions: Arc<Sessions>) {
-        let Self { id, child, is_first, permit, mut is_answered } = self;
+        let Self { id, cause, child, is_first, mut held, mut is_answered } = self;
         let answered = match timeout(MAX_START, &mut is_answered).await {
             Ok(answered) => answered,
             Err(_) => {
-                drop(permit);
+                drop(held.permit.take());
                 is_answered.await
             }
         };
@@ -175,8 +192,12 @@ impl Start {
         }
         // Later children of a session fail on its own account: it is given up after some of them.
         if is_first || answered.is_ok() {
-            sessions.starts.note_start(answered);
+            sessions.note_start(&cause, held.initialize.take(), answered);
         }
+        if answered.is_err() {
+            sleep(AFTER_FAILURE).await;
+        }
+        drop(held);
     }
 }
 

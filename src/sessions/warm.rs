@@ -9,11 +9,15 @@ use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
+use super::blame::backoff;
 use super::seats::Seat;
-use super::start_limit::backoff;
 use super::{NoSession, Sessions};
 use crate::child::{Child, Process, Tag};
+use crate::log_limit::SharedLogLimit;
 use crate::sync;
+
+/// One comes for each session that takes one.
+static WARM: SharedLogLimit = SharedLogLimit::of_sessions("child.warm");
 
 /// A child that no session has yet, and its seat.
 #[derive(Debug)]
@@ -105,8 +109,10 @@ impl Sessions {
         }
         let Some(seat) = self.seats.try_take() else { return Ok(false) };
         let sid = Arc::new(OnceLock::new());
-        let child = self.spawn(&[], Arc::clone(&sid))?;
-        info!(event = "child.warm", pid = child.process.pid(), "a child waits for a session");
+        let child = self.spawn(&[], Arc::clone(&sid), false)?;
+        if let Some(count) = WARM.take() {
+            info!(event = "child.warm", pid = child.process.pid(), count, "a child waits for a session");
+        }
         let (claimed, is_claimed) = oneshot::channel();
         tokio::spawn(watch_unused(Arc::downgrade(self), child.process.clone(), is_claimed));
         self.pool.push(WarmChild { unclaimed: Unclaimed { child, sid, seat }, _claimed: claimed });
@@ -126,7 +132,7 @@ impl Sessions {
         let this = Arc::clone(self);
         tokio::spawn(async move {
             loop {
-                let pause = match this.starts.pause() {
+                let pause = match this.paused() {
                     Some(pause) => pause,
                     None => match this.add_warm(this.config.warm) {
                         Ok(true) => {
@@ -164,7 +170,7 @@ async fn watch_unused(sessions: Weak<Sessions>, mut process: Process, is_claimed
         status = &*status,
         "a child ended before a session took it"
     );
-    sessions.starts.note_crash();
+    sessions.note_unused();
     sleep(backoff(failures)).await;
     sessions.refill();
 }

@@ -16,6 +16,7 @@ mod support;
 
 mod answers;
 mod beside;
+mod blame;
 mod process;
 mod resources;
 mod start;

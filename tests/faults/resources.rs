@@ -247,7 +247,8 @@ fn a_session_that_cannot_start_for_want_of_a_resource_leaves_nothing_and_the_nex
         assert!(refused.header("retry-after").is_some(), "{what}: a 503 says when to come back");
         assert!(refused.header("mcp-session-id").is_none(), "{what}: there is no session");
         let logged = || bridge.log().iter().filter(|line| line.contains("child.spawn_failed")).count();
-        eventually(&format!("{what} is logged once"), || logged() == number + 1);
+        let expected = (number + 1).min(10); // clients can cause these lines
+        eventually(&format!("{what} is logged once"), || logged() == expected);
         drop(refused);
         eventually(&format!("{what} leaves no file and no process"), settled);
         eventually(&format!("{what} leaves no zombie"), || bridge.zombies().is_empty());

@@ -19,6 +19,7 @@ mod floods;
 mod h2;
 mod http;
 mod http_details;
+mod logs;
 mod request_rules;
 mod time_limits;
 mod token;

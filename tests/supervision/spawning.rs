@@ -146,49 +146,56 @@ fn a_client_that_waits_for_a_start_is_told_when_the_bridge_stops() {
 /// Good while there is the file `good`.
 const FAILS: &str = r#"if [ -e "$1/good" ]; then exec "$0" good; fi; echo >> "$1/starts"; exit 3"#;
 
-/// For how many seconds no server is started, as a client is told.
-#[track_caller]
-fn pause(refused: &mut Response) -> u64 {
-    assert_refused(refused, 503, "spawn_backoff");
-    refused.header("retry-after").unwrap().parse().unwrap()
-}
-
 #[test]
 fn servers_that_fail_at_each_start_are_started_with_pauses_until_one_does_not() {
     let scratch = Scratch::new();
     scratch.write("good", "");
-    let bridge = shell(&["--lazy"], &scratch, FAILS);
+    let bridge = shell(&["--lazy", "--sse-after", "20s"], &scratch, FAILS);
     let live = bridge.session();
     let set_good = |good: bool| match good {
         true => drop(scratch.write("good", "")),
         false => std::fs::remove_file(scratch.path("good")).unwrap(),
     };
+    let crash_loops =
+        || bridge.log().into_iter().filter(|line| line.contains(r#"event="child.crash_loop""#)).count();
 
     set_good(false);
     let (mut failed, mut before_the_first_pause) = (0, None);
-    // Pauses are anything between nothing and a limit that grows; wait for one that leaves time to look.
-    eventually("the pauses become long", || {
+    let mut open = || {
         let mut response = bridge.send(opening());
         if response.status == 503 {
             before_the_first_pause.get_or_insert(failed);
-            return pause(&mut response) >= 2;
+            assert_refused(&mut response, 503, "spawn_backoff");
+            let pause: u64 = response.header("retry-after").unwrap().parse().unwrap();
+            return Some(pause);
         }
         assert_refused(&mut response, 502, "child_exited");
         failed += 1;
-        false
-    });
-    assert!(before_the_first_pause >= Some(5), "a few failures are no loop: {before_the_first_pause:?}");
-    bridge.get("/readyz").expect(503, "who balances sends nobody here");
-    bridge.get("/healthz").expect(200, "a restart would not help");
+        None
+    };
+    // Pauses are anything between nothing and a limit that grows; wait for one that leaves time to look.
+    eventually("its client is refused", || open() >= Some(2));
+    bridge.get("/readyz").expect(200, "another session serves: its clients must not be sent elsewhere");
+    assert_eq!(crash_loops(), 0);
     echo(&live);
-    let loops = bridge.log().into_iter().filter(|line| line.contains(r#"event="child.crash_loop""#));
-    assert!(loops.inspect(|line| assert!(line.contains("pause="), "{line}")).count() >= 2);
-    assert_eq!(scratch.read("starts").lines().count(), failed, "a pause is a pause");
+    live.delete();
+    eventually("it is seen that the server starts for nobody", || {
+        open();
+        bridge.get("/readyz").status == 503
+    });
+    bridge.get("/healthz").expect(200, "a restart would not help");
+    assert!(before_the_first_pause >= Some(5), "a few failures are no loop: {before_the_first_pause:?}");
+    bridge.logged("the pause", |line| line.contains("child.crash_loop") && line.contains("pause="));
+    let starts = scratch.read("starts").lines().count();
+    assert!(
+        (failed..=3 * failed).contains(&starts),
+        "a pause is a pause: {failed} and a few trials, {starts}"
+    );
 
     set_good(true);
     eventually("the pause ends", || bridge.get("/readyz").status == 200);
-    echo(&bridge.session());
-    bridge.get("/readyz").expect(200, "one success is enough");
+    eventually("that of the client too", || bridge.send(opening()).status == 200);
+    let live = bridge.session();
     set_good(false);
     for _ in 0..4 {
         assert_refused(&mut bridge.send(opening()), 502, "child_exited");
@@ -200,7 +207,7 @@ fn servers_that_fail_at_each_start_are_started_with_pauses_until_one_does_not() 
 #[test]
 fn after_a_pause_one_more_failure_is_the_loop_going_on() {
     let scratch = Scratch::new();
-    let bridge = shell(&["--lazy"], &scratch, FAILS);
+    let bridge = shell(&["--lazy", "--sse-after", "20s"], &scratch, FAILS);
     let crash_loops =
         || bridge.log().iter().filter(|line| line.contains(r#"event="child.crash_loop""#)).count();
     let mut failed = 0;
@@ -217,13 +224,17 @@ fn failures_that_come_together_are_one_pause() {
     // None fails before all ten have begun.
     let script =
         r#"echo >> "$1/starts"; until [ "$(wc -l < "$1/starts")" -ge 10 ]; do sleep 0.01; done; exit 3"#;
-    let bridge = shell(&["--lazy", "--max-starting", "10"], &scratch, script);
+    let bridge = shell(&["--lazy", "--max-starting", "10", "--sse-after", "20s"], &scratch, script);
     let clients: Vec<Connection> = (0..10).map(|_| begin(&bridge)).collect();
     for client in clients {
         assert_refused(&mut client.response(), 502, "child_exited");
     }
-    assert_eq!(scratch.read("starts").lines().count(), 10, "each was started once");
     bridge.logged("a crash loop", |line| line.contains(r#"event="child.crash_loop""#));
+    assert_eq!(
+        scratch.read("starts").lines().count(),
+        11,
+        "each was started once, and one to see whose fault it is"
+    );
     let log = bridge.log();
     assert_eq!(log.iter().filter(|line| line.contains(r#"event="child.crash_loop""#)).count(), 1);
 }

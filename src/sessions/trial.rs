@@ -1,0 +1,218 @@
+//! What the bridge does about starts that fail: it notes whose fault that may be, and where it may be the server's, it
+//! starts a child of its own and sends it a handshake that has worked before, or else its own.
+
+use std::sync::{Arc, MutexGuard, OnceLock};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::unix::pipe::Receiver;
+use tokio::time::{Instant, sleep_until, timeout};
+use tracing::{info, warn};
+
+use super::Sessions;
+use super::blame::{Blame, Cause, Verdict};
+use super::snapshot::State;
+use crate::child::Child;
+use crate::log_limit::SharedLogLimit;
+use crate::proto::line::{Frame, LineDecoder, push_line};
+use crate::proto::link::own_initialize;
+use crate::proto::message::{Envelope, Kind, Request};
+use crate::proto::version::Revision;
+use crate::reaper::ExitWatch;
+use crate::session::End;
+use crate::sync;
+
+/// A session that has been opened within this time and is still there shows that the server starts.
+const RECENT: Duration = Duration::from_secs(300);
+
+/// What a child may write after its end, or the children that it left, is not waited for longer.
+const LAST_WORDS: Duration = Duration::from_millis(250);
+
+static CLIENTS_LOOPS: SharedLogLimit = SharedLogLimit::new("client.crash_loop");
+static CRASH_LOOPS: SharedLogLimit = SharedLogLimit::with("child.crash_loop", 10, Duration::from_secs(10));
+static TRIALS: SharedLogLimit = SharedLogLimit::with("child.trial", 10, Duration::from_secs(10));
+
+/// How a trial ended.
+enum Tried {
+    Works,
+    Fails(&'static str),
+    /// It could not be made, which says nothing.
+    NotMade,
+}
+
+impl Sessions {
+    /// For how long no child is to be started at all.
+    pub(super) fn paused(&self) -> Option<Duration> {
+        self.blame().pause(Instant::now())
+    }
+
+    pub(super) fn blame(&self) -> MutexGuard<'_, Blame> {
+        sync::lock(&self.blame)
+    }
+
+    /// A child that a client asked for has answered `initialize`, or its session has ended before, for this reason.
+    pub(super) fn note_start(
+        self: &Arc<Self>,
+        cause: &Cause,
+        initialize: Option<Request>,
+        started: Result<(), End>,
+    ) {
+        match started {
+            Ok(()) => {
+                self.blame().succeeded(cause, initialize, Instant::now());
+                self.starts.note_worked(&cause.words);
+            }
+            // A child that answered with an error does run, and one whose session ended first may.
+            Err(End::Exited(_) | End::StdoutClosed | End::StdinClosed | End::InitTimeout(_)) => {
+                self.note_failure(cause);
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn note_failure(self: &Arc<Self>, cause: &Cause) {
+        let (now, serving) = (Instant::now(), self.is_serving());
+        let verdict = self.blame().failed(cause, serving, now);
+        match verdict {
+            Verdict::Nothing => {}
+            Verdict::PauseOfAll(pause) => log_crash_loop(pause),
+            Verdict::PauseOfOne(pause) => {
+                if let Some(count) = CLIENTS_LOOPS.take() {
+                    warn!(
+                        event = "client.crash_loop",
+                        ?pause,
+                        count,
+                        "the server fails at each start with what one client sends; others are served"
+                    );
+                }
+            }
+        }
+        let due = self.blame().begin_trial(serving, now);
+        if due {
+            let this = Arc::clone(self);
+            tokio::spawn(async move { this.try_server().await });
+        }
+    }
+
+    /// A child ended before a session took it: no client has caused that.
+    pub(super) fn note_unused(&self) {
+        let serving = self.is_serving();
+        let pause = self.blame().failed_by_itself(serving, Instant::now());
+        pause.into_iter().for_each(log_crash_loop);
+    }
+
+    /// Whether a session serves that was opened not long ago.
+    fn is_serving(&self) -> bool {
+        self.lock().live().any(|live| live.state == State::Open && live.began.elapsed() < RECENT)
+    }
+
+    /// Finds out whether the server fails by itself.
+    async fn try_server(&self) {
+        let last_good = self.blame().last_good();
+        let mut tried = Tried::NotMade;
+        for initialize in last_good.into_iter().chain([own_initialize(Revision::R2025_11_25)]) {
+            tried = self.try_once(&initialize).await;
+            if !matches!(tried, Tried::Fails(_)) {
+                break;
+            }
+        }
+        let works = match &tried {
+            Tried::NotMade => None,
+            Tried::Works => Some(true),
+            Tried::Fails(_) => Some(false),
+        };
+        match tried {
+            Tried::NotMade => {}
+            Tried::Works => {
+                let why = "it fails at what clients send, in initialize or in headers";
+                log_trial(true, why, "the server starts");
+            }
+            Tried::Fails(why) => log_trial(false, why, "the server fails without any client too"),
+        }
+        let serving = self.is_serving();
+        let pause = self.blame().tried(works, serving, Instant::now());
+        pause.into_iter().for_each(log_crash_loop);
+    }
+
+    /// Starts a child, waits for its answer to this `initialize`, and ends it.
+    async fn try_once(&self, initialize: &Request) -> Tried {
+        let mut draining = self.draining.subscribe();
+        let Some(seat) = self.seats.try_take().filter(|_| !*draining.borrow_and_update()) else {
+            return Tried::NotMade;
+        };
+        let sid = Arc::new(OnceLock::from("trial".to_owned()));
+        let Ok(Child { process, mut stdin, mut stdout, stderr: () }) = self.spawn(&[], sid, true) else {
+            return Tried::NotMade; // what is lacking then is told to clients
+        };
+        info!(
+            event = "child.trial_start",
+            pid = process.pid(),
+            "a child is started to see whether the server works"
+        );
+        let mut line = BytesMut::new();
+        push_line(&mut line, &[initialize.text()]);
+        let answered = async {
+            let _ = stdin.write_all(&line).await; // an empty pipe takes it; that nobody reads it shows otherwise
+            is_answered(&mut stdout, process.exit.clone(), self.config.session.max_message).await
+        };
+        let tried = tokio::select! {
+            answered = timeout(self.config.session.limits.init_timeout, answered) => match answered {
+                Ok(true) => Tried::Works,
+                Ok(false) => Tried::Fails("it ended, or closed its stdout"),
+                Err(_) => Tried::Fails("it has not answered within --init-timeout"),
+            },
+            _ = draining.changed() => Tried::NotMade,
+        };
+        drop(stdin);
+        self.terminate(process, Some(stdout)).await;
+        drop(seat); // drained() waits for it too
+        tried
+    }
+}
+
+/// Whether the child answers before it ends or closes its stdout. An error is an answer: such a child does run.
+async fn is_answered(stdout: &mut Receiver, mut exit: ExitWatch, max_message: usize) -> bool {
+    let mut decoder = LineDecoder::new(max_message);
+    let mut until: Option<Instant> = None;
+    loop {
+        let deadline = until.unwrap_or_else(Instant::now);
+        tokio::select! {
+            biased; // what it wrote counts, even if it has ended since
+            read = stdout.read_buf(decoder.buffer()) => {
+                while let Some(frame) = decoder.next() {
+                    if matches!(frame, Frame::Line(line) if is_answer(line.bytes())) {
+                        return true;
+                    }
+                }
+                if matches!(read, Ok(0) | Err(_)) {
+                    return decoder.finish().is_some_and(|line| is_answer(line.bytes()));
+                }
+            }
+            _ = exit.wait(), if until.is_none() => until = Some(Instant::now() + LAST_WORDS),
+            () = sleep_until(deadline), if until.is_some() => return false,
+        }
+    }
+}
+
+/// The child has been asked one thing only.
+fn is_answer(line: &[u8]) -> bool {
+    Envelope::peek(line).is_ok_and(|envelope| matches!(envelope.kind, Kind::Success | Kind::Failure))
+}
+
+fn log_trial(works: bool, why: &str, message: &str) {
+    if let Some(count) = TRIALS.take() {
+        warn!(event = "child.trial", works, why, count, "{message}");
+    }
+}
+
+fn log_crash_loop(pause: Duration) {
+    if let Some(count) = CRASH_LOOPS.take() {
+        warn!(
+            event = "child.crash_loop",
+            ?pause,
+            count,
+            "every server fails at its start; none is started meanwhile"
+        );
+    }
+}
