@@ -6,12 +6,13 @@ use std::sync::Arc;
 use hyper::header::HeaderName;
 
 use super::head::{self, Head};
-use super::legacy::{is_initialize, not_started};
+use super::legacy::not_started;
 use super::problem::Problem;
 use super::response::Rejection;
 use crate::proto::front::Takes;
+use crate::proto::json::unquote;
 use crate::proto::link::own_initialize;
-use crate::proto::message::Message;
+use crate::proto::message::{Message, Request};
 use crate::proto::version::Revision;
 use crate::secret::Digest;
 use crate::session::Session;
@@ -77,10 +78,9 @@ impl Keyed {
     /// How the bridge opens the session: in its own name, as a client without capabilities, and with the revision that its
     /// first client speaks.
     fn opening(&self, head: &Head<'_>, first: &Message) -> Opening {
-        let asked = if is_initialize(first) { first.param(&["protocolVersion"]) } else { None };
-        let asked = asked.and_then(|span| std::str::from_utf8(first.text().get(span)?).ok());
-        let wanted = match asked {
-            Some(text) => Revision::parse(text.trim_matches('"')),
+        let initialize = first.request().filter(|request| request.method() == "initialize");
+        let wanted = match initialize.and_then(Request::subject) {
+            Some(token) => Revision::parse(&unquote(token)),
             None => head.revision(),
         };
         let wanted = wanted.filter(|revision| !revision.modern()).unwrap_or(Revision::R2025_11_25);
