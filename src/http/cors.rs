@@ -19,8 +19,9 @@ pub fn allow_preflight(headers: &mut HeaderMap, requested: &HeaderMap) {
     const ALLOWED: &str = "content-type, accept, authorization, last-event-id, mcp-session-id, mcp-protocol-version, \
                            mcp-method, mcp-name";
     let mut allowed = ALLOWED.to_owned();
-    let asked = requested.get(ACCESS_CONTROL_REQUEST_HEADERS).and_then(|value| value.to_str().ok());
-    for name in asked.unwrap_or_default().split(',').map(str::trim) {
+    let asked =
+        requested.get_all(ACCESS_CONTROL_REQUEST_HEADERS).iter().filter_map(|value| value.to_str().ok());
+    for name in asked.flat_map(|value| value.split(',')).map(str::trim) {
         if name.to_ascii_lowercase().starts_with("mcp-param-") {
             allowed.push_str(", ");
             allowed.push_str(name);

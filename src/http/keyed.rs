@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::sync::Arc;
 
-use hyper::header::HeaderName;
+use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue};
 
 use super::head::{self, Head};
 use super::legacy::not_started;
@@ -26,6 +26,11 @@ pub enum SessionKey {
     Shared,
 }
 
+/// Whether this is nothing but the name of a usual scheme of `Authorization` (RFC 9110 §11.6.2).
+fn is_scheme(value: &[u8]) -> bool {
+    ["Bearer", "Basic", "Token", "ApiKey"].iter().any(|scheme| value.eq_ignore_ascii_case(scheme.as_bytes()))
+}
+
 /// The key of one request, and what the child of its session gets from the request's headers.
 pub(super) struct Keyed {
     pub(super) key: Digest,
@@ -33,10 +38,11 @@ pub(super) struct Keyed {
 }
 
 impl Keyed {
-    /// The key of a request; `None` where the header that has it is absent.
+    /// The key of a request; `None` where the header that has it is absent or has no value: all clients of a program in
+    /// front that blanks it would have one session.
     ///
     /// # Errors
-    /// [`Problem::Header`].
+    /// [`Problem::HeaderTwice`], or [`Problem::Header`].
     pub(super) fn of(
         key: &SessionKey,
         head: &Head<'_>,
@@ -44,14 +50,12 @@ impl Keyed {
     ) -> Result<Option<Self>, Problem> {
         let value = match key {
             SessionKey::Shared => None,
-            SessionKey::Header(name) => {
-                let mut values = head.headers.get_all(name).iter();
-                let Some(value) = values.next() else { return Ok(None) };
-                if values.next().is_some() {
-                    return Err(Problem::Header("the header that names the session occurs twice"));
-                }
-                Some(value.as_bytes())
-            }
+            SessionKey::Header(name) => match head::filled(head.headers, name)?.map(HeaderValue::as_bytes) {
+                // A scheme, and credentials that were blanked.
+                Some(value) if *name == AUTHORIZATION && is_scheme(value.trim_ascii()) => return Ok(None),
+                Some(value) => Some(value),
+                None => return Ok(None),
+            },
         };
         let environment = head::environment(head.headers, env_from_header)?;
         // A different token or environment value makes a different session.
