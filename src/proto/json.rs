@@ -119,7 +119,12 @@ impl<const N: usize> Found<N> {
             }
         } else {
             let plain = std::str::from_utf8(plain).unwrap_or_default();
-            for field in fields {
+            // A look at the first letter spares reading the name once for each field.
+            let first = Unescaped(plain.chars()).next().filter(|char| char.is_ascii() && *char != '\0');
+            let begins = |field: &&Field| {
+                first.is_none_or(|first| field.name.starts_with(|own: char| own.eq_ignore_ascii_case(&first)))
+            };
+            for field in fields.iter().filter(begins) {
                 if Unescaped(plain.chars()).eq(field.name.chars()) {
                     same = Some(field);
                 } else if is_alike(Unescaped(plain.chars()), field.name) {
