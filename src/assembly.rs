@@ -12,6 +12,7 @@ use crate::child::{self, Command, Unrunnable};
 use crate::cli::{EnvSource, KeySource, OnExit, Options};
 use crate::http::guard::Trust;
 use crate::http::metadata::Metadata;
+use crate::proto::ids::Ids;
 use crate::proto::link::{Limits, Readiness};
 use crate::server::listener::Listener;
 use crate::shutdown::Steps;
@@ -124,7 +125,13 @@ fn limits(options: &Options) -> Limits {
             refusal: options.ready_retry.clone().map(Arc::new),
             timeout: options.ready_timeout,
         },
+        ids: secret_ids,
     }
+}
+
+fn secret_ids() -> Ids {
+    // Where the system has no random numbers there is no session id, and so no session.
+    Ids::secret(getrandom::u64().unwrap_or_default())
 }
 
 /// How `--check` probes the server. The list of tools has the time of a handshake, and what the server needs to be ready.

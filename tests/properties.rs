@@ -98,8 +98,22 @@ const TOKENS: &[&str] = &[
     "*/*",
 ];
 
-const NAMES: &[&str] =
-    &["jsonrpc", "id", "method", "params", "result", "error", "x", "\\u0069d", "par\\u0061ms", "Method"];
+const NAMES: &[&str] = &[
+    "jsonrpc",
+    "id",
+    "method",
+    "params",
+    "result",
+    "error",
+    "x",
+    "\\u0069d",
+    "par\\u0061ms",
+    "Method",
+    "ID",
+    "id\\u0000",
+    "paramſ",
+    "\\ud800id",
+];
 
 const VALUES: &[&str] = &[
     "null",
@@ -114,6 +128,17 @@ const VALUES: &[&str] = &[
     "\"initialize\"",
     "\"ping\"",
     "{\"requestId\":1,\"requestId\":2}",
+    "{\"requestId\":1,\"RequestId\":2}",
+    "{\"requestId\":1}",
+    "{\"REQUESTID\":1}",
+    "{\"_meta\":{\"progressToken\":1,\"progressToKen\":2}}",
+    "{\"_meta\":{\"progressToken\":1},\"_Meta\":{\"progressToken\":2}}",
+    "{\"_meta\":{\"progressToken\\u0000\":1}}",
+    "{\"uri\":\"a\",\"\\u0075ri\":\"b\"}",
+    "{\"arguments\":{\"ID\":1,\"id\":2,\"id\":3}}",
+    "\"notifications/cancelled\\u0000\"",
+    "\"Initialize\"",
+    "\"resources/subscribe\"",
     "{\"_meta\":{\"progressToken\":1}}",
     "{\"protocolVersion\":\"2025-11-25\"}",
     "\"notifications\\/cancelled\"",

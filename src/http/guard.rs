@@ -11,6 +11,7 @@ use hyper::http::request::Parts;
 use hyper::{Uri, Version};
 use tracing::warn;
 
+use super::head;
 use super::problem::{Given, Problem};
 use crate::log_limit::SharedLogLimit;
 use crate::secret::Digest;
@@ -41,6 +42,7 @@ impl Guard {
 
     /// Lets a request in by its `Host` and `Origin`, and returns the origin of the page that may read the answer.
     pub(super) fn admit(&self, parts: &Parts) -> Result<Option<HeaderValue>, Problem> {
+        head::check_single(&parts.headers)?;
         let checked = self.check(parts);
         if let Err(problem @ (Problem::Host(_) | Problem::Origin(_))) = &checked
             && let Some(count) = FORBIDDEN.take()
@@ -151,8 +153,9 @@ impl Trust {
         let mut origins = headers.get_all(ORIGIN).iter();
         let Some(origin) = origins.next() else {
             // A page's image or frame makes a GET without Origin; browsers say then how far away the page is (Fetch Metadata).
-            return match headers.get("sec-fetch-site").map(HeaderValue::as_bytes) {
-                None | Some(b"none" | b"same-origin") => Ok(()),
+            let mut sites = headers.get_all("sec-fetch-site").iter().map(HeaderValue::as_bytes);
+            return match sites.find(|site| !matches!(*site, b"none" | b"same-origin")) {
+                None => Ok(()),
                 Some(site) => Err(Problem::Origin(format!("({})", String::from_utf8_lossy(site)))),
             };
         };
@@ -243,16 +246,20 @@ pub fn check_body_head(headers: &HeaderMap, max_body: usize) -> Result<(), Probl
     if headers.get(EXPECT).is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
         return Err(Problem::Expectation);
     }
-    let essence = |value: &HeaderValue| {
+    let is_json = |value: &HeaderValue| {
         let value = value.to_str().unwrap_or_default();
-        value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json")
+        let essence = value.split(';').next().unwrap_or_default().trim();
+        // Of several types in one line others may take the last.
+        essence.eq_ignore_ascii_case("application/json") && !value.contains(',')
     };
-    let mut types = headers.get_all(CONTENT_TYPE).iter();
-    if !types.next().is_some_and(essence) || types.next().is_some() {
+    if !headers.get(CONTENT_TYPE).is_some_and(is_json) {
         return Err(Problem::MediaType);
     }
-    if headers.get(CONTENT_ENCODING).is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"))
-    {
+    // RFC 9110 §8.4: a list, and in it each coding that was applied.
+    let codings = headers.get_all(CONTENT_ENCODING).iter();
+    let mut codings =
+        codings.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+    if codings.any(|coding| !coding.eq_ignore_ascii_case(b"identity")) {
         return Err(Problem::ContentEncoding);
     }
     let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());

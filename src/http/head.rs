@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use hyper::header::{ACCEPT, HeaderMap, HeaderName};
+use hyper::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap, HeaderName, HeaderValue};
 use tokio::time::Instant;
 
 use super::problem::Problem;
@@ -32,6 +32,43 @@ pub(super) struct Head<'r> {
     pub(super) arrived: Instant,
 }
 
+/// The headers with one value that the bridge reads. [`guard`](super::guard) looks at `Host`, `Origin` and `Authorization`.
+const SINGLE: [HeaderName; 6] =
+    [MCP_SESSION_ID, MCP_PROTOCOL_VERSION, LAST_EVENT_ID, CONTENT_TYPE, CONTENT_LENGTH, EXPECT];
+
+/// Checks that no header with one value comes twice: a program in front may have read the other one.
+///
+/// # Errors
+/// [`Problem::HeaderTwice`].
+pub fn check_single(headers: &HeaderMap) -> Result<(), Problem> {
+    if headers.len() == headers.keys_len() {
+        return Ok(()); // none comes twice
+    }
+    SINGLE.iter().try_for_each(|name| single(headers, name).map(|_| ()))
+}
+
+/// The only value of a header.
+fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h HeaderValue>, Problem> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (value, None) => Ok(value),
+        (_, Some(_)) => Err(Problem::HeaderTwice(name.to_string())),
+    }
+}
+
+/// The only value of a header that an operator has named. An empty one is none: programs in front blank what they have
+/// no value for.
+///
+/// # Errors
+/// [`Problem::HeaderTwice`].
+pub(super) fn filled<'h>(
+    headers: &'h HeaderMap,
+    name: &HeaderName,
+) -> Result<Option<&'h HeaderValue>, Problem> {
+    let value = single(headers, name)?;
+    Ok(value.filter(|value| !value.as_bytes().trim_ascii().is_empty()))
+}
+
 impl Head<'_> {
     /// The known revision that `MCP-Protocol-Version` names.
     pub(super) fn revision(&self) -> Option<Revision> {
@@ -44,21 +81,17 @@ impl Head<'_> {
 const MAX_FROM_HEADER: usize = 8 * 1024;
 
 /// The variables that a child gets from the headers of its client's `initialize`. A header that is not there is a
-/// variable that is not set.
+/// variable that is not set, and neither does an empty one set it.
 ///
 /// # Errors
-/// [`Problem::Header`], where a value is too long, occurs twice or is no text.
+/// [`Problem::HeaderTwice`], or [`Problem::Header`], where a value is too long or is no text.
 pub fn environment(
     headers: &HeaderMap,
     wanted: &[(String, HeaderName)],
 ) -> Result<Vec<(OsString, OsString)>, Problem> {
     let mut environment = Vec::new();
     for (variable, header) in wanted {
-        let mut values = headers.get_all(header).iter();
-        let Some(value) = values.next() else { continue };
-        if values.next().is_some() {
-            return Err(Problem::Header("a header that becomes a variable of the server occurs twice"));
-        }
+        let Some(value) = filled(headers, header)? else { continue };
         // What begins like a shell function is run by an old bash (CVE-2014-6271).
         let harmless =
             |text: &&str| text.len() <= MAX_FROM_HEADER && !text.contains('\t') && !text.starts_with("()");
@@ -148,13 +181,9 @@ pub enum Named {
 /// The session that a request names.
 ///
 /// # Errors
-/// [`Problem::SessionHeader`] for what is no session id at all (spec: visible ASCII only), or two of them.
+/// [`Problem::SessionHeader`] for what is no session id at all (spec: visible ASCII only).
 pub fn session(headers: &HeaderMap) -> Result<Named, Problem> {
-    let mut values = headers.get_all(MCP_SESSION_ID).iter();
-    let Some(value) = values.next() else { return Ok(Named::None) };
-    if values.next().is_some() {
-        return Err(Problem::SessionHeader("occurs twice"));
-    }
+    let Some(value) = headers.get(MCP_SESSION_ID) else { return Ok(Named::None) };
     let visible = |value: &&str| !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_graphic());
     let Some(value) = value.to_str().ok().filter(visible) else {
         return Err(Problem::SessionHeader("must be one or more visible ASCII characters"));
@@ -169,11 +198,10 @@ pub fn session(headers: &HeaderMap) -> Result<Named, Problem> {
 /// # Errors
 /// [`Problem::Version`].
 pub fn check_version(headers: &HeaderMap, negotiated: Option<&str>) -> Result<(), Problem> {
-    for value in headers.get_all(MCP_PROTOCOL_VERSION) {
-        let text = String::from_utf8_lossy(value.as_bytes());
-        if Revision::parse(&text).is_none() && negotiated != Some(&*text) {
-            return Err(Problem::Version(text.into_owned()));
-        }
+    let Some(value) = headers.get(MCP_PROTOCOL_VERSION) else { return Ok(()) };
+    let text = String::from_utf8_lossy(value.as_bytes());
+    if Revision::parse(&text).is_none() && negotiated != Some(&*text) {
+        return Err(Problem::Version(text.into_owned()));
     }
     Ok(())
 }
@@ -184,6 +212,9 @@ pub fn check_version(headers: &HeaderMap, negotiated: Option<&str>) -> Result<()
 /// [`Problem::NoReplay`] for what is no event id of ours.
 pub fn last_event_id(headers: &HeaderMap) -> Result<Option<EventId>, Problem> {
     let Some(value) = headers.get(LAST_EVENT_ID) else { return Ok(None) };
+    if value.as_bytes().trim_ascii().is_empty() {
+        return Ok(None); // the last event id of a stream without one (HTML §9.2.3)
+    }
     value.to_str().ok().and_then(EventId::parse).map(Some).ok_or(Problem::NoReplay)
 }
 
@@ -233,9 +264,30 @@ mod tests {
         assert!(matches!(read(&"a".repeat(10_000)), Ok(Named::Impossible)));
         assert!(matches!(read("a b"), Err(Problem::SessionHeader(_))));
         assert!(matches!(read(""), Err(Problem::SessionHeader(_))));
-        let twice = headers(&[("mcp-session-id", "a"), ("mcp-session-id", "b")]);
-        assert!(matches!(session(&twice), Err(Problem::SessionHeader(_))));
         assert!(matches!(session(&headers(&[])), Ok(Named::None)));
+    }
+
+    #[test]
+    fn a_header_with_one_value_comes_once() {
+        for name in SINGLE {
+            let name = name.as_str();
+            for values in [["a", "b"], ["a", "a"], ["", "a"]] {
+                let twice = headers(&[("accept", "*/*"), (name, values[0]), (name, values[1])]);
+                let checked = check_single(&twice);
+                assert!(matches!(checked, Err(Problem::HeaderTwice(of)) if of == name), "{name} {values:?}");
+            }
+        }
+        let lists = headers(&[("accept", "a/b"), ("accept", "c/d"), ("x-other", "1"), ("x-other", "2")]);
+        assert!(check_single(&lists).is_ok());
+    }
+
+    #[test]
+    fn an_empty_header_sets_no_variable() {
+        for empty in ["", " ", "\t "] {
+            let wanted = [("TOKEN".to_owned(), HeaderName::from_static("x-token"))];
+            let set = environment(&headers(&[("x-token", empty)]), &wanted);
+            assert!(set.is_ok_and(|set| set.is_empty()), "{empty:?}");
+        }
     }
 
     #[test]

@@ -3,15 +3,16 @@
 use std::ffi::OsString;
 use std::sync::Arc;
 
-use hyper::header::HeaderName;
+use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue};
 
 use super::head::{self, Head};
-use super::legacy::{is_initialize, not_started};
+use super::legacy::not_started;
 use super::problem::Problem;
 use super::response::Rejection;
 use crate::proto::front::Takes;
+use crate::proto::json::unquote;
 use crate::proto::link::own_initialize;
-use crate::proto::message::Message;
+use crate::proto::message::{Message, Request};
 use crate::proto::version::Revision;
 use crate::secret::Digest;
 use crate::session::Session;
@@ -25,6 +26,11 @@ pub enum SessionKey {
     Shared,
 }
 
+/// Whether this is nothing but the name of a usual scheme of `Authorization` (RFC 9110 §11.6.2).
+fn is_scheme(value: &[u8]) -> bool {
+    ["Bearer", "Basic", "Token", "ApiKey"].iter().any(|scheme| value.eq_ignore_ascii_case(scheme.as_bytes()))
+}
+
 /// The key of one request, and what the child of its session gets from the request's headers.
 pub(super) struct Keyed {
     pub(super) key: Digest,
@@ -32,10 +38,11 @@ pub(super) struct Keyed {
 }
 
 impl Keyed {
-    /// The key of a request; `None` where the header that has it is absent.
+    /// The key of a request; `None` where the header that has it is absent or has no value: all clients of a program in
+    /// front that blanks it would have one session.
     ///
     /// # Errors
-    /// [`Problem::Header`].
+    /// [`Problem::HeaderTwice`], or [`Problem::Header`].
     pub(super) fn of(
         key: &SessionKey,
         head: &Head<'_>,
@@ -43,14 +50,12 @@ impl Keyed {
     ) -> Result<Option<Self>, Problem> {
         let value = match key {
             SessionKey::Shared => None,
-            SessionKey::Header(name) => {
-                let mut values = head.headers.get_all(name).iter();
-                let Some(value) = values.next() else { return Ok(None) };
-                if values.next().is_some() {
-                    return Err(Problem::Header("the header that names the session occurs twice"));
-                }
-                Some(value.as_bytes())
-            }
+            SessionKey::Header(name) => match head::filled(head.headers, name)?.map(HeaderValue::as_bytes) {
+                // A scheme, and credentials that were blanked.
+                Some(value) if *name == AUTHORIZATION && is_scheme(value.trim_ascii()) => return Ok(None),
+                Some(value) => Some(value),
+                None => return Ok(None),
+            },
         };
         let environment = head::environment(head.headers, env_from_header)?;
         // A different token or environment value makes a different session.
@@ -77,10 +82,9 @@ impl Keyed {
     /// How the bridge opens the session: in its own name, as a client without capabilities, and with the revision that its
     /// first client speaks.
     fn opening(&self, head: &Head<'_>, first: &Message) -> Opening {
-        let asked = if is_initialize(first) { first.param(&["protocolVersion"]) } else { None };
-        let asked = asked.and_then(|span| std::str::from_utf8(first.text().get(span)?).ok());
-        let wanted = match asked {
-            Some(text) => Revision::parse(text.trim_matches('"')),
+        let initialize = first.request().filter(|request| request.method() == "initialize");
+        let wanted = match initialize.and_then(Request::subject) {
+            Some(token) => Revision::parse(&unquote(token)),
             None => head.revision(),
         };
         let wanted = wanted.filter(|revision| !revision.modern()).unwrap_or(Revision::R2025_11_25);

@@ -2,7 +2,6 @@
 //! and its clients are answered so that they fall back.
 
 use hyper::{Response, StatusCode};
-use memchr::memmem;
 
 use super::head::Head;
 use super::problem::Problem;
@@ -10,21 +9,11 @@ use super::response::{Body, Rejection, empty};
 use crate::proto::message::Message;
 use crate::proto::version::Revision;
 
-/// The member of `params._meta` that names the revision of a single request.
-const PROTOCOL_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
-
 /// Whether a message is of the modern era (2026-07-28 `basic/versioning`): its method or its revision says so.
 pub(super) fn is_modern(head: &Head<'_>, message: &Message) -> bool {
     message.method() == "server/discover"
         || head.revision().is_some_and(Revision::modern)
-        || names_its_revision(message)
-}
-
-/// A search for the bare name is many times faster than reading the arguments of a call, which can be megabytes
-/// long. Names may be spelt with \u.
-fn names_its_revision(message: &Message) -> bool {
-    let may_be = |needle: &str| memmem::find(message.text(), needle.as_bytes()).is_some();
-    (may_be(PROTOCOL_VERSION) || may_be("\\u")) && message.param(&["_meta", PROTOCOL_VERSION]).is_some()
+        || message.names_revision()
 }
 
 /// Answers a modern message.

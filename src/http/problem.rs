@@ -46,8 +46,10 @@ pub enum Problem {
     NoReplay,
     /// A request of the modern era, which needs no session.
     Modern,
-    /// A header is missing, doubled or contradicts another; which and how.
+    /// A header is missing or contradicts another; which and how.
     Header(&'static str),
+    /// This header comes twice, and has one value.
+    HeaderTwice(String),
     /// `Origin` is not on the list.
     Origin(String),
     /// `Host` is not on the list.
@@ -188,6 +190,9 @@ impl Problem {
             ),
             Self::Header(why) => {
                 (S::BAD_REQUEST, INVALID_REQUEST, "invalid_request", format!("Bad request: {why}").into())
+            }
+            Self::HeaderTwice(name) => {
+                (S::BAD_REQUEST, INVALID_REQUEST, "invalid_request", format!("Bad request: two {name} headers").into())
             }
             Self::Origin(origin) => {
                 let message = format!("Origin {:?} is not allowed here; --allow-origin allows it", cut(origin));

@@ -111,7 +111,8 @@ impl Sse2024 {
     /// The connection that a POST is for, and its session if it has one.
     fn find(&self, head: &Head<'_>) -> Result<(Option<Session>, Arc<Connection>), Problem> {
         let query = head.query.unwrap_or_default();
-        let id = query.split('&').find_map(|pair| pair.strip_prefix("sessionId=")).and_then(SessionId::parse);
+        let mut ids = query.split('&').filter_map(|pair| pair.strip_prefix("sessionId="));
+        let id = ids.next().and_then(SessionId::parse).filter(|_| ids.next().is_none());
         let connection = id.and_then(|id| lock(&self.connections).get(&id).cloned());
         let connection = connection.filter(|connection| connection.owner == head.caller);
         let connection = connection.ok_or(Problem::SessionNotFound)?;

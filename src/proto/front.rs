@@ -130,7 +130,7 @@ struct Caller {
 impl Caller {
     /// The caller of this request, and where its progress token lies in the text.
     fn of(request: &Request, from: Origin) -> (Self, Option<Span>) {
-        let span = token_span(request);
+        let span = request.token();
         let token = span.clone().and_then(|span| std::str::from_utf8(request.text().get(span)?).ok());
         let token = token.and_then(Id::parse).map(ProgressToken);
         let Origin { stream, takes, .. } = from;
@@ -143,23 +143,12 @@ impl Caller {
     }
 }
 
-/// Where the progress token of a request lies in its text.
-fn token_span(request: &Request) -> Option<Span> {
-    // Most requests have none, and a look at the bytes is cheaper than one at the members. Names may be spelt with \u.
-    let params = request.params().as_bytes();
-    let may_be = |needle| memchr::memmem::find(params, needle).is_some();
-    if !may_be(b"progressToken") && !may_be(b"\\u") {
-        return None;
-    }
-    request.param(&["_meta", "progressToken"])
-}
-
 /// The id that a cancellation names, and where it lies in the text; `None` where the notification is none, or names none.
 fn cancelled(notification: &Notification) -> Option<(Option<ClientId>, Span)> {
     if notification.method() != "notifications/cancelled" {
         return None;
     }
-    let span = notification.param(&["requestId"])?;
+    let span = notification.subject()?;
     let token = notification.text().get(span.clone()).and_then(|token| std::str::from_utf8(token).ok());
     Some((token.and_then(Id::parse).map(ClientId), span))
 }

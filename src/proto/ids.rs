@@ -86,30 +86,156 @@ pub struct ChildId(pub Id);
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ProgressToken(pub Id);
 
-/// The id under which the bridge passes a request on. Counted per child, so that no two are ever equal.
+/// The id under which the bridge passes a request on. Of two ids of one link the older one is the lesser.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct BridgeId(pub u64);
-
-impl BridgeId {
-    /// The id that a child echoed. Children that keep numbers as floats write `7.0` or `7e0`, others quote them.
-    pub fn echoed(token: &str) -> Option<Self> {
-        let token = token.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(token);
-        if !token.starts_with(|first: char| first.is_ascii_digit()) {
-            return None;
-        }
-        if let Ok(number) = token.parse() {
-            return Some(Self(number));
-        }
-        let number: f64 = token.parse().ok()?;
-        // 2^53: beyond it a float no longer names one integer.
-        let exact = number.fract() == 0.0 && (0.0..9_007_199_254_740_992.0).contains(&number);
-        exact.then_some(Self(number as u64))
-    }
+pub struct BridgeId {
+    /// How many were given out before it.
+    order: u64,
+    /// What the child sees.
+    number: u32,
 }
 
 impl fmt::Display for BridgeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.number.fmt(f)
+    }
+}
+
+/// The number that a child echoed. Children that keep numbers as floats write `7.0` or `7e0`, others quote them.
+pub fn echoed(token: &str) -> Option<u64> {
+    let token = token.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(token);
+    if !token.starts_with(|first: char| first.is_ascii_digit()) {
+        return None;
+    }
+    if let Ok(number) = token.parse() {
+        return Some(number);
+    }
+    let number: f64 = token.parse().ok()?;
+    // 2^53: beyond it a float no longer names one integer.
+    let exact = number.fract() == 0.0 && (0.0..9_007_199_254_740_992.0).contains(&number);
+    exact.then_some(number as u64)
+}
+
+/// The least number of an id, and how many there are: below 2^31, because some servers read an `int32`, and not so small
+/// that clients use it for theirs.
+const LEAST: u32 = 1 << 20;
+const SPAN: u32 = (1 << 31) - LEAST;
+
+/// Gives out the ids of one link.
+///
+/// Who shares a child with others must not be able to name their requests: a server that reads a message otherwise
+/// than the bridge would let it answer, cancel or end them. So the numbers look random. They are the order in which they
+/// were given out under a cipher, which keeps no table, gives no number twice in 2^31, and can be undone.
+#[derive(Debug)]
+pub struct Ids {
+    /// `None`: the numbers count from 1.
+    cipher: Option<Speck>,
+    given: u64,
+}
+
+impl Ids {
+    /// Ids whose numbers nobody can guess who does not know this key.
+    pub fn secret(key: u64) -> Self {
+        Self { cipher: Some(Speck::new(key)), given: 0 }
+    }
+
+    /// Ids that count from 1, which a test can write down.
+    pub fn counted() -> Self {
+        Self { cipher: None, given: 0 }
+    }
+
+    /// The next id. It must not be `taken`, as one may be that was given out 2^31 before.
+    pub(super) fn next(&mut self, taken: impl Fn(BridgeId) -> bool) -> BridgeId {
+        loop {
+            let order = self.given;
+            let id = BridgeId { order, number: self.number(order) };
+            self.given += 1;
+            let before = order.checked_sub(SPAN.into());
+            if !before.is_some_and(|order| taken(BridgeId { order, ..id })) {
+                return id;
+            }
+        }
+    }
+
+    /// The newest id that has this number, if one was given out.
+    pub(super) fn find(&self, number: u64) -> Option<BridgeId> {
+        let number = u32::try_from(number).ok()?;
+        let place = match &self.cipher {
+            None => number.checked_sub(1).filter(|place| *place < SPAN)?,
+            Some(cipher) => {
+                let place = |number: u32| number.checked_sub(LEAST).filter(|place| *place < SPAN);
+                place(number)?;
+                walk(number, |number| cipher.decrypt(number)) - LEAST
+            }
+        };
+        let newest = self.given.checked_sub(1)?;
+        let behind = (newest + u64::from(SPAN - place)) % u64::from(SPAN);
+        Some(BridgeId { order: newest.checked_sub(behind)?, number })
+    }
+
+    fn number(&self, order: u64) -> u32 {
+        let place = u32::try_from(order % u64::from(SPAN)).unwrap_or_default();
+        match &self.cipher {
+            None => place + 1,
+            Some(cipher) => walk(LEAST + place, |number| cipher.encrypt(number)),
+        }
+    }
+}
+
+/// Goes on until a number is in the range of ids again: a permutation of all numbers is so one of this range. Two steps
+/// are the mean.
+fn walk(mut number: u32, step: impl Fn(u32) -> u32) -> u32 {
+    loop {
+        number = step(number);
+        if (LEAST..LEAST + SPAN).contains(&number) {
+            return number;
+        }
+    }
+}
+
+/// Speck32/64: a cipher of 32-bit blocks (Beaulieu et al., "The Simon and Speck Families of Lightweight Block Ciphers",
+/// 2013, IACR 2013/404).
+struct Speck([u16; Self::ROUNDS]);
+
+impl Speck {
+    const ROUNDS: usize = 22;
+
+    fn new(key: u64) -> Self {
+        let word = |place: u32| (key >> (16 * place)) as u16;
+        let (mut round_key, mut words) = (word(0), [word(1), word(2), word(3)]);
+        let keys = std::array::from_fn(|round| {
+            let [first, second, third] = words;
+            let this = round_key;
+            let next = this.wrapping_add(first.rotate_right(7)) ^ round as u16;
+            words = [second, third, next];
+            round_key = this.rotate_left(2) ^ next;
+            this
+        });
+        Self(keys)
+    }
+
+    fn encrypt(&self, block: u32) -> u32 {
+        let (mut left, mut right) = ((block >> 16) as u16, block as u16);
+        for key in self.0 {
+            left = left.rotate_right(7).wrapping_add(right) ^ key;
+            right = right.rotate_left(2) ^ left;
+        }
+        u32::from(left) << 16 | u32::from(right)
+    }
+
+    fn decrypt(&self, block: u32) -> u32 {
+        let (mut left, mut right) = ((block >> 16) as u16, block as u16);
+        for key in self.0.iter().rev() {
+            right = (right ^ left).rotate_right(2);
+            left = (left ^ key).wrapping_sub(right).rotate_left(7);
+        }
+        u32::from(left) << 16 | u32::from(right)
+    }
+}
+
+impl fmt::Debug for Speck {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Speck(…)")
     }
 }
 
@@ -226,10 +352,68 @@ mod tests {
     #[test]
     fn a_childs_echo_is_read_in_any_spelling_of_the_number() {
         for token in ["7", "7.0", "7e0", "70e-1", "\"7\""] {
-            assert_eq!(BridgeId::echoed(token), Some(BridgeId(7)), "{token}");
+            assert_eq!(echoed(token), Some(7), "{token}");
         }
         for token in ["null", "-7", "\"+7\"", "7.5", "\"x\"", "{}", "1e300", "NaN", "inf"] {
-            assert_eq!(BridgeId::echoed(token), None, "{token}");
+            assert_eq!(echoed(token), None, "{token}");
+        }
+    }
+
+    /// Appendix C of the paper.
+    #[test]
+    fn the_cipher_is_the_published_one() {
+        let cipher = Speck::new(0x1918_1110_0908_0100);
+        assert_eq!(cipher.encrypt(0x6574_694c), 0xa868_42f2);
+        assert_eq!(cipher.decrypt(0xa868_42f2), 0x6574_694c);
+    }
+
+    #[test]
+    fn ids_are_found_by_their_numbers_and_no_others_are() {
+        for mut ids in [Ids::counted(), Ids::secret(7)] {
+            assert_eq!(ids.find(1), None, "none was given out");
+            let given: Vec<_> = (0..10_000).map(|_| ids.next(|_| false)).collect();
+            assert!(given.is_sorted(), "the older one is the lesser");
+            for id in &given {
+                assert_eq!(ids.find(id.number.into()), Some(*id));
+            }
+            let numbers: std::collections::BTreeSet<_> = given.iter().map(|id| id.number).collect();
+            assert_eq!(numbers.len(), given.len(), "no number twice");
+            let unknown = (0..1 << 16).chain((1 << 31) - 9..(1 << 31) + 9).chain([1 << 32, u64::MAX]);
+            for number in
+                unknown.filter(|number| !u32::try_from(*number).is_ok_and(|number| numbers.contains(&number)))
+            {
+                assert_eq!(ids.find(number), None, "{number}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_numbers_of_ids_say_nothing_of_one_another_and_fit_an_int32() {
+        let numbers = |key| {
+            let mut ids = Ids::secret(key);
+            (0..1000).map(|_| ids.next(|_| false).number).collect::<Vec<_>>()
+        };
+        let (one, other) = (numbers(1), numbers(2));
+        assert!(one.iter().chain(&other).all(|number| (1 << 20..1 << 31).contains(number)));
+        assert!(!one.is_sorted() && one.iter().zip(&other).all(|(one, other)| one != other));
+        let high = one.iter().filter(|number| **number >= LEAST + SPAN / 2).count();
+        assert!((400..600).contains(&high), "{high} of 1000 are in the upper half");
+        let near = one.windows(2).filter(|pair| pair[0].abs_diff(pair[1]) < SPAN / 100).count();
+        assert!(near < 60, "{near} of 1000 are near the one before");
+    }
+
+    #[test]
+    fn a_number_comes_again_when_all_were_given_out_unless_its_request_is_still_there() {
+        for mut ids in [Ids::counted(), Ids::secret(7)] {
+            let first = ids.next(|_| false);
+            ids.given = SPAN.into();
+            let again = ids.next(|id| id == first);
+            assert_ne!(again.number, first.number, "the first is taken");
+            ids.given = SPAN.into();
+            let again = ids.next(|_| false);
+            assert_eq!(again.number, first.number);
+            assert!(again > first);
+            assert_eq!(ids.find(first.number.into()), Some(again), "the newest has the number");
         }
     }
 

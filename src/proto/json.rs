@@ -52,23 +52,184 @@ pub fn elements(text: &str) -> Option<Vec<&str>> {
 pub(super) fn members<'t>(text: &'t str, mut member: impl FnMut(&'t str, Span)) -> Option<()> {
     let mut scanner = Scanner::new(text);
     scanner.skip_space();
-    scanner.expect(b'{')?;
-    scanner.skip_space();
-    if scanner.peek()? == b'}' {
-        scanner.at += 1;
-    } else {
-        loop {
-            let name = text.get(scanner.name()?)?;
-            member(name, scanner.value()?);
-            scanner.skip_space();
-            match scanner.take()? {
-                b',' => scanner.skip_space(),
-                b'}' => break,
-                _ => return None,
+    scanner.members(|scanner, name| {
+        let value = scanner.value()?;
+        member(text.get(name)?, value);
+        Some(())
+    })?;
+    scanner.ends().then_some(())
+}
+
+/// A member that is looked for: its name, and what is looked for inside of it where it is an object.
+#[derive(Debug)]
+pub(super) struct Field {
+    pub(super) name: &'static str,
+    /// Its place in [`Found`], less than 32.
+    pub(super) slot: usize,
+    pub(super) inside: &'static [Field],
+}
+
+/// What a look at an object has found, by the slots of the fields.
+#[derive(Debug)]
+pub(super) struct Found<const N: usize> {
+    /// Where the values lie. Of a member that occurs twice, the last.
+    spans: [Option<Span>; N],
+    /// A bit for each slot that was filled twice.
+    twice: u32,
+    /// A bit for each slot whose name another member has in another spelling: see [`is_alike`].
+    alike: u32,
+}
+
+impl<const N: usize> Found<N> {
+    /// Looks for the members of a JSON object and of those in it, in one pass. The result says whether the text is exactly
+    /// one JSON object; what came before the fault has been found all the same.
+    pub(super) fn look(text: &str, fields: &'static [Field]) -> (Option<()>, Self) {
+        let mut found = Self { spans: [const { None }; N], twice: 0, alike: 0 };
+        let mut scanner = Scanner::new(text);
+        scanner.skip_space();
+        let whole = scanner.look(fields, &mut found);
+        (whole.and_then(|()| scanner.ends().then_some(())), found)
+    }
+
+    pub(super) fn at(&self, slot: usize) -> Option<&Span> {
+        self.spans.get(slot)?.as_ref()
+    }
+
+    /// A bit for each member of which two readers may see different ones: it occurs twice.
+    pub(super) fn twice(&self) -> u32 {
+        self.twice
+    }
+
+    /// The same, because another name is taken for it by some.
+    pub(super) fn alike(&self) -> u32 {
+        self.alike
+    }
+
+    /// The field that a member is, if it is one.
+    fn field(&mut self, name: &[u8], fields: &'static [Field]) -> Option<&'static Field> {
+        let plain = name.get(1..name.len().saturating_sub(1)).unwrap_or_default();
+        let mut same = None;
+        if plain.is_ascii() && memchr::memchr(b'\\', plain).is_none() {
+            for field in fields.iter().filter(|field| field.name.len() == plain.len()) {
+                if field.name.as_bytes() == plain {
+                    same = Some(field);
+                } else if field.name.as_bytes().eq_ignore_ascii_case(plain) {
+                    self.alike |= 1 << field.slot;
+                }
+            }
+        } else {
+            let plain = std::str::from_utf8(plain).unwrap_or_default();
+            // A look at the first letter spares reading the name once for each field.
+            let first = Unescaped(plain.chars()).next().filter(|char| char.is_ascii() && *char != '\0');
+            let begins = |field: &&Field| {
+                first.is_none_or(|first| field.name.starts_with(|own: char| own.eq_ignore_ascii_case(&first)))
+            };
+            for field in fields.iter().filter(begins) {
+                if Unescaped(plain.chars()).eq(field.name.chars()) {
+                    same = Some(field);
+                } else if is_alike(Unescaped(plain.chars()), field.name) {
+                    self.alike |= 1 << field.slot;
+                }
             }
         }
+        same
     }
-    scanner.ends().then_some(())
+
+    fn note(&mut self, slot: usize, value: Span) {
+        if let Some(place) = self.spans.get_mut(slot)
+            && place.replace(value).is_some()
+        {
+            self.twice |= 1 << slot;
+        }
+    }
+}
+
+/// Whether a string may be taken for this name, which is not empty, by a reader that is less exact.
+///
+/// Go's encoding/json folds case as Unicode does, where a long s is an s and the Kelvin sign a k; Java's
+/// `equalsIgnoreCase` takes both Turkish letters for an i; strings of C end at their first NUL; and halves of surrogate
+/// pairs are dropped by some.
+pub(super) fn is_alike(chars: impl Iterator<Item = char>, name: &str) -> bool {
+    /// Nobody means so many halves, and looking at more would cost time for each name.
+    const MAX_HALVES: usize = 8;
+    let mut left = name.as_bytes();
+    let mut halves = 0;
+    for char in chars {
+        let folded = match char {
+            '\0' => return left.is_empty(),
+            char::REPLACEMENT_CHARACTER if halves < MAX_HALVES => {
+                halves += 1;
+                continue;
+            }
+            char::REPLACEMENT_CHARACTER => return true,
+            'ſ' => b's',
+            '\u{212a}' => b'k',
+            'İ' | 'ı' => b'i',
+            char => match u8::try_from(char) {
+                Ok(byte) if byte.is_ascii() => byte.to_ascii_lowercase(),
+                _ => return false,
+            },
+        };
+        match left.split_first() {
+            Some((first, rest)) if first.to_ascii_lowercase() == folded => left = rest,
+            _ => return false,
+        }
+    }
+    left.is_empty()
+}
+
+/// The characters that a JSON string stands for, given what is between its quotes; half a surrogate pair is U+FFFD. The
+/// grammar has been checked.
+pub(super) struct Unescaped<'t>(std::str::Chars<'t>);
+
+impl<'t> Unescaped<'t> {
+    /// Those of a string in its quotes.
+    pub(super) fn of(token: &'t str) -> Self {
+        Self(token.get(1..token.len().saturating_sub(1)).unwrap_or_default().chars())
+    }
+
+    /// The four digits behind `\u`.
+    fn unit(&mut self) -> Option<u32> {
+        let digits = self.0.as_str().get(..4)?;
+        self.0 = self.0.as_str().get(4..)?.chars();
+        u32::from_str_radix(digits, 16).ok()
+    }
+}
+
+impl Iterator for Unescaped<'_> {
+    type Item = char;
+
+    fn next(&mut self) -> Option<char> {
+        match self.0.next()? {
+            '\\' => Some(match self.0.next()? {
+                'b' => '\u{8}',
+                'f' => '\u{c}',
+                'n' => '\n',
+                'r' => '\r',
+                't' => '\t',
+                'u' => {
+                    let unit = self.unit()?;
+                    let before = self.0.clone();
+                    let low = match unit {
+                        0xd800..0xdc00 if self.0.as_str().starts_with("\\u") => {
+                            self.0.nth(1).and(self.unit())
+                        }
+                        _ => None,
+                    };
+                    match low.filter(|low| (0xdc00..0xe000).contains(low)) {
+                        Some(low) => char::from_u32(0x10000 + ((unit - 0xd800) << 10) + (low - 0xdc00)),
+                        None => {
+                            self.0 = before;
+                            char::from_u32(unit)
+                        }
+                    }
+                    .unwrap_or(char::REPLACEMENT_CHARACTER)
+                }
+                itself => itself,
+            }),
+            char => Some(char),
+        }
+    }
 }
 
 /// The value at `path` inside a JSON object. Of a member that occurs twice, the last.
@@ -101,7 +262,7 @@ pub(super) fn slice(text: &[u8], span: Span) -> &str {
 }
 
 /// The text that a JSON string stands for; empty for another token, and where the escapes are no Unicode.
-pub(super) fn unquote(token: &str) -> Cow<'_, str> {
+pub fn unquote(token: &str) -> Cow<'_, str> {
     let plain = token.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
     match plain {
         Some(plain) if !plain.contains('\\') => Cow::Borrowed(plain),
@@ -154,6 +315,47 @@ impl<'t> Scanner<'t> {
         self.skip_space();
         self.expect(b':')?;
         Some(name)
+    }
+
+    /// The members of an object. `value` reads the value behind each name, at which the scanner stands.
+    fn members(&mut self, mut value: impl FnMut(&mut Self, Span) -> Option<()>) -> Option<()> {
+        self.expect(b'{')?;
+        self.skip_space();
+        if self.peek()? == b'}' {
+            self.at += 1;
+            return Some(());
+        }
+        loop {
+            let name = self.name()?;
+            self.skip_space();
+            value(self, name)?;
+            self.skip_space();
+            match self.take()? {
+                b',' => self.skip_space(),
+                b'}' => return Some(()),
+                _ => return None,
+            }
+        }
+    }
+
+    /// An object in which these members are looked for. The recursion is as deep as they are.
+    fn look<const N: usize>(&mut self, fields: &'static [Field], found: &mut Found<N>) -> Option<()> {
+        self.members(|scanner, name| {
+            let field = found.field(scanner.text.get(name)?, fields);
+            let start = scanner.at;
+            match field {
+                Some(Field { inside: inside @ [_, ..], .. }) if scanner.peek()? == b'{' => {
+                    scanner.look(inside, found)?;
+                }
+                _ => {
+                    scanner.value()?;
+                }
+            }
+            if let Some(field) = field {
+                found.note(field.slot, start..scanner.at);
+            }
+            Some(())
+        })
     }
 
     /// A value of any depth, with a bit of memory per level and no recursion.

@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::ids::BridgeId;
+use super::ids::{BridgeId, Ids};
 use super::json::{Span, splice, unquote, value_at};
 use super::message::{Envelope, Head, Kind, Notification, Request, peek_head};
 use super::output::{self, Dropped, Note, Out, Unanswered};
@@ -50,6 +50,8 @@ pub struct Limits {
     pub respawn: bool,
     /// What is known of a server that needs time before it is ready.
     pub ready: Readiness,
+    /// What gives out the ids of a link. The key of secret ones is random, and so comes from outside.
+    pub ids: fn() -> Ids,
 }
 
 /// The link to a child. `C` is what a front remembers of each request.
@@ -79,9 +81,9 @@ impl<C> Link<C> {
         out: &mut Out,
     ) -> Self {
         let mut link = Self {
+            calls: Calls::new((limits.ids)()),
             limits,
             handshake: Handshake::Starting { asked: None, initialized },
-            calls: Calls::new(),
             held: Held::default(),
             hold_until: None,
             retry_until: None,
@@ -98,7 +100,7 @@ impl<C> Link<C> {
         let id = self.calls.reserve();
         let deadline = now + self.limits.init_timeout;
         if let Handshake::Starting { asked, .. } = &mut self.handshake {
-            *asked = Some(Asked { id, deadline, effect });
+            *asked = Some(Asked { id, deadline, effect: effect.map(Box::new) });
         }
         request.write(id, &mut out.stdin);
     }
@@ -145,6 +147,11 @@ impl<C> Link<C> {
     /// What the front knows of this request, if it is in flight.
     pub fn caller(&self, id: BridgeId) -> Option<&C> {
         self.calls.get(id).map(|call| &call.caller)
+    }
+
+    /// The request that the child names by this token, and what the front knows of it, if it is in flight.
+    pub fn named(&self, token: &str) -> Option<&C> {
+        self.caller(self.calls.echoed(token)?)
     }
 
     /// All requests in flight and what the front knows of them, oldest first.
@@ -233,7 +240,7 @@ impl<C> Link<C> {
             // An error about a request whose id the child could not read (JSON-RPC 2.0 §5), or a child that loses ids:
             // with one request in flight there is no doubt which one it answers.
             "null" => self.only_one_with_child(),
-            _ => BridgeId::echoed(token),
+            _ => self.calls.echoed(token),
         };
         let success = envelope.kind == Kind::Success;
         let Some(id) = id else { return dropped(Dropped::UnknownId, out) };
@@ -245,7 +252,7 @@ impl<C> Link<C> {
             return Answered::Nothing;
         }
         if !self.calls.is_with_child(id) {
-            let ended = self.calls.has_ended(id);
+            let ended = self.calls.get(id).is_none();
             return dropped(if ended { Dropped::Late } else { Dropped::UnknownId }, out);
         }
         if let Some(until) = self.retry_until.filter(|until| now < *until)
@@ -275,7 +282,7 @@ impl<C> Link<C> {
             return output::Handshake::Refused;
         }
         if let Some(effect) = asked.and_then(|asked| asked.effect) {
-            self.restore.note(effect);
+            self.restore.note(*effect);
         }
         self.handshake = Handshake::Answered;
         if initialized || !self.held.is_empty() {
@@ -316,7 +323,7 @@ impl<C> Link<C> {
                 out.reply(token, r#""error":{"code":-32603,"message":"the request is too long"}"#);
                 return TooLong::Nothing;
             }
-            Head::Answer(token) => match BridgeId::echoed(token) {
+            Head::Answer(token) => match self.calls.echoed(token) {
                 Some(id) => id,
                 None => return TooLong::Nothing,
             },

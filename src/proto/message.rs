@@ -2,13 +2,17 @@
 //!
 //! Three things that a derived serde struct would let pass are refused here, each with a test: an array read as a
 //! struct, `"id": null` read as an absent id, and invalid UTF-8 in a part that is skipped.
+//!
+//! So is what two readers may read in two ways: a message passes programs in front of the bridge that inspect it and a
+//! server behind it, and each has a parser of its own. Every member that the bridge reads or rewrites occurs once in
+//! what a client sends, and no other name beside it may be taken for it. The tables at the end of this file say which those are.
 
 use std::borrow::Cow;
 
 use bytes::Bytes;
 
 use super::ids::Id;
-use super::json::{Span, is_json, members, slice, unquote, value_at};
+use super::json::{Field, Found, Span, Unescaped, is_alike, is_json, slice, unquote};
 
 /// What kind of message it is (JSON-RPC 2.0 §4, §5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +47,18 @@ pub struct Envelope {
     pub method: Option<Span>,
     /// The value of `params`.
     pub params: Option<Span>,
+    read: Read,
+}
+
+/// The members inside `params` that the bridge reads.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Read {
+    /// The value of `_meta.progressToken`.
+    token: Option<Span>,
+    /// Whether `_meta` names a revision, as requests of 2026-07-28 do.
+    revision: bool,
+    /// The one that the method is about, where it is one of [`METHODS`].
+    subject: Option<Span>,
 }
 
 impl Envelope {
@@ -51,31 +67,34 @@ impl Envelope {
     /// # Errors
     /// [`Malformed`], where the text is not exactly one message.
     pub fn peek(text: &[u8]) -> Result<Self, Malformed> {
+        Self::read(text).map(|(envelope, _)| envelope)
+    }
+
+    /// The same, with what else has been found.
+    fn read(text: &[u8]) -> Result<(Self, Found<SLOTS>), Malformed> {
         let text = std::str::from_utf8(text).map_err(|_| Malformed::Parse)?;
-        let mut members = Members::default();
-        let complete = members.read(text);
-        let part = |span: &Option<Span>| span.clone().and_then(|span| text.get(span));
-        let invalid = |why| Err(Malformed::Invalid(part(&members.id).and_then(Id::parse), why));
+        let (complete, found) = Found::<SLOTS>::look(text, ENVELOPE_FIELDS);
+        let at = |slot: usize| found.at(slot).cloned();
+        let part = |slot: usize| found.at(slot).cloned().and_then(|span| text.get(span));
+        let invalid = |why| Err(Malformed::Invalid(part(ID).and_then(Id::parse), why));
         if complete.is_none() {
             // It may be JSON all the same: an array, a number.
             return if is_json(text) { invalid("a message is a JSON object") } else { Err(Malformed::Parse) };
         }
-        // Two readers that disagree on which one counts let a message past the one that inspects it.
-        if members.twice {
-            return invalid("a member occurs twice");
+        if let Some(sentences) = sentences(found.twice() & ENVELOPE) {
+            return invalid(sentences.twice);
         }
-        if part(&members.jsonrpc).is_none_or(|token| unquote(token) != "2.0") {
+        if part(JSONRPC).is_none_or(|token| unquote(token) != "2.0") {
             return invalid("\"jsonrpc\" must be \"2.0\"");
         }
         // Servers that come from JSON-RPC 1.0 send both, one of them null.
-        let null = |span: &Option<Span>| part(span) == Some("null");
-        let (result, error) = (members.result.is_some(), members.error.is_some());
-        let (result, error) = match (result, error) {
-            (true, true) if null(&members.error) => (true, false),
-            (true, true) if null(&members.result) => (false, true),
+        let null = |slot| part(slot) == Some("null");
+        let (result, error) = match (at(RESULT).is_some(), at(ERROR).is_some()) {
+            (true, true) if null(ERROR) => (true, false),
+            (true, true) if null(RESULT) => (false, true),
             both => both,
         };
-        let kind = match (members.method.is_some(), members.id.is_some(), result, error) {
+        let kind = match (at(METHOD).is_some(), at(ID).is_some(), result, error) {
             (true, true, false, false) => Kind::Request,
             (true, false, false, false) => Kind::Notification,
             (false, _, true, false) => Kind::Success,
@@ -84,10 +103,42 @@ impl Envelope {
             (false, _, true, true) => return invalid("a response has either a result or an error"),
             (false, _, false, false) => return invalid("a message needs a method, a result or an error"),
         };
-        if part(&members.method).is_some_and(|token| !token.starts_with('"')) {
+        if part(METHOD).is_some_and(|token| !token.starts_with('"')) {
             return invalid("\"method\" must be a string");
         }
-        Ok(Self { kind, id: members.id, method: members.method, params: members.params })
+        let subject = part(METHOD).and_then(|token| Method::find(&unquote(token))?.subject);
+        let doubted = found.twice() | found.alike();
+        let subject = subject.filter(|slot| doubted & (1 << slot) == 0);
+        let read = Read { token: at(TOKEN), revision: at(REVISION).is_some(), subject: subject.and_then(at) };
+        Ok((Self { kind, id: at(ID), method: at(METHOD), params: at(PARAMS), read }, found))
+    }
+
+    /// Whether `text`, which a client has sent, is read in one way by all.
+    fn check(&self, text: &[u8], found: &Found<SLOTS>) -> Result<(), &'static str> {
+        let method = self.method.clone().map_or("\"\"", |span| slice(text, span));
+        // Strings of C end at NUL, and half a surrogate pair is dropped by some: "initialize\u0000" is theirs to answer.
+        if Unescaped::of(method).any(|char| char.is_control() || char == char::REPLACEMENT_CHARACTER) {
+            return Err("\"method\" has a control character, or half a surrogate pair");
+        }
+        let known = Method::find(&unquote(method));
+        if known.is_none() && METHODS.iter().any(|known| is_alike(Unescaped::of(method), known.name)) {
+            return Err("\"method\" is spelt almost like one of the protocol's");
+        }
+        let strict = ALWAYS | known.map_or(0, |method| method.strict);
+        if let Some(sentences) = sentences(found.twice() & strict) {
+            return Err(sentences.twice);
+        }
+        if let Some(sentences) = sentences(found.alike() & strict) {
+            return Err(sentences.alike);
+        }
+        let params = self.params.clone().map_or("null", |span| slice(text, span));
+        if known.is_some_and(|method| method.subject.is_some())
+            && params != "null"
+            && !params.starts_with('{')
+        {
+            return Err("\"params\" must be an object");
+        }
+        Ok(())
     }
 
     /// The method of a request or notification; empty for a response.
@@ -100,9 +151,11 @@ impl Envelope {
         Id::parse(slice(text, self.id.clone()?))
     }
 
-    /// Where the value at `path` inside `params` lies in the text.
-    pub fn param(&self, text: &[u8], path: &[&str]) -> Option<Span> {
-        param(text, self.params.as_ref(), path)
+    /// Where the member of `params` lies that the method is about, if the bridge reads it: `requestId` of a cancellation,
+    /// `progressToken` of progress, `protocolVersion` of `initialize`, `uri` of a subscription. `None` too where the text
+    /// has two of them.
+    pub fn subject(&self) -> Option<Span> {
+        self.read.subject.clone()
     }
 }
 
@@ -124,8 +177,11 @@ impl Message {
     pub fn parse(text: Bytes) -> Result<Self, Malformed> {
         const BAD_ID: Malformed =
             Malformed::Invalid(None, "\"id\" must be a string or an integer, not longer than 8 KiB");
-        let envelope = Envelope::peek(&text)?;
+        let (envelope, found) = Envelope::read(&text)?;
         let id = envelope.id(&text);
+        if let Err(why) = envelope.check(&text, &found) {
+            return Err(Malformed::Invalid(id, why));
+        }
         // A child that looks at the method alone would take either for the handshake, which it must see once.
         match (envelope.kind, &*envelope.method(&text)) {
             (Kind::Notification, "initialize") => {
@@ -136,13 +192,13 @@ impl Message {
             }
             _ => {}
         }
-        let Envelope { kind, id: id_span, method, params } = envelope;
+        let Envelope { kind, id: id_span, method, read, .. } = envelope;
         Ok(match (kind, id, id_span, method) {
             (Kind::Request, Some(id), Some(id_span), Some(method)) => {
-                Self::Request(Request { text, id, id_span, method, params })
+                Self::Request(Request { text, id, id_span, method, read })
             }
             (Kind::Notification, _, _, Some(method)) => {
-                Self::Notification(Notification { text, method, params })
+                Self::Notification(Notification { text, method, read })
             }
             (Kind::Success | Kind::Failure, Some(id), ..) => Self::Response(Response { text, id }),
             _ => return Err(BAD_ID),
@@ -171,12 +227,12 @@ impl Message {
         }
     }
 
-    /// Where the value at `path` inside its `params` lies in the text.
-    pub fn param(&self, path: &[&str]) -> Option<Span> {
+    /// Whether it names the revision by itself, in `params._meta`, as messages of 2026-07-28 do.
+    pub fn names_revision(&self) -> bool {
         match self {
-            Self::Request(request) => request.param(path),
-            Self::Notification(notification) => notification.param(path),
-            Self::Response(_) => None,
+            Self::Request(request) => request.read.revision,
+            Self::Notification(notification) => notification.read.revision,
+            Self::Response(_) => false,
         }
     }
 
@@ -197,7 +253,7 @@ pub struct Request {
     id: Id,
     id_span: Span,
     method: Span,
-    params: Option<Span>,
+    read: Read,
 }
 
 impl Request {
@@ -209,8 +265,7 @@ impl Request {
         let text = [head, id.as_json(), middle, &method, behind, params, "}"].concat();
         let id_span = head.len()..head.len() + id.as_json().len();
         let method = id_span.end + middle.len()..id_span.end + middle.len() + method.len();
-        let params = method.end + behind.len()..text.len() - 1;
-        Self { text: text.into(), id, id_span, method, params: Some(params) }
+        Self { text: text.into(), id, id_span, method, read: Read::default() }
     }
 
     pub fn text(&self) -> &[u8] {
@@ -229,14 +284,14 @@ impl Request {
         unquote(slice(&self.text, self.method.clone()))
     }
 
-    /// The text of its `params`; empty where there are none.
-    pub fn params(&self) -> &str {
-        self.params.clone().map_or("", |span| slice(&self.text, span))
+    /// Where its progress token lies in the text: `params._meta.progressToken`.
+    pub fn token(&self) -> Option<Span> {
+        self.read.token.clone()
     }
 
-    /// Where the value at `path` inside its `params` lies in the text.
-    pub fn param(&self, path: &[&str]) -> Option<Span> {
-        param(&self.text, self.params.as_ref(), path)
+    /// The member of `params` that its method is about: see [`Envelope::subject`].
+    pub fn subject(&self) -> Option<&str> {
+        self.read.subject.clone().map(|span| slice(&self.text, span))
     }
 
     /// The same in a buffer of its own: one that is kept for long must not keep the body alive in which it came.
@@ -250,7 +305,7 @@ impl Request {
 pub struct Notification {
     text: Bytes,
     method: Span,
-    params: Option<Span>,
+    read: Read,
 }
 
 impl Notification {
@@ -262,9 +317,9 @@ impl Notification {
         unquote(slice(&self.text, self.method.clone()))
     }
 
-    /// Where the value at `path` inside its `params` lies in the text.
-    pub fn param(&self, path: &[&str]) -> Option<Span> {
-        param(&self.text, self.params.as_ref(), path)
+    /// Where the member of `params` lies that its method is about: see [`Envelope::subject`].
+    pub fn subject(&self) -> Option<Span> {
+        self.read.subject.clone()
     }
 }
 
@@ -284,13 +339,6 @@ impl Response {
     pub fn id(&self) -> &Id {
         &self.id
     }
-}
-
-/// Where the value at `path` inside the object at `params` lies in the text.
-fn param(text: &[u8], params: Option<&Span>, path: &[&str]) -> Option<Span> {
-    let params = params?;
-    let span = value_at(slice(text, params.clone()), path)?;
-    Some(params.start + span.start..params.start + span.end)
 }
 
 /// What the beginning of a message that was cut off tells.
@@ -318,12 +366,14 @@ pub fn peek_head(head: &[u8]) -> Head<'_> {
     if !text.trim_start().starts_with('{') {
         return Head::NoMessage;
     }
-    let mut members = Members::default();
-    let _ = members.read(text); // it cannot be complete
-    let id = members.id.and_then(|span| Some((span.end, text.get(span)?)));
+    let (_, found) = Found::<SLOTS>::look(text, ENVELOPE_FIELDS); // it cannot be complete
+    if found.twice() & ENVELOPE != 0 {
+        return Head::Unclear;
+    }
+    let id = found.at(ID).cloned().and_then(|span| Some((span.end, text.get(span)?)));
     // A number that touches the cut may go on behind it.
     let id = id.filter(|(end, token)| *end < text.len() || token.ends_with('"')).map(|(_, token)| token);
-    match (members.method, id) {
+    match (found.at(METHOD), id) {
         (Some(_), id) => Head::Call(id),
         // An id is followed by a method, a result or an error, and the last two are what grows so long.
         (None, Some(id)) => Head::Answer(id),
@@ -331,36 +381,137 @@ pub fn peek_head(head: &[u8]) -> Head<'_> {
     }
 }
 
-/// Where the members lie that JSON-RPC knows.
-#[derive(Default)]
-struct Members {
-    jsonrpc: Option<Span>,
-    id: Option<Span>,
-    method: Option<Span>,
-    params: Option<Span>,
-    result: Option<Span>,
-    error: Option<Span>,
-    /// One of them occurs twice: this is where the last one lies.
-    twice: bool,
+/// Declares the members that are looked for, each with its slot, and what is said where two readers may differ.
+macro_rules! members {
+    ($($constant:ident = $path:literal,)*) => {
+        members!(@slots 0usize; $($constant,)*);
+        /// By their slots.
+        const SENTENCES: &[Sentences] = &[$(Sentences {
+            twice: concat!("\"", $path, "\" occurs twice"),
+            alike: concat!("a member is spelt almost like \"", $path, "\""),
+        }),*];
+        const SLOTS: usize = SENTENCES.len();
+    };
+    (@slots $slot:expr; $constant:ident, $($rest:ident,)*) => {
+        const $constant: usize = $slot;
+        members!(@slots $slot + 1; $($rest,)*);
+    };
+    (@slots $slot:expr;) => {};
 }
 
-impl Members {
-    /// `None` where the text is not exactly one JSON object; what came before the fault is noted.
-    fn read(&mut self, text: &str) -> Option<()> {
-        members(text, |name, value| {
-            let slot = match &*unquote(name) {
-                "jsonrpc" => &mut self.jsonrpc,
-                "id" => &mut self.id,
-                "method" => &mut self.method,
-                "params" => &mut self.params,
-                "result" => &mut self.result,
-                "error" => &mut self.error,
-                _ => return, // a later revision may know it
-            };
-            self.twice |= slot.replace(value).is_some();
-        })
+members! {
+    JSONRPC = "jsonrpc",
+    ID = "id",
+    METHOD = "method",
+    PARAMS = "params",
+    RESULT = "result",
+    ERROR = "error",
+    META = "params._meta",
+    TOKEN = "params._meta.progressToken",
+    REVISION = "params._meta.io.modelcontextprotocol/protocolVersion",
+    REQUEST_ID = "params.requestId",
+    PROGRESS_TOKEN = "params.progressToken",
+    PROTOCOL_VERSION = "params.protocolVersion",
+    CAPABILITIES = "params.capabilities",
+    CLIENT_INFO = "params.clientInfo",
+    URI = "params.uri",
+    LEVEL = "params.level",
+    NAME = "params.name",
+    ARGUMENTS = "params.arguments",
+    TASK_ID = "params.taskId",
+}
+
+/// What is wrong with a message in which a member may be read in two ways.
+struct Sentences {
+    twice: &'static str,
+    alike: &'static str,
+}
+
+/// The sentences about the first of these members.
+fn sentences(members: u32) -> Option<&'static Sentences> {
+    SENTENCES.get(usize::try_from(members.trailing_zeros()).ok()?)
+}
+
+const fn field(name: &'static str, slot: usize) -> Field {
+    Field { name, slot, inside: &[] }
+}
+
+const ENVELOPE_FIELDS: &[Field] = &[
+    field("jsonrpc", JSONRPC),
+    field("id", ID),
+    field("method", METHOD),
+    Field { name: "params", slot: PARAMS, inside: PARAMS_FIELDS },
+    field("result", RESULT),
+    field("error", ERROR),
+];
+
+/// What is read of the parameters, of whatever method. Which of them must be unmistakable depends on the method: those of
+/// one that is not known here may have any names.
+const PARAMS_FIELDS: &[Field] = &[
+    Field { name: "_meta", slot: META, inside: META_FIELDS },
+    field("requestId", REQUEST_ID),
+    field("progressToken", PROGRESS_TOKEN),
+    field("protocolVersion", PROTOCOL_VERSION),
+    field("capabilities", CAPABILITIES),
+    field("clientInfo", CLIENT_INFO),
+    field("uri", URI),
+    field("level", LEVEL),
+    field("name", NAME),
+    field("arguments", ARGUMENTS),
+    field("taskId", TASK_ID),
+];
+
+const META_FIELDS: &[Field] =
+    &[field("progressToken", TOKEN), field("io.modelcontextprotocol/protocolVersion", REVISION)];
+
+/// The members of the envelope.
+const ENVELOPE: u32 = 1 << JSONRPC | 1 << ID | 1 << METHOD | 1 << PARAMS | 1 << RESULT | 1 << ERROR;
+
+/// What must be unmistakable in every message.
+const ALWAYS: u32 = ENVELOPE | 1 << META | 1 << TOKEN | 1 << REVISION;
+
+/// A method whose parameters the bridge reads, or those who inspect messages in front of it do.
+struct Method {
+    name: &'static str,
+    /// The parameter that the bridge reads.
+    subject: Option<usize>,
+    /// Those that must be unmistakable.
+    strict: u32,
+}
+
+impl Method {
+    fn find(name: &str) -> Option<&'static Self> {
+        METHODS.iter().find(|method| method.name == name)
     }
 }
+
+const fn method(name: &'static str, subject: Option<usize>, strict: u32) -> Method {
+    Method { name, subject, strict }
+}
+
+/// No other method may be spelt almost like one of these.
+const METHODS: &[Method] = &[
+    method("tools/call", None, 1 << NAME | 1 << ARGUMENTS),
+    method(
+        "initialize",
+        Some(PROTOCOL_VERSION),
+        1 << PROTOCOL_VERSION | 1 << CAPABILITIES | 1 << CLIENT_INFO,
+    ),
+    method("notifications/initialized", None, 0),
+    method("notifications/cancelled", Some(REQUEST_ID), 1 << REQUEST_ID),
+    method("notifications/progress", Some(PROGRESS_TOKEN), 1 << PROGRESS_TOKEN),
+    method("resources/subscribe", Some(URI), 1 << URI),
+    method("resources/unsubscribe", Some(URI), 1 << URI),
+    method("resources/read", None, 1 << URI),
+    method("prompts/get", None, 1 << NAME | 1 << ARGUMENTS),
+    method("logging/setLevel", None, 1 << LEVEL),
+    method("tasks/get", None, 1 << TASK_ID),
+    method("tasks/result", None, 1 << TASK_ID),
+    method("tasks/cancel", None, 1 << TASK_ID),
+    method("tasks/update", None, 1 << TASK_ID),
+    method("server/discover", None, 0),
+    method("ping", None, 0),
+];
 
 #[cfg(test)]
 mod tests {
@@ -445,8 +596,8 @@ mod tests {
             (r#"{"id":1,"method":"x"}"#, Some("1"), "\"jsonrpc\" must be \"2.0\""),
             (r#"{"jsonrpc":2.0,"id":1,"method":"x"}"#, Some("1"), "\"jsonrpc\" must be \"2.0\""),
             (r#"{"jsonrpc":"1.0","id":"a","method":"x"}"#, Some("\"a\""), "\"jsonrpc\" must be \"2.0\""),
-            (r#"{"jsonrpc":"2.0","id":1,"id":2,"method":"x"}"#, Some("2"), "a member occurs twice"),
-            (r#"{"jsonrpc":"2.0","id":1,"\u0069d":2,"method":"x"}"#, Some("2"), "a member occurs twice"),
+            (r#"{"jsonrpc":"2.0","id":1,"id":2,"method":"x"}"#, Some("2"), "\"id\" occurs twice"),
+            (r#"{"jsonrpc":"2.0","id":1,"\u0069d":2,"method":"x"}"#, Some("2"), "\"id\" occurs twice"),
             (r#"{"jsonrpc":"2.0","id":1,"method":7}"#, Some("1"), "\"method\" must be a string"),
             (r#"{"jsonrpc":"2.0","id":1,"method":null}"#, Some("1"), "\"method\" must be a string"),
             (r#"{"jsonrpc":"2.0","id":1.5}"#, None, "a message needs a method, a result or an error"),
@@ -484,6 +635,203 @@ mod tests {
         ] {
             assert!(matches!(Message::parse(text.into()), Err(Malformed::Invalid(..))), "{text}");
         }
+    }
+
+    /// What becomes of a message of a client: `None` if it passes.
+    fn refused(text: &str) -> Option<(Option<String>, &'static str)> {
+        match Message::parse(Bytes::copy_from_slice(text.as_bytes())) {
+            Ok(_) => None,
+            Err(Malformed::Invalid(id, why)) => Some((id.map(|id| id.as_json().to_owned()), why)),
+            Err(Malformed::Parse) => panic!("{text} is JSON"),
+        }
+    }
+
+    /// Ways to write a name so that readers which fold case, stop at a NUL or drop half a surrogate pair take it for
+    /// `name`, and exact ones do not.
+    fn alike(name: &str) -> Vec<String> {
+        let mut all = vec![
+            name.to_uppercase(),
+            name.chars()
+                .map(|char| if char == 'e' || char == 'i' { char.to_ascii_uppercase() } else { char })
+                .collect(),
+            format!("{name}\\u0000"),
+            format!("{name}\\u0000x"),
+            format!("{name}\\ud800"),
+            format!("\\uDC00{name}"),
+            format!("\\ud800\\u{:04x}{}", name.as_bytes()[0], &name[1..]),
+        ];
+        all.extend(
+            [("s", "ſ"), ("k", "\u{212a}"), ("k", "\\u212A"), ("i", "ı"), ("I", "İ"), ("s", "\\u017f")]
+                .iter()
+                .filter(|(from, _)| name.contains(from))
+                .map(|(from, to)| name.replacen(from, to, 1)),
+        );
+        all.retain(|spelt| spelt != name);
+        all
+    }
+
+    /// Where a member stands that the bridge reads, the message around it, and its name.
+    const READ: &[(&str, &str, &str)] = &[
+        ("jsonrpc", r#"{"jsonrpc":"2.0","id":7,"method":"m",<>}"#, "jsonrpc"),
+        ("id", r#"{"jsonrpc":"2.0","id":7,"method":"m",<>}"#, "id"),
+        ("method", r#"{"jsonrpc":"2.0","id":7,"method":"m",<>}"#, "method"),
+        ("params", r#"{"jsonrpc":"2.0","id":7,"method":"m","params":{},<>}"#, "params"),
+        ("result", r#"{"jsonrpc":"2.0","id":7,"result":{},<>}"#, "result"),
+        ("error", r#"{"jsonrpc":"2.0","id":7,"error":{},<>}"#, "error"),
+        ("params._meta", r#"{"jsonrpc":"2.0","id":7,"method":"m","params":{"_meta":{},<>}}"#, "_meta"),
+        (
+            "params._meta.progressToken",
+            r#"{"jsonrpc":"2.0","id":7,"method":"m","params":{"_meta":{"progressToken":1,<>}}}"#,
+            "progressToken",
+        ),
+        (
+            "params._meta.io.modelcontextprotocol/protocolVersion",
+            r#"{"jsonrpc":"2.0","id":7,"method":"m","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"x",<>}}}"#,
+            "io.modelcontextprotocol/protocolVersion",
+        ),
+        (
+            "params.protocolVersion",
+            r#"{"jsonrpc":"2.0","id":7,"method":"initialize","params":{"protocolVersion":"x",<>}}"#,
+            "protocolVersion",
+        ),
+        (
+            "params.capabilities",
+            r#"{"params":{"capabilities":{},<>},"jsonrpc":"2.0","id":7,"method":"initialize"}"#,
+            "capabilities",
+        ),
+        (
+            "params.clientInfo",
+            r#"{"jsonrpc":"2.0","id":7,"method":"initialize","params":{"clientInfo":{},<>}}"#,
+            "clientInfo",
+        ),
+        (
+            "params.requestId",
+            r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":3,<>}}"#,
+            "requestId",
+        ),
+        (
+            "params.progressToken",
+            r#"{"jsonrpc":"2.0","method":"notifications\/progress","params":{"progressToken":3,<>}}"#,
+            "progressToken",
+        ),
+        (
+            "params.uri",
+            r#"{"params":{"uri":"a",<>},"jsonrpc":"2.0","id":7,"method":"resources/subscribe"}"#,
+            "uri",
+        ),
+        (
+            "params.uri",
+            r#"{"jsonrpc":"2.0","id":7,"method":"resources/unsubscribe","params":{"uri":"a",<>}}"#,
+            "uri",
+        ),
+        (
+            "params.level",
+            r#"{"jsonrpc":"2.0","id":7,"method":"logging/setLevel","params":{"level":"a",<>}}"#,
+            "level",
+        ),
+        ("params.name", r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"a",<>}}"#, "name"),
+        (
+            "params.arguments",
+            r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"arguments":{},<>}}"#,
+            "arguments",
+        ),
+        (
+            "params.taskId",
+            r#"{"jsonrpc":"2.0","id":7,"method":"tasks/cancel","params":{"taskId":"a",<>}}"#,
+            "taskId",
+        ),
+    ];
+
+    #[test]
+    fn a_member_that_the_bridge_reads_occurs_once_and_in_its_spelling() {
+        for (path, around, name) in READ {
+            let id = around.contains("\"id\":7").then_some("7");
+            let escaped = format!("\\u{:04x}{}", name.as_bytes()[0], &name[1..]);
+            for again in [(*name).to_owned(), escaped] {
+                let text = around.replace("<>", &format!("\"{again}\":null"));
+                let (told, why) = refused(&text).unwrap_or_else(|| panic!("{text} passes"));
+                assert_eq!(why, format!("\"{path}\" occurs twice"), "{text}");
+                // Of two ids the last is as good as the first.
+                assert_eq!(told.as_deref(), id.filter(|_| *name != "id"), "{text}");
+            }
+            for spelt in alike(name) {
+                for beside in ["", ",\"x\":1"] {
+                    let text = around.replace("<>", &format!("\"{spelt}\":null{beside}"));
+                    let want = format!("a member is spelt almost like \"{path}\"");
+                    assert_eq!(refused(&text), Some((id.map(str::to_owned), &*want.leak())), "{text}");
+                    // The same without the one that is spelt right.
+                    let (before, after) = text.split_once(&format!("\"{spelt}\"")).unwrap();
+                    let Some(own) = before.rfind(&format!("\"{name}\":")) else { panic!("{text}") };
+                    if before[own..].matches(',').count() == 1 && around.contains("params") {
+                        let alone = format!("{}\"{spelt}\"{after}", &before[..own]);
+                        assert!(refused(&alone).is_some(), "{alone} passes");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_bridge_does_not_read_may_have_any_names() {
+        for text in [
+            r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"x","arguments":{"ID":1,"id":2,"id":3,"Method":"initialize","_META":{"PROGRESSTOKEN":1},"Name":"y"}}}"#,
+            r#"{"jsonrpc":"2.0","id":7,"method":"x/own","params":{"Name":"a","name":"b","URI":1,"RequestID":3,"requestId":3,"requestId":4,"level":1,"Level":2}}"#,
+            r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"_meta":{"example.com/ID":1,"x":1,"x":2,"io.modelcontextprotocol/related-task":{"taskId":1,"TASKID":2}}}}"#,
+            r#"{"jsonrpc":"2.0","id":7,"result":{"Result":1,"result":2,"ID":1,"content":{"Method":1}}}"#,
+            r#"{"jsonrpc":"2.0","id":7,"error":{"code":1,"message":"","Error":1,"data":{"ID":1}}}"#,
+            r#"{"jsonrpc":"2.0","id":7,"method":"m","ids":1,"i d":2,"idx":3,"paramſ_":1,"x":1,"x":2}"#,
+            r#"{"jsonrpc":"2.0","id":7,"method":"x/own","params":[{"requestId":1,"RequestId":2}]}"#,
+            r#"{"jsonrpc":"2.0","id":7,"method":"Tools/call2"}"#,
+            r#"{"jsonrpc":"2.0","id":7,"method":""}"#,
+            r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":null}"#,
+        ] {
+            assert_eq!(refused(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_method_that_others_may_take_for_one_of_the_protocols_is_refused() {
+        for known in METHODS {
+            for spelt in alike(known.name) {
+                for id in ["", r#""id":7,"#] {
+                    let text = format!(r#"{{"jsonrpc":"2.0",{id}"method":"{spelt}"}}"#);
+                    let (_, why) = refused(&text).unwrap_or_else(|| panic!("{text} passes"));
+                    assert!(why.starts_with("\"method\" "), "{text}: {why}");
+                }
+            }
+        }
+        for spelt in ["x\\u0000", "\\u0000", "a\\nb", "\u{7f}", "\u{9b}m", "\\ud800", "x\\udc00y"] {
+            let text = format!(r#"{{"jsonrpc":"2.0","id":7,"method":"{spelt}"}}"#);
+            let (id, why) = refused(&text).unwrap_or_else(|| panic!("{text} passes"));
+            assert_eq!(
+                (id.as_deref(), why),
+                (Some("7"), "\"method\" has a control character, or half a surrogate pair")
+            );
+        }
+        let escaped = r#"{"jsonrpc":"2.0","method":"\u0069nitialize"}"#;
+        assert_eq!(
+            refused(escaped).map(|(_, why)| why),
+            Some("\"initialize\" needs an id"),
+            "it is the same method"
+        );
+    }
+
+    #[test]
+    fn parameters_that_the_bridge_reads_are_not_given_by_position() {
+        let text = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":[3]}"#;
+        assert_eq!(refused(text), Some((None, "\"params\" must be an object")));
+    }
+
+    #[test]
+    fn of_two_members_of_a_child_neither_counts() {
+        for text in [
+            r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":3,"progressToken":4}}"#,
+            r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":3,"ProgressToken":4}}"#,
+            r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":3,"requestId":4}}"#,
+        ] {
+            assert_eq!(peek(text).map(|envelope| envelope.subject()), Ok(None), "{text}");
+        }
+        assert_eq!(peek_head(br#"{"jsonrpc":"2.0","id":3,"id":4,"result":{"text":"aaaa"#), Head::Unclear);
     }
 
     #[test]

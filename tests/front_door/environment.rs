@@ -151,6 +151,7 @@ fn an_absent_header_is_an_unset_variable_even_where_the_bridge_has_it() {
     });
     assert_eq!(key(&session_of(&bridge, "of the user")), "of the user");
     assert_eq!(key(&bridge.session()), Value::Null, "nobody acts with the operator's own credentials");
+    assert_eq!(key(&session_of(&bridge, "")), Value::Null, "an empty header is absent");
 }
 
 #[test]
@@ -169,7 +170,7 @@ fn a_clean_environment_has_the_variables_from_headers_too() {
 fn a_value_is_up_to_8_kib_of_visible_characters_and_blanks() {
     let bridge = Bridge::start(OPTION, &["hostile", "good"]);
     let longest = "x".repeat(8 * 1024);
-    for value in ["", "a b", "!~", &longest] {
+    for value in ["a b", "!~", &longest] {
         assert_eq!(key(&session_of(&bridge, value)), value);
     }
     let before = bridge.processes();

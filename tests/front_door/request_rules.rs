@@ -171,6 +171,62 @@ fn hosts_and_origins() {
     ]);
 }
 
+// ---------------------------------------------------------------------------------------------- once and whole
+
+/// A program in front may have read the other one of two, or the other end of a list.
+#[test]
+fn a_header_with_one_value_comes_once_and_a_list_is_read_to_its_end() {
+    let invalid = || Refused(400, "invalid_request");
+    let typed = |kind: &str| {
+        let head =
+            [LINE, HOST, &length(), "Connection: close", &format!("Content-Type: {kind}")].join("\r\n");
+        format!("{head}\r\n\r\n{}", body()).into_bytes()
+    };
+    House::new().check(vec![
+        ("two types", with(&["Content-Type: application/json"]), invalid()),
+        ("two types that differ", with(&["content-type: text/plain"]), invalid()),
+        ("types in a list", typed("application/json, text/plain"), Refused(415, "unsupported_media_type")),
+        (
+            "types behind a parameter",
+            typed("application/json; a=b, text/plain"),
+            Refused(415, "unsupported_media_type"),
+        ),
+        (
+            "two codings",
+            with(&["Content-Encoding: identity", "Content-Encoding: gzip"]),
+            Refused(415, "unsupported_media_type"),
+        ),
+        (
+            "codings in a list",
+            with(&["Content-Encoding: identity, gzip"]),
+            Refused(415, "unsupported_media_type"),
+        ),
+        (
+            "an empty coding",
+            with(&["Content-Encoding: identity", "Content-Encoding:"]),
+            Refused(415, "unsupported_media_type"),
+        ),
+        ("two sessions", with(&["Mcp-Session-Id: a", "Mcp-Session-Id: a"]), invalid()),
+        (
+            "two versions",
+            with(&["MCP-Protocol-Version: 2025-06-18", "mcp-protocol-version: 2025-06-18"]),
+            invalid(),
+        ),
+        ("two events", with(&["Last-Event-ID: 1-1", "Last-Event-ID: 1-2"]), invalid()),
+        ("two expectations", with(&["Expect: 100-continue", "Expect: 200-ok"]), invalid()),
+        (
+            "expectations in a list",
+            with(&["Expect: 100-continue, 200-ok"]),
+            Refused(417, "expectation_failed"),
+        ),
+        (
+            "far and near",
+            with(&["Sec-Fetch-Site: none", "Sec-Fetch-Site: cross-site"]),
+            Refused(403, "origin_forbidden"),
+        ),
+    ]);
+}
+
 // ---------------------------------------------------------------------------------------------- where a body ends
 
 #[test]

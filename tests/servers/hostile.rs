@@ -15,6 +15,8 @@ use std::{env, fs, thread};
 
 use nix::sys::signal::{SigSet, Signal, raise};
 use nix::unistd::{Pid, close, getpgid, getppid, getsid, setpgid, setsid};
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 #[rustfmt::skip]
@@ -45,6 +47,7 @@ const MODES: &[(&str, &str)] = &[
     ("dup",                         "answers each call twice, the second time with \"again\""),
     ("unknown_id",                  "sends answers to ids nobody used before each real one"),
     ("ids float|exp|string|null|missing", "spells the id of each answer differently"),
+    ("reads fold|first|nul",        "takes names of members in any case, like Go; the first of two; up to a NUL, like cJSON"),
     ("batch",                       "answers in an array, next to a notification"),
     ("same_ids",                    "asks for sampling under the very id of the call, and answers with what it gets"),
     ("sample",                      "asks for sampling outside of any call"),
@@ -92,6 +95,84 @@ struct Server {
     log: Mutex<Log>,
     /// Told whenever `log` grew.
     news: Condvar,
+}
+
+/// The names that a reader looks for.
+const NAMES: [&str; 10] = [
+    "jsonrpc",
+    "id",
+    "method",
+    "params",
+    "result",
+    "error",
+    "_meta",
+    "progressToken",
+    "requestId",
+    "protocolVersion",
+];
+
+/// JSON with each member of an object as it came, also where two have one name.
+enum Tree {
+    Object(Vec<(String, Self)>),
+    Array(Vec<Self>),
+    Other(Value),
+}
+
+impl Tree {
+    /// `insert` says which members an object has.
+    fn into_value(
+        self,
+        insert: &mut impl FnMut(&mut serde_json::Map<String, Value>, String, Value),
+    ) -> Value {
+        match self {
+            Self::Object(members) => {
+                let mut object = serde_json::Map::new();
+                for (name, value) in members {
+                    let value = value.into_value(insert);
+                    insert(&mut object, name, value);
+                }
+                Value::Object(object)
+            }
+            Self::Array(elements) => elements.into_iter().map(|element| element.into_value(insert)).collect(),
+            Self::Other(value) => value,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Tree {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw: Box<RawValue> = Deserialize::deserialize(deserializer)?;
+        let text = raw.get();
+        let parsed = match text.bytes().next() {
+            Some(b'{') => serde_json::from_str(text).map(|Members(members)| Self::Object(members)),
+            Some(b'[') => serde_json::from_str(text).map(Self::Array),
+            _ => serde_json::from_str(text).map(Self::Other),
+        };
+        parsed.map_err(D::Error::custom)
+    }
+}
+
+/// The members of an object in their order.
+struct Members(Vec<(String, Tree)>);
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Members;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(Object)
+    }
 }
 
 #[derive(Default)]
@@ -189,12 +270,35 @@ impl Server {
         let mut stdin = io::stdin().lock();
         let mut line = Vec::new();
         while let Ok(1..) = stdin.read_until(b'\n', &mut line) {
-            match serde_json::from_slice(&line) {
+            let read = match &*self.mode {
+                "reads" => serde_json::from_slice(&line).map(|tree| self.reading(tree)),
+                _ => serde_json::from_slice(&line),
+            };
+            match read {
                 Ok(message) => self.receive(&message),
                 Err(error) => self.log().seen.push(json!({ "unreadable": error.to_string() })),
             }
             line.clear();
         }
+    }
+
+    /// The message as a parser reads it that is not exact.
+    fn reading(&self, message: Tree) -> Value {
+        let how = self.arg(0, "fold");
+        let fold = |text: &str| text.replace('ſ', "s").replace('\u{212a}', "k").to_lowercase();
+        let known = |name: &str| NAMES.into_iter().find(|known| fold(known) == fold(name)).map(str::to_owned);
+        message.into_value(&mut |members, name, value| match &*how {
+            "first" => {
+                members.entry(name).or_insert(value);
+            }
+            "nul" => {
+                let name = name.split('\0').next().unwrap_or_default().to_owned();
+                members.insert(name, value);
+            }
+            _ => {
+                members.insert(known(&name).unwrap_or(name), value);
+            }
+        })
     }
 
     /// What is left to do at the end of stdin.

@@ -213,8 +213,9 @@ fn each_call_that_times_out_is_cancelled_at_the_child_once_under_its_own_id() {
         let answer = response.answer();
         assert_eq!((&answer["id"], reason(&answer)), (&json!(id), "request_timeout"));
     }
-    let (calls, mut cancels) = calls_and_cancels(&session);
+    let (mut calls, mut cancels) = calls_and_cancels(&session);
     assert_eq!(calls.len(), 5);
+    calls.sort_by_key(Value::as_u64);
     cancels.sort_by_key(Value::as_u64);
     assert_eq!(cancels, calls);
 }

@@ -462,6 +462,16 @@ fn what_is_no_event_id_is_400() {
 }
 
 #[test]
+fn an_empty_last_event_id_is_none() {
+    let bridge = Bridge::start(&[], &["notebook"]);
+    let session = bridge.session();
+    for empty in ["", " "] {
+        let stream = session.resume(empty);
+        assert_eq!((stream.status, stream.is_sse()), (200, true), "it listens, as without the header");
+    }
+}
+
+#[test]
 fn an_event_that_has_left_the_buffer_is_400() {
     let bridge = Bridge::start(&["--replay-buffer", "1KiB", "--sse-after", "0s"], &["notebook"]);
     let session = bridge.session();

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::proto::ids::Ids;
 use crate::proto::line::LineDecoder;
 use crate::proto::link::Readiness;
 
@@ -26,6 +27,7 @@ impl Script {
             max_in_flight: 4,
             respawn: false,
             ready: Readiness::AT_ONCE,
+            ids: Ids::counted,
         };
         let config = Config { limits, max_message: MAX_MESSAGE, stop_grace: secs(1) };
         Self { client: Client::open(&config), received: Vec::new(), now: Duration::ZERO }

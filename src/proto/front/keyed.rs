@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use super::{Caller, Front, Origin, Readers, Refusal, Takes, cancelled, with_id};
-use crate::proto::ids::{BridgeId, ClientId, StreamId};
+use crate::proto::ids::{ClientId, StreamId};
 use crate::proto::json::{Span, splice};
 use crate::proto::link::{Answered, Expired, Limits, Link, Outgoing, TooLong, own_reply};
 use crate::proto::message::{Envelope, Kind, Malformed, Message, Notification, Request};
@@ -97,9 +97,9 @@ impl Keyed {
     /// Only progress names its request: its token is the bridge's own id of it.
     fn child_notification(&mut self, text: &str, envelope: &Envelope, out: &mut Out) {
         let progress = envelope.method(text.as_bytes()) == "notifications/progress";
-        let span = envelope.param(text.as_bytes(), &["progressToken"]).filter(|_| progress);
-        let id = span.clone().and_then(|span| BridgeId::echoed(text.get(span)?));
-        match (span, id.and_then(|id| self.link.caller(id))) {
+        let span = envelope.subject().filter(|_| progress);
+        let caller = span.clone().and_then(|span| self.link.named(text.get(span)?));
+        match (span, caller) {
             (Some(_), Some(Caller { takes: Takes::AnswerOnly, .. })) => {
                 out.note(Note::Dropped(Dropped::NotStreamable));
             }

@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use super::{
     Caller, Front, LISTENER_GRACE, Origin, Readers, Readership, Refusal, Takes, cancelled, id_token, with_id,
 };
-use crate::proto::ids::{BridgeId, ChildId, ClientId, Id, ProgressToken, StreamId};
+use crate::proto::ids::{BridgeId, ChildId, ClientId, Id, ProgressToken, StreamId, echoed};
 use crate::proto::line::push_one_line;
 use crate::proto::link::{Answered, Expired, Limits, Link, Outgoing, TooLong};
 use crate::proto::message::{Envelope, Kind, Malformed, Message, Notification, Request, Response};
@@ -196,9 +196,9 @@ impl Single {
     }
 
     fn progress_of(&self, text: &str, envelope: &Envelope) -> Option<&Caller> {
-        let token = text.get(envelope.param(text.as_bytes(), &["progressToken"])?)?;
+        let token = text.get(envelope.subject()?)?;
         // Children that keep numbers as floats echo 7 as 7.0.
-        let token = Id::parse(token).or_else(|| Id::parse(&BridgeId::echoed(token)?.to_string()))?;
+        let token = Id::parse(token).or_else(|| Id::parse(&echoed(token)?.to_string()))?;
         let token = ProgressToken(token);
         let opener = self.opener.as_ref().filter(|opener| opener.token.as_ref() == Some(&token));
         self.by_token.get(&token).and_then(|id| self.link.caller(*id)).or(opener)
@@ -206,7 +206,7 @@ impl Single {
 
     /// The child takes back one of its own requests: the stream that got the request gets this too.
     fn child_cancelled(&mut self, text: &str, envelope: &Envelope, readers: Readers<'_>) -> StreamId {
-        let span = envelope.param(text.as_bytes(), &["requestId"]);
+        let span = envelope.subject();
         let id = span.and_then(|span| Id::parse(text.get(span)?)).map(ChildId);
         let Some((id, pending)) = id.and_then(|id| self.pending.remove_entry(&id)) else {
             return StreamId::LISTENING;

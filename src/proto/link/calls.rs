@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::outgoing::Outgoing;
 use super::restore::Effect;
 use super::retry::Retry;
-use crate::proto::ids::BridgeId;
+use crate::proto::ids::{BridgeId, Ids, echoed};
 
 /// Bytes of requests that are kept to be sent again; one beyond it is sent once.
 const MAX_KEPT: usize = 8 * 1024 * 1024;
@@ -35,10 +35,10 @@ impl<C> Call<C> {
     }
 }
 
-/// All of them, by the ids under which the child knows them. Ids are given in ascending order.
+/// All of them, by the ids under which the child knows them: oldest first.
 #[derive(Debug)]
 pub(super) struct Calls<C> {
-    last: BridgeId,
+    ids: Ids,
     table: BTreeMap<BridgeId, Call<C>>,
     /// When each ends without an answer.
     ends: BTreeSet<(Duration, BridgeId)>,
@@ -49,14 +49,8 @@ pub(super) struct Calls<C> {
 }
 
 impl<C> Calls<C> {
-    pub(super) fn new() -> Self {
-        Self {
-            last: BridgeId(0),
-            table: BTreeMap::new(),
-            ends: BTreeSet::new(),
-            retry_due: BTreeSet::new(),
-            kept: 0,
-        }
+    pub(super) fn new(ids: Ids) -> Self {
+        Self { ids, table: BTreeMap::new(), ends: BTreeSet::new(), retry_due: BTreeSet::new(), kept: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -65,8 +59,7 @@ impl<C> Calls<C> {
 
     /// Gives out an id that no other request to the child has.
     pub(super) fn reserve(&mut self) -> BridgeId {
-        self.last = BridgeId(self.last.0 + 1);
-        self.last
+        self.ids.next(|id| self.table.contains_key(&id))
     }
 
     pub(super) fn insert(&mut self, call: Call<C>) -> BridgeId {
@@ -117,9 +110,9 @@ impl<C> Calls<C> {
         self.get(id).is_some_and(|call| call.forwarded)
     }
 
-    /// Whether this id was given out and nothing of this table has it.
-    pub(super) fn has_ended(&self, id: BridgeId) -> bool {
-        (1..=self.last.0).contains(&id.0) && !self.table.contains_key(&id)
+    /// The id that a child echoed, if it was given out at all.
+    pub(super) fn echoed(&self, token: &str) -> Option<BridgeId> {
+        self.ids.find(echoed(token)?)
     }
 
     /// The call that ends first without an answer, and when.

@@ -59,7 +59,7 @@ pub(super) struct Asked {
     /// When the child must have answered.
     pub(super) deadline: Duration,
     /// What is remembered of it if it succeeds.
-    pub(super) effect: Option<Effect>,
+    pub(super) effect: Option<Box<Effect>>,
 }
 
 impl Handshake {

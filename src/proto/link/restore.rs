@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::outgoing::Outgoing;
+use crate::proto::json::unquote;
 
 /// The most subscriptions that are remembered; a new child is not told of more.
 const MAX_SUBSCRIPTIONS: usize = 1000;
@@ -15,7 +16,7 @@ const MAX_REQUEST: usize = 8 * 1024;
 pub(super) struct Restore {
     initialize: Option<Outgoing>,
     level: Option<Outgoing>,
-    /// By the token of `params.uri` as the client wrote it.
+    /// By what `params.uri` stands for, however the client spelt it.
     subscriptions: BTreeMap<Box<str>, Outgoing>,
 }
 
@@ -77,6 +78,6 @@ impl Restore {
 }
 
 fn uri(request: &Outgoing) -> Option<Box<str>> {
-    let span = request.request.param(&["uri"])?;
-    std::str::from_utf8(request.request.text().get(span)?).ok().map(Into::into)
+    let token = request.request.subject()?;
+    token.starts_with('"').then(|| unquote(token).into())
 }

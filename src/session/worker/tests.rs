@@ -16,7 +16,7 @@ use tokio::time::{sleep, sleep_until};
 
 use super::*;
 use crate::proto::front::{LISTENER_GRACE, Takes};
-use crate::proto::ids::{EventId, SessionId};
+use crate::proto::ids::{EventId, Ids, SessionId};
 use crate::proto::link::{CANCEL_GRACE, Limits, Readiness};
 use crate::proto::message::Message;
 use crate::proto::testing::*;
@@ -44,6 +44,7 @@ const CONFIG: Config = Config {
         max_in_flight: 256,
         respawn: false,
         ready: Readiness::AT_ONCE,
+        ids: Ids::counted,
     },
     idle_timeout: secs(1000),
     sse_after: Duration::MAX,

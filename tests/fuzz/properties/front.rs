@@ -6,13 +6,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use mcp_bridge::proto::front::single::Single;
 use mcp_bridge::proto::front::{Front, Origin, Readership, Refusal, Takes};
-use mcp_bridge::proto::ids::{ClientId, StreamId};
+use mcp_bridge::proto::ids::{ClientId, Ids, StreamId};
 use mcp_bridge::proto::json::{elements, is_array};
 use mcp_bridge::proto::link::{Limits, Readiness};
 use mcp_bridge::proto::message::{Envelope, Kind, Message, Request};
 use mcp_bridge::proto::output::{Handshake, Note, Out, Output};
 
-use super::flat;
+use super::{flat, readers};
 
 const LIMITS: Limits = Limits {
     init_timeout: Duration::from_secs(10),
@@ -20,6 +20,7 @@ const LIMITS: Limits = Limits {
     max_in_flight: 4,
     respawn: true,
     ready: Readiness::AT_ONCE,
+    ids: Ids::counted,
 };
 
 const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":"init","method":"initialize","params":{}}"#;
@@ -123,6 +124,7 @@ impl Session {
         }
         for text in texts {
             if let Ok(message) = Message::parse(Bytes::copy_from_slice(text.as_bytes())) {
+                readers::agree(&message);
                 self.post(message, takes);
             }
         }

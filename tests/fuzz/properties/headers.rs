@@ -26,6 +26,24 @@ pub fn headers(data: &[u8]) {
         host(&trust, &head);
     }
     accept(&head.headers);
+    // What comes twice is refused whole, so that all else may look at the first.
+    let single = [
+        "mcp-session-id",
+        "mcp-protocol-version",
+        "last-event-id",
+        "content-type",
+        "content-length",
+        "expect",
+    ];
+    let passed = refused(head::check_single(&head.headers)).is_some();
+    assert_eq!(
+        passed,
+        single.iter().all(|name| values(&head.headers, name).len() < 2),
+        "a header with one value"
+    );
+    if !passed {
+        return;
+    }
     body(&head.headers);
     session(&head.headers);
     version(&head.headers);
@@ -75,9 +93,9 @@ fn origin(trust: &Trust, headers: &HeaderMap) {
     match &values(headers, "origin")[..] {
         // A browser says how far away the page is that made the request (Fetch Metadata §2.3).
         [] => {
-            let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
-            let near = site.is_none_or(|site| site == b"none" || site == b"same-origin");
-            assert_eq!(passed, near, "without Origin, and {site:?}");
+            let sites = values(headers, "sec-fetch-site");
+            let near = sites.iter().all(|site| *site == b"none" || *site == b"same-origin");
+            assert_eq!(passed, near, "without Origin, and {sites:?}");
         }
         [origin] => {
             let origin = std::str::from_utf8(origin).unwrap_or_default();
@@ -177,7 +195,11 @@ fn body(headers: &HeaderMap) {
     let kind = first("content-type").expect("a type");
     let essence = kind.split(|byte| *byte == b';').next().unwrap().trim_ascii();
     assert_eq!(essence, b"application/json", "a type that a page may send anywhere was let in");
-    assert!(first("content-encoding").is_none_or(|coding| coding == b"identity"));
+    assert!(!kind.contains(&b','), "several types were let in");
+    for line in values(headers, "content-encoding") {
+        let line = String::from_utf8_lossy(line).to_ascii_lowercase();
+        assert!(line.split(',').all(|coding| coding.trim() == "identity"), "{line} was let in");
+    }
     assert!(values(headers, "transfer-encoding").len() < 2);
     assert!(first("transfer-encoding").is_none_or(|coding| coding == b"chunked"));
     let length =

@@ -10,6 +10,7 @@ mod front;
 mod headers;
 mod json;
 mod last_event_id;
+mod readers;
 mod sse;
 mod sse_writer;
 

@@ -221,8 +221,6 @@ fn the_child_reads_the_calls_id_in_the_place_of_its_token() {
         r#"{"method":"m","params":{"_meta":{"x":1,"progressToken":<token>,"y":2}},"id":<id>,"jsonrpc":"2.0"}"#,
         r#" { "id" : <id> , "params" : { "_meta" : { "progressToken" : <token> } } , "jsonrpc" : "2.0" , "method" : "m" } "#,
         r#"{"jsonrpc":"2.0","id":<id>,"method":"m","params":{"arguments":{"_meta":{"progressToken":9}},"_meta":{"progressToken":<token>}}}"#,
-        // Parsers take the last of two.
-        r#"{"id":<id>,"jsonrpc":"2.0","method":"m","params":{"_meta":{},"_meta":{"progressToken":8,"progressToken":<token>}}}"#,
     ];
     for text in table {
         for (id, token) in NAMES.iter().flat_map(|id| NAMES.map(|token| (id, token))) {
