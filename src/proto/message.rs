@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
-use super::ids::Id;
+use super::ids::{Id, MAX_ID};
 use super::json::{Span, is_json, members, slice, unquote, value_at};
 
 /// What kind of message it is (JSON-RPC 2.0 §4, §5).
@@ -43,7 +43,34 @@ pub struct Envelope {
     pub method: Option<Span>,
     /// The value of `params`.
     pub params: Option<Span>,
+    /// What else is known of the inside of a message that was read in pieces; `None`: it is looked at when it is asked
+    /// for.
+    pub(super) inside: Option<Box<Inside>>,
 }
+
+/// Where members lie inside of `params` or `result` that a front asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Inside {
+    pub(super) progress_token: Option<Span>,
+    pub(super) request_id: Option<Span>,
+    pub(super) protocol_version: Option<Span>,
+}
+
+impl Inside {
+    /// Takes note of a member.
+    pub(super) fn note(&mut self, name: &str, value: Span) {
+        let slot = match &*unquote(name) {
+            "progressToken" => &mut self.progress_token,
+            "requestId" => &mut self.request_id,
+            "protocolVersion" => &mut self.protocol_version,
+            _ => return,
+        };
+        *slot = Some(value);
+    }
+}
+
+/// The longest token that is looked at for what it says, in bytes. A longer one is no method, name or id of ours.
+pub(super) const MAX_TOKEN: usize = 2 * MAX_ID;
 
 impl Envelope {
     /// Reads the envelope of one message.
@@ -54,12 +81,21 @@ impl Envelope {
         let text = std::str::from_utf8(text).map_err(|_| Malformed::Parse)?;
         let mut members = Members::default();
         let complete = members.read(text);
-        let part = |span: &Option<Span>| span.clone().and_then(|span| text.get(span));
-        let invalid = |why| Err(Malformed::Invalid(part(&members.id).and_then(Id::parse), why));
         if complete.is_none() {
             // It may be JSON all the same: an array, a number.
-            return if is_json(text) { invalid("a message is a JSON object") } else { Err(Malformed::Parse) };
+            return Err(if !text.trim_ascii_start().starts_with('{') && is_json(text) {
+                Malformed::Invalid(None, "a message is a JSON object")
+            } else {
+                Malformed::Parse
+            });
         }
+        Self::of(members, text.as_bytes())
+    }
+
+    /// The envelope of the message whose members are these.
+    pub(super) fn of(members: Members, text: &[u8]) -> Result<Self, Malformed> {
+        let part = |span: &Option<Span>| span.clone().map(|span| token(text, span));
+        let invalid = |why| Err(Malformed::Invalid(part(&members.id).and_then(Id::parse), why));
         // Two readers that disagree on which one counts let a message past the one that inspects it.
         if members.twice {
             return invalid("a member occurs twice");
@@ -87,23 +123,47 @@ impl Envelope {
         if part(&members.method).is_some_and(|token| !token.starts_with('"')) {
             return invalid("\"method\" must be a string");
         }
-        Ok(Self { kind, id: members.id, method: members.method, params: members.params })
+        Ok(Self { kind, id: members.id, method: members.method, params: members.params, inside: None })
     }
 
     /// The method of a request or notification; empty for a response.
     pub fn method<'t>(&self, text: &'t [u8]) -> Cow<'t, str> {
-        self.method.clone().map_or(Cow::Borrowed(""), |span| unquote(slice(text, span)))
+        self.method.clone().map_or(Cow::Borrowed(""), |span| unquote(token(text, span)))
     }
 
     /// The id in the text, where it is one a peer may use.
     pub fn id(&self, text: &[u8]) -> Option<Id> {
-        Id::parse(slice(text, self.id.clone()?))
+        Id::parse(token(text, self.id.clone()?))
     }
 
-    /// Where the value at `path` inside `params` lies in the text.
-    pub fn param(&self, text: &[u8], path: &[&str]) -> Option<Span> {
-        param(text, self.params.as_ref(), path)
+    /// Where `params.progressToken` lies in the text.
+    pub fn progress_token(&self, text: &[u8]) -> Option<Span> {
+        match &self.inside {
+            Some(inside) => inside.progress_token.clone(),
+            None => param(text, self.params.as_ref(), &["progressToken"]),
+        }
     }
+
+    /// Where `params.requestId` lies in the text.
+    pub fn request_id(&self, text: &[u8]) -> Option<Span> {
+        match &self.inside {
+            Some(inside) => inside.request_id.clone(),
+            None => param(text, self.params.as_ref(), &["requestId"]),
+        }
+    }
+
+    /// Where `result.protocolVersion` lies in the text.
+    pub fn protocol_version(&self, text: &[u8]) -> Option<Span> {
+        match &self.inside {
+            Some(inside) => inside.protocol_version.clone(),
+            None => value_at(slice(text, 0..text.len()), &["result", "protocolVersion"]),
+        }
+    }
+}
+
+/// A token of a text that is known to be UTF-8; empty where it is longer than [`MAX_TOKEN`].
+pub(super) fn token(text: &[u8], span: Span) -> &str {
+    if span.len() > MAX_TOKEN { "" } else { slice(text, span) }
 }
 
 /// One message of a client, by what it is.
@@ -136,7 +196,7 @@ impl Message {
             }
             _ => {}
         }
-        let Envelope { kind, id: id_span, method, params } = envelope;
+        let Envelope { kind, id: id_span, method, params, .. } = envelope;
         Ok(match (kind, id, id_span, method) {
             (Kind::Request, Some(id), Some(id_span), Some(method)) => {
                 Self::Request(Request { text, id, id_span, method, params })
@@ -258,6 +318,11 @@ impl Notification {
         &self.text
     }
 
+    /// The same in a buffer of its own: one that waits must not keep the body alive in which it came.
+    pub fn detached(&self) -> Self {
+        Self { text: Bytes::copy_from_slice(&self.text), ..self.clone() }
+    }
+
     pub fn method(&self) -> Cow<'_, str> {
         unquote(slice(&self.text, self.method.clone()))
     }
@@ -332,13 +397,13 @@ pub fn peek_head(head: &[u8]) -> Head<'_> {
 }
 
 /// Where the members lie that JSON-RPC knows.
-#[derive(Default)]
-struct Members {
+#[derive(Debug, Default)]
+pub(super) struct Members {
     jsonrpc: Option<Span>,
     id: Option<Span>,
     method: Option<Span>,
-    params: Option<Span>,
-    result: Option<Span>,
+    pub(super) params: Option<Span>,
+    pub(super) result: Option<Span>,
     error: Option<Span>,
     /// One of them occurs twice: this is where the last one lies.
     twice: bool,
@@ -347,18 +412,21 @@ struct Members {
 impl Members {
     /// `None` where the text is not exactly one JSON object; what came before the fault is noted.
     fn read(&mut self, text: &str) -> Option<()> {
-        members(text, |name, value| {
-            let slot = match &*unquote(name) {
-                "jsonrpc" => &mut self.jsonrpc,
-                "id" => &mut self.id,
-                "method" => &mut self.method,
-                "params" => &mut self.params,
-                "result" => &mut self.result,
-                "error" => &mut self.error,
-                _ => return, // a later revision may know it
-            };
-            self.twice |= slot.replace(value).is_some();
-        })
+        members(text, |name, value| self.note(name, value))
+    }
+
+    /// Takes note of a member.
+    pub(super) fn note(&mut self, name: &str, value: Span) {
+        let slot = match &*unquote(name) {
+            "jsonrpc" => &mut self.jsonrpc,
+            "id" => &mut self.id,
+            "method" => &mut self.method,
+            "params" => &mut self.params,
+            "result" => &mut self.result,
+            "error" => &mut self.error,
+            _ => return, // a later revision may know it
+        };
+        self.twice |= slot.replace(value).is_some();
     }
 }
 

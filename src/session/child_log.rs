@@ -3,7 +3,7 @@
 use tracing::{debug, info, warn};
 
 use crate::log_limit::LogLimit;
-use crate::proto::ids::SessionId;
+use crate::proto::ids::{MAX_ID, SessionId};
 use crate::proto::output::Note;
 
 /// How much of a line that is no message is logged, in characters.
@@ -16,6 +16,10 @@ pub(super) struct ChildLog {
     invalid: LogLimit,
     dropped: LogLimit,
     not_ready: LogLimit,
+    too_long: LogLimit,
+    /// What needs to be said once only.
+    said_long_id: bool,
+    said_unread: bool,
 }
 
 impl ChildLog {
@@ -26,6 +30,9 @@ impl ChildLog {
             invalid: LogLimit::new(),
             dropped: LogLimit::new(),
             not_ready: LogLimit::new(),
+            too_long: LogLimit::new(),
+            said_long_id: false,
+            said_unread: false,
         }
     }
 
@@ -45,6 +52,20 @@ impl ChildLog {
         );
     }
 
+    /// A line of so many bytes is longer than `max`.
+    pub(super) fn too_long(&mut self, length: usize, max: usize, in_flight: usize) {
+        let Some(count) = self.too_long.take() else { return };
+        warn!(
+            event = "child.message_too_long",
+            sid = self.session.short(),
+            length,
+            max,
+            in_flight,
+            count,
+            "a message of the server is too long; raise --max-message if it is right to send this much"
+        );
+    }
+
     /// A line of so many bytes is not UTF-8.
     pub(super) fn invalid_utf8(&mut self, bytes: usize) {
         let Some(count) = self.invalid.take() else { return };
@@ -53,6 +74,17 @@ impl ChildLog {
             event = "child.invalid_utf8",
             sid, bytes, count, "the server wrote a line that is not UTF-8; it has been repaired"
         );
+    }
+
+    /// The child is not read because so many bytes of the bridge's replies to it wait.
+    pub(super) fn replies_unread(&mut self, bytes: usize) {
+        if !std::mem::replace(&mut self.said_unread, true) {
+            let sid = self.session.short();
+            warn!(
+                event = "child.replies_unread",
+                sid, bytes, "the server asks and does not read the replies; it is not read until it does"
+            );
+        }
     }
 
     /// stdout ended within a line.
@@ -80,6 +112,24 @@ impl ChildLog {
                 warn!(
                     event = "child.not_restored",
                     sid, method, "the new child refuses what the old one took"
+                );
+            }
+            Note::LongId => {
+                if !std::mem::replace(&mut self.said_long_id, true) {
+                    warn!(
+                        event = "child.long_id",
+                        sid,
+                        max = MAX_ID,
+                        "a request of the server has an id that is too long; it was answered with null in its place"
+                    );
+                }
+            }
+            Note::LongGreeting(max) => {
+                warn!(
+                    event = "child.long_greeting",
+                    sid,
+                    max,
+                    "the answer of the server to initialize is too long to be kept for a session that clients share"
                 );
             }
             Note::NotReady => {
