@@ -9,6 +9,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::sleep;
@@ -39,6 +40,29 @@ pub fn note_freed(bytes: usize) {
     let before = FREED.fetch_add(bytes, Ordering::Relaxed);
     if before < WORTH && before.saturating_add(bytes) >= WORTH {
         WORTH_IT.notify_one();
+    }
+}
+
+/// The shortest bytes that are [`noted`], in bytes.
+const LARGE: usize = 256 * 1024;
+
+/// The same bytes. If they are many it is noted when they are freed, which may be long from now: whoever reads them takes
+/// its time.
+pub fn noted(bytes: Bytes) -> Bytes {
+    if bytes.len() < LARGE { bytes } else { Bytes::from_owner(Noted(bytes)) }
+}
+
+struct Noted(Bytes);
+
+impl AsRef<[u8]> for Noted {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Noted {
+    fn drop(&mut self) {
+        note_freed(self.0.len());
     }
 }
 

@@ -6,7 +6,6 @@
 use std::io;
 use std::time::Duration;
 
-use bytes::Buf;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, sink};
 use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -122,17 +121,17 @@ async fn converse(
             biased; // an answer that is there counts before its deadline, however late it is looked at
             () = &mut stop => client.fail(Why::Stopped),
             written = stdin.write(client.stdin()), if stdin_open && !client.stdin().is_empty() => match written {
-                Ok(count) if count > 0 => client.stdin().advance(count),
+                Ok(count) if count > 0 => client.written(count),
                 _ => stdin_open = false,
             },
             status = exit.wait(), if exited.is_none() => exited = Some(status),
-            read = stdout.read_buf(decoder.buffer()), if stdout_open => {
+            read = stdout.read_buf(decoder.buffer()), if stdout_open && !client.is_full() => {
                 while let Some(frame) = decoder.next() {
                     client.frame(frame, began.elapsed());
                 }
                 if matches!(read, Ok(0) | Err(_)) {
-                    if let Some(line) = decoder.finish() {
-                        client.line(line.bytes(), began.elapsed());
+                    if let Some(frame) = decoder.finish() {
+                        client.frame(frame, began.elapsed());
                     }
                     stdout_open = false;
                 }

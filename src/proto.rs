@@ -8,6 +8,7 @@
 
 pub mod front;
 pub mod ids;
+pub mod incoming;
 pub mod json;
 pub mod line;
 pub mod link;

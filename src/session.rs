@@ -42,10 +42,9 @@ const MAILBOX: usize = 64;
 /// and no others.
 const MAX_STDIN_QUEUE: usize = 4 * 1024 * 1024;
 
-/// Bytes for the child's stdin, beside two bodies of the largest size, beyond which the child itself is not read. It is
-/// more than clients and a new child's start can cause: the child sends requests and does not read what the bridge
-/// answers.
-const MAX_UNREAD_REPLIES: usize = 32 * 1024 * 1024;
+/// Bytes of the bridge's own replies to a child beyond which that is not read: it asks and does not read the answers.
+/// What clients send it is not counted, because a child may well write before it reads what it has got.
+const MAX_UNREAD_REPLIES: usize = 1024 * 1024;
 
 /// What an operator sets for all sessions.
 #[derive(Clone, Debug)]

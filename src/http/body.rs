@@ -10,13 +10,11 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::head::Head;
 use super::problem::Problem;
 use super::response::Rejection;
+use crate::proto::incoming::MAX_BATCH;
 use crate::proto::json::{elements, is_array};
 use crate::proto::message::{Malformed, Message};
 use crate::proto::version::Revision;
 use crate::session::{BodyBudget, BodyPermit, Posted, Session};
-
-/// How many messages a batch may have: each costs more memory than its few bytes of the body.
-const MAX_BATCH: usize = 1000;
 
 /// What the permit of a body of unknown length begins with, and by how much it grows, in bytes.
 const STEP: usize = 16 * 1024;
@@ -172,20 +170,26 @@ pub(super) fn parse(body: Bytes, revision: Option<Revision>) -> Result<Posted, R
     if !is_array(&body) {
         return parse_one(body).map(Posted::One);
     }
-    let text = std::str::from_utf8(&body).map_err(|_| Problem::Parse)?;
-    let elements = elements(text).ok_or(Problem::Parse)?;
+    // Whatever else is wrong with it: nothing is looked at that is refused anyway.
     if !revision.is_some_and(Revision::batches) {
         return Err(Problem::Batch(revision).into());
     }
-    if elements.is_empty() {
+    let text = std::str::from_utf8(&body).map_err(|_| Problem::Parse)?;
+    let mut count = 0;
+    for element in elements(text) {
+        element.ok_or(Problem::Parse)?;
+        count += 1;
+        if count > MAX_BATCH {
+            return Err(Problem::Invalid("a batch of more than 1000 messages").into());
+        }
+    }
+    if count == 0 {
         return Err(Problem::Invalid("an empty batch").into());
     }
-    if elements.len() > MAX_BATCH {
-        return Err(Problem::Invalid("a batch of more than 1000 messages").into());
-    }
-    let messages = elements
-        .into_iter()
-        .map(|element| parse_one(body.slice_ref(element.as_bytes())))
+    // Each in a buffer of its own: one that waits, or is kept, does not keep the others alive.
+    let messages = elements(text)
+        .flatten()
+        .map(|element| parse_one(Bytes::copy_from_slice(element.as_bytes())))
         .collect::<Result<Vec<_>, _>>()?;
     if messages.iter().any(|message| message.method() == "initialize") {
         // 2025-03-26 `basic/lifecycle`
@@ -203,4 +207,44 @@ pub(super) fn parse_one(text: Bytes) -> Result<Message, Rejection> {
         Malformed::Parse => Problem::Parse.into(),
         Malformed::Invalid(id, why) => Problem::Invalid(why).about(id.as_ref()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(body: &str, revision: Option<Revision>) -> Option<Problem> {
+        parse(Bytes::copy_from_slice(body.as_bytes()), revision).err().map(|rejection| rejection.problem)
+    }
+
+    #[test]
+    fn an_array_is_not_looked_at_where_the_revision_has_none() {
+        for body in ["[1,", "[", "[{}]", "[\u{fffd}"] {
+            for revision in [None, Some(Revision::R2025_11_25)] {
+                assert!(matches!(refusal(body, revision), Some(Problem::Batch(_))), "{body}");
+            }
+            assert!(
+                !matches!(refusal(body, Some(Revision::R2025_03_26)), None | Some(Problem::Batch(_))),
+                "{body}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_array_is_not_looked_at_beyond_its_thousandth_element() {
+        let elements = |count: usize| vec!["1"; count].join(",");
+        let too_many = |body: &str| matches!(refusal(body, Some(Revision::R2025_03_26)), Some(Problem::Invalid(why)) if why.contains("1000"));
+        assert!(!too_many(&format!("[{}]", elements(MAX_BATCH))));
+        assert!(too_many(&format!("[{}]", elements(MAX_BATCH + 1))));
+        assert!(too_many(&format!("[{}, and this is no JSON", elements(MAX_BATCH + 1))));
+    }
+
+    #[test]
+    fn a_message_of_a_batch_does_not_keep_the_body_alive() {
+        let body =
+            Bytes::from(format!(r#"[{{"jsonrpc":"2.0","id":1,"method":"ping"}}{}]"#, " ".repeat(10_000)));
+        let posted = parse(body.clone(), Some(Revision::R2025_03_26));
+        assert!(matches!(&posted, Ok(Posted::Batch(messages)) if messages.len() == 1));
+        assert!(body.is_unique());
+    }
 }

@@ -3,17 +3,21 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use serde_json::Value;
 
 use super::Config;
 use super::report::{Failure, Question, Server, Stray, Tools, Why, clipped};
+use crate::proto::incoming::{Found, Incoming, LongLine};
 use crate::proto::json::{elements, is_array, value_at};
 use crate::proto::line::Frame;
 use crate::proto::link::{Answered, Expired, Limits, Link, Outgoing, TooLong, own_initialize, own_reply};
-use crate::proto::message::{Envelope, Head, Kind, Request, peek_head};
+use crate::proto::message::{Head, Kind, Request, peek_head};
 use crate::proto::output::{Handshake, Out};
 use crate::proto::version::Revision;
+
+/// Bytes of replies that may wait for a server that asks and does not read.
+const MAX_UNREAD_REPLIES: usize = 1024 * 1024;
 
 /// The most pages of tools that are asked for.
 const MAX_PAGES: usize = 100;
@@ -66,8 +70,19 @@ impl Client {
     }
 
     /// What is on its way to the server.
-    pub(super) fn stdin(&mut self) -> &mut BytesMut {
-        &mut self.out.stdin
+    pub(super) fn stdin(&self) -> &[u8] {
+        &self.out.stdin
+    }
+
+    /// So many bytes of [`stdin`](Self::stdin) have been written.
+    pub(super) fn written(&mut self, count: usize) {
+        self.out.stdin.advance(count);
+        self.out.left(count);
+    }
+
+    /// Whether so much waits that answers the server's own requests that it is not to be read.
+    pub(super) fn is_full(&self) -> bool {
+        self.out.unread_replies() > MAX_UNREAD_REPLIES
     }
 
     /// When the server must have answered.
@@ -84,32 +99,35 @@ impl Client {
     /// Takes what the server wrote.
     pub(super) fn frame(&mut self, frame: Frame<'_>, now: Duration) {
         match frame {
-            Frame::Line(line) => self.line(line.bytes(), now),
-            Frame::TooLong { head, .. } => match self.link.too_long(head, &mut self.out) {
-                TooLong::Call(..) | TooLong::Handshake | TooLong::Unclear => {
-                    self.fail(Why::TooLong(self.max_message));
-                }
-                TooLong::Nothing if peek_head(head) == Head::NoMessage => self.stray(head),
-                TooLong::Nothing => {}
-            },
+            Frame::Line(line) => self.line(line.bytes().into(), now),
+            Frame::Long(line) => self.line(line, now),
+            Frame::TooLong { head, .. } => self.too_long(head),
         }
         self.forget_notes();
     }
 
-    /// Takes a line that the server wrote.
-    pub(super) fn line(&mut self, line: &[u8], now: Duration) {
-        let text = String::from_utf8_lossy(line);
-        let messages = if is_array(line) { elements(&text).unwrap_or_default() } else { vec![&*text] };
-        if messages.is_empty() {
-            self.stray(line);
+    fn too_long(&mut self, head: &[u8]) {
+        match self.link.too_long(head, &mut self.out) {
+            TooLong::Call(..) | TooLong::Handshake | TooLong::Unclear => {
+                self.fail(Why::TooLong(self.max_message));
+            }
+            TooLong::Nothing if peek_head(head) == Head::NoMessage => self.stray(head),
+            TooLong::Nothing => {}
         }
-        for message in messages {
-            match Envelope::peek(message.as_bytes()) {
-                Ok(envelope) => self.message(message, &envelope, now),
-                Err(_) => self.stray(message.as_bytes()),
+    }
+
+    fn line(&mut self, line: BytesMut, now: Duration) {
+        let mut line = LongLine::new(line, self.max_message);
+        loop {
+            match line.step() {
+                Found::Pause | Found::Invalid(_) => {}
+                Found::Message(message) => self.message(&message, now),
+                Found::Stray(text) => self.stray(text.as_bytes()),
+                Found::Noise(text) => return self.stray(text.as_bytes()),
+                Found::TooLong { head, .. } => return self.too_long(head),
+                Found::End => return,
             }
         }
-        self.forget_notes();
     }
 
     pub(super) fn expire(&mut self, now: Duration) {
@@ -134,16 +152,17 @@ impl Client {
         self.stray.lines += 1;
     }
 
-    fn message(&mut self, text: &str, envelope: &Envelope, now: Duration) {
-        let success = envelope.kind == Kind::Success;
-        match envelope.kind {
+    fn message(&mut self, message: &Incoming<'_>, now: Duration) {
+        let (kind, text) = (message.envelope.kind, std::str::from_utf8(message.text()).unwrap_or_default());
+        let success = kind == Kind::Success;
+        match kind {
             Kind::Notification => {}
             // It is a question to servers only.
-            Kind::Request if envelope.method(text.as_bytes()) == "initialize" => self.fail(Why::Echoed),
-            Kind::Request => {
-                own_reply(text, envelope, &mut self.out);
+            Kind::Request if message.envelope.method(message.text()) == "initialize" => {
+                self.fail(Why::Echoed)
             }
-            Kind::Success | Kind::Failure => match self.link.answer(text, envelope, now, &mut self.out) {
+            Kind::Request => own_reply(message, &mut self.out),
+            Kind::Success | Kind::Failure => match self.link.answer(message, now, &mut self.out) {
                 Answered::Handshake(Handshake::Done(protocol)) => self.opened(text, protocol, now),
                 Answered::Handshake(_) => self.fail(refusal(text)),
                 Answered::Call { .. } if success => self.page(text, now),
@@ -184,16 +203,19 @@ impl Client {
 
     /// The server has sent a page of tools.
     fn page(&mut self, text: &str, now: Duration) {
-        let Some(page) = token(text, &["result", "tools"]).and_then(elements) else {
+        let Some(page) = token(text, &["result", "tools"]).filter(|page| is_array(page.as_bytes())) else {
             return self.fail(Why::NoArray);
         };
         let (mut count, mut names) = match self.tools.take() {
             Some(Tools::Listed { count, names }) => (count, names),
             _ => (0, Vec::new()),
         };
-        count += page.len();
-        let room = MAX_NAMES - names.len();
-        names.extend(page.into_iter().take(room).map(|tool| string(tool, &["name"]).unwrap_or_default()));
+        for tool in elements(page).flatten() {
+            count += 1;
+            if names.len() < MAX_NAMES {
+                names.push(string(tool, &["name"]).unwrap_or_default());
+            }
+        }
         let tools = Tools::Listed { count, names };
         self.pages += 1;
         // The absent one is the end; null and the empty string are what servers send in its place.

@@ -32,6 +32,7 @@ impl LastLines {
             while let Some(frame) = self.decoder.next() {
                 let line = match frame {
                     Frame::Line(line) => line.bytes(),
+                    Frame::Long(_) => continue, // no line is that long here
                     Frame::TooLong { head, .. } => head,
                 };
                 keep(&mut self.lines, line);
@@ -47,7 +48,7 @@ impl LastLines {
 
     /// The lines, oldest first.
     pub(super) fn finish(mut self) -> Vec<String> {
-        if let Some(line) = self.decoder.finish() {
+        if let Some(Frame::Line(line)) = self.decoder.finish() {
             keep(&mut self.lines, line.bytes());
         }
         self.lines.into()

@@ -6,11 +6,12 @@
 
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::ids::{ClientId, Id, ProgressToken, StreamId};
-use super::json::{Span, splice};
-use super::message::{Envelope, Malformed, Message, Notification, Request};
+use super::incoming::Incoming;
+use super::json::Span;
+use super::message::{Message, Notification, Request};
 use super::output::{Out, Output, Unanswered};
 
 pub mod keyed;
@@ -72,16 +73,7 @@ pub trait Front: Send {
     -> Result<(), Refusal>;
 
     /// Takes a message of the child.
-    ///
-    /// # Errors
-    /// [`Malformed`], where the text is no message: a banner, a log line.
-    fn child(
-        &mut self,
-        text: &str,
-        now: Duration,
-        readers: Readers<'_>,
-        out: &mut Out,
-    ) -> Result<(), Malformed>;
+    fn child(&mut self, message: Incoming<'_>, now: Duration, readers: Readers<'_>, out: &mut Out);
 
     /// Takes note of a message of the child that began with `head` and was too long to take.
     fn child_too_long(&mut self, head: &[u8], out: &mut Out);
@@ -100,6 +92,9 @@ pub trait Front: Send {
 
     /// Whether there is room for a further message: what waits for the handshake is bounded.
     fn accepting(&self) -> bool;
+
+    /// How many bytes wait for the child to be ready.
+    fn held_bytes(&self) -> usize;
 
     /// Whether the session can go on with another child.
     fn can_restart(&self) -> bool;
@@ -154,23 +149,16 @@ fn cancelled(notification: &Notification) -> Option<(Option<ClientId>, Span)> {
 }
 
 /// The text of an answer with its id replaced; a child that lost the id gets it back.
-fn with_id(text: &str, id_span: Option<Span>, id: &ClientId) -> Bytes {
-    let mut message = BytesMut::new();
+fn with_id(answer: Incoming<'_>, id: &ClientId) -> Bytes {
     let id = id.0.as_json().as_bytes();
-    match id_span {
-        Some(span) => splice(&mut message, text.as_bytes(), span, id),
+    match answer.envelope.id.clone() {
+        Some(span) => answer.replaced(span, id),
         None => {
-            let behind_brace = text.find('{').map_or(0, |brace| brace + 1);
+            let behind_brace = memchr::memchr(b'{', answer.text()).map_or(0, |brace| brace + 1);
             let member = [b"\"id\":".as_slice(), id, b","].concat();
-            splice(&mut message, text.as_bytes(), behind_brace..behind_brace, &member);
+            answer.replaced(behind_brace..behind_brace, &member)
         }
     }
-    message.freeze()
-}
-
-/// The id's token in a request of the child, which may be one that no peer may use.
-fn id_token<'t>(text: &'t str, envelope: &Envelope) -> &'t str {
-    envelope.id.clone().and_then(|span| text.get(span)).unwrap_or("null")
 }
 
 #[cfg(test)]

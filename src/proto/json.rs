@@ -20,44 +20,197 @@ pub fn is_array(text: &[u8]) -> bool {
 
 /// Whether the text is exactly one JSON value.
 pub fn is_json(text: &str) -> bool {
-    let mut scanner = Scanner::new(text);
-    scanner.value().is_some() && scanner.ends()
+    let mut scanner = Scanner::new(text.as_bytes());
+    scanner.value(&mut Value::default(), usize::MAX).is_some() && scanner.ends()
 }
 
-/// The elements of a batch, each as it stands in the text. `None` where the text is not a JSON array.
-pub fn elements(text: &str) -> Option<Vec<&str>> {
-    let mut scanner = Scanner::new(text);
-    let mut elements = Vec::new();
-    scanner.skip_space();
-    scanner.expect(b'[')?;
-    scanner.skip_space();
-    if scanner.peek()? == b']' {
-        scanner.at += 1;
-    } else {
-        loop {
-            elements.push(text.get(scanner.value()?)?);
-            scanner.skip_space();
-            match scanner.take()? {
-                b',' => {}
-                b']' => break,
-                _ => return None,
-            }
-        }
-    }
-    scanner.ends().then_some(elements)
+/// The elements of a batch one by one, each as it stands in the text. `None` is a fault, and the last: the text is not a
+/// JSON array, or not from there on.
+pub fn elements(text: &str) -> impl Iterator<Item = Option<&str>> {
+    let mut walk = Some(Walk::array());
+    std::iter::from_fn(move || {
+        let mut going = walk.take()?;
+        let part = going.next(text.as_bytes(), usize::MAX).and_then(|step| match step {
+            Step::Value(value) => Some(text.get(value)),
+            Step::Name(_) | Step::Left | Step::Pause | Step::End => None,
+        });
+        let element = match part {
+            Some(Some(element)) => Some(element),
+            None if going.is_over() => return None,
+            _ => return Some(None),
+        };
+        walk = Some(going);
+        Some(element)
+    })
 }
 
 /// Hands out the members of an object in their order: the name as it stands in its quotes, and where the value is.
 /// `None` where the text is not exactly one JSON object; those that came before the fault have been handed out then.
-pub(super) fn members<'t>(text: &'t str, mut member: impl FnMut(&'t str, Span)) -> Option<()> {
-    let mut scanner = Scanner::new(text);
-    scanner.skip_space();
-    scanner.members(|scanner, name| {
-        let value = scanner.value()?;
-        member(text.get(name)?, value);
-        Some(())
-    })?;
-    scanner.ends().then_some(())
+fn members<'t>(text: &'t str, mut member: impl FnMut(&'t str, Span)) -> Option<()> {
+    let mut walk = Walk::object();
+    let mut name = 0..0;
+    loop {
+        match walk.next(text.as_bytes(), usize::MAX)? {
+            Step::Name(span) => name = span,
+            Step::Value(value) => member(text.get(name.clone())?, value),
+            Step::Left | Step::Pause => return None,
+            Step::End => return Some(()),
+        }
+    }
+}
+
+/// A walk over the members of an object or the elements of an array. It can pause, because a text may be so long that
+/// nobody should wait until all of it has been looked at; it keeps no text, and must be given the same one at each step.
+/// That must be UTF-8, which is not checked again.
+#[derive(Debug)]
+pub(super) struct Walk {
+    /// What is walked over.
+    over: Inside,
+    at: usize,
+    stage: Stage,
+    /// Where the name begins that is being read.
+    name: usize,
+    value: Value,
+    /// How many objects have been entered and not left.
+    entered: usize,
+}
+
+/// Where a walk stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Before the opening bracket.
+    Open,
+    /// Before a member or an element.
+    Part,
+    /// Within the name of a member.
+    Name,
+    /// Within a value.
+    Value,
+    /// Behind a value.
+    Behind,
+    /// Behind the closing bracket and all white space.
+    Over,
+}
+
+/// What a step of a walk has come to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// The name of a member, in its quotes. Its value follows, or what is in it: see [`Walk::enter`].
+    Name(Span),
+    /// The value of a member, or an element.
+    Value(Span),
+    /// The end of an object that was entered: the walk stands behind it.
+    Left,
+    /// So much has been looked at as was allowed.
+    Pause,
+    /// The end: there was nothing else in the text.
+    End,
+}
+
+impl Walk {
+    pub(super) fn object() -> Self {
+        Self::over(Inside::Object)
+    }
+
+    pub(super) fn array() -> Self {
+        Self::over(Inside::Array)
+    }
+
+    fn over(over: Inside) -> Self {
+        Self { over, at: 0, stage: Stage::Open, name: 0, value: Value::default(), entered: 0 }
+    }
+
+    fn is_over(&self) -> bool {
+        self.stage == Stage::Over
+    }
+
+    /// How far it has come, in bytes.
+    pub(super) fn position(&self) -> usize {
+        self.at
+    }
+
+    /// Goes into the value behind the name that was come to last, if it is an object: its members follow. Returns where it
+    /// begins.
+    fn enter(&mut self, text: &[u8]) -> Option<usize> {
+        let is_object = self.stage == Stage::Value && text.get(self.at) == Some(&b'{');
+        is_object.then(|| {
+            self.stage = Stage::Open;
+            self.entered += 1;
+            self.at
+        })
+    }
+
+    /// Goes on to the next part, or until it has come to the byte `until`. `None` is a fault in the grammar.
+    pub(super) fn next(&mut self, text: &[u8], until: usize) -> Option<Step> {
+        let mut scanner = Scanner { text, at: self.at };
+        let step = self.walk(&mut scanner, until);
+        self.at = scanner.at;
+        step
+    }
+
+    fn walk(&mut self, scanner: &mut Scanner<'_>, until: usize) -> Option<Step> {
+        let (open, close) = match self.over {
+            Inside::Object => (b'{', b'}'),
+            Inside::Array => (b'[', b']'),
+        };
+        loop {
+            match self.stage {
+                Stage::Open => {
+                    scanner.skip_space();
+                    scanner.expect(open)?;
+                    scanner.skip_space();
+                    self.stage = if scanner.peek()? == close { Stage::Behind } else { Stage::Part };
+                }
+                Stage::Part => {
+                    scanner.skip_space();
+                    if scanner.at >= until {
+                        return Some(Step::Pause);
+                    }
+                    self.value = Value::default();
+                    self.stage = Stage::Value;
+                    if self.over == Inside::Object {
+                        self.name = scanner.at;
+                        scanner.expect(b'"')?;
+                        self.stage = Stage::Name;
+                    }
+                }
+                Stage::Name => {
+                    if !scanner.string_until(until)? {
+                        return Some(Step::Pause);
+                    }
+                    let name = self.name..scanner.at;
+                    scanner.skip_space();
+                    scanner.expect(b':')?;
+                    scanner.skip_space();
+                    self.stage = Stage::Value;
+                    return Some(Step::Name(name));
+                }
+                Stage::Value => {
+                    let Some(value) = scanner.value(&mut self.value, until)? else {
+                        return Some(Step::Pause);
+                    };
+                    self.stage = Stage::Behind;
+                    return Some(Step::Value(value));
+                }
+                Stage::Behind => {
+                    scanner.skip_space();
+                    match scanner.take()? {
+                        b',' => self.stage = Stage::Part,
+                        byte if byte == close && self.entered > 0 => {
+                            self.entered -= 1;
+                            return Some(Step::Left);
+                        }
+                        byte if byte == close => {
+                            scanner.ends().then_some(())?;
+                            self.stage = Stage::Over;
+                        }
+                        _ => return None,
+                    }
+                }
+                Stage::Over => return Some(Step::End),
+            }
+        }
+    }
 }
 
 /// A member that is looked for: its name, and what is looked for inside of it where it is an object.
@@ -67,6 +220,70 @@ pub(super) struct Field {
     /// Its place in [`Found`], less than 32.
     pub(super) slot: usize,
     pub(super) inside: &'static [Field],
+}
+
+/// A look at a JSON object for its members and for those in it, in one pass. It can pause as a [`Walk`] can.
+#[derive(Debug)]
+pub(super) struct Look<const N: usize> {
+    walk: Walk,
+    fields: &'static [Field],
+    /// What the member is whose value comes next.
+    field: Option<&'static Field>,
+    /// The objects that it is in, the outermost first, and where they begin.
+    within: [Option<(&'static Field, usize)>; MAX_WITHIN],
+    found: Found<N>,
+}
+
+/// How deep a look goes: to the members of an object in an object in the one that is looked at.
+const MAX_WITHIN: usize = 2;
+
+impl<const N: usize> Look<N> {
+    pub(super) fn new(fields: &'static [Field]) -> Self {
+        let found = Found { spans: [const { None }; N], twice: 0, alike: 0 };
+        Self { walk: Walk::object(), fields, field: None, within: [None; MAX_WITHIN], found }
+    }
+
+    /// How far it has come, in bytes.
+    pub(super) fn position(&self) -> usize {
+        self.walk.position()
+    }
+
+    /// What it has found so far.
+    pub(super) fn found(&self) -> &Found<N> {
+        &self.found
+    }
+
+    /// Goes on until the end, or until it has come to the byte `until`. Returns whether it is the end; `None`: the text is
+    /// not exactly one JSON object. What came before the fault has been found all the same.
+    pub(super) fn go_on(&mut self, text: &[u8], until: usize) -> Option<bool> {
+        loop {
+            match self.walk.next(text, until)? {
+                Step::Name(name) => {
+                    let fields =
+                        self.within.iter().flatten().last().map_or(self.fields, |within| within.0.inside);
+                    self.field = self.found.field(text.get(name)?, fields);
+                    if let Some(field) = self.field.filter(|field| !field.inside.is_empty())
+                        && let Some(place) = self.within.iter_mut().find(|place| place.is_none())
+                        && let Some(start) = self.walk.enter(text)
+                    {
+                        *place = Some((field, start));
+                    }
+                }
+                Step::Value(value) => {
+                    if let Some(field) = self.field {
+                        self.found.note(field.slot, value);
+                    }
+                }
+                Step::Left => {
+                    if let Some((field, start)) = self.within.iter_mut().rev().find_map(Option::take) {
+                        self.found.note(field.slot, start..self.walk.position());
+                    }
+                }
+                Step::Pause => return Some(false),
+                Step::End => return Some(true),
+            }
+        }
+    }
 }
 
 /// What a look at an object has found, by the slots of the fields.
@@ -81,16 +298,6 @@ pub(super) struct Found<const N: usize> {
 }
 
 impl<const N: usize> Found<N> {
-    /// Looks for the members of a JSON object and of those in it, in one pass. The result says whether the text is exactly
-    /// one JSON object; what came before the fault has been found all the same.
-    pub(super) fn look(text: &str, fields: &'static [Field]) -> (Option<()>, Self) {
-        let mut found = Self { spans: [const { None }; N], twice: 0, alike: 0 };
-        let mut scanner = Scanner::new(text);
-        scanner.skip_space();
-        let whole = scanner.look(fields, &mut found);
-        (whole.and_then(|()| scanner.ends().then_some(())), found)
-    }
-
     pub(super) fn at(&self, slot: usize) -> Option<&Span> {
         self.spans.get(slot)?.as_ref()
     }
@@ -107,7 +314,11 @@ impl<const N: usize> Found<N> {
 
     /// The field that a member is, if it is one.
     fn field(&mut self, name: &[u8], fields: &'static [Field]) -> Option<&'static Field> {
+        /// All of a name is looked at that is as long as one of ours or may be taken for it, however it is escaped. Longer
+        /// ones are told apart by how they begin.
+        const BEGINNING: usize = 1024;
         let plain = name.get(1..name.len().saturating_sub(1)).unwrap_or_default();
+        let plain = plain.get(..BEGINNING).unwrap_or(plain);
         let mut same = None;
         if plain.is_ascii() && memchr::memchr(b'\\', plain).is_none() {
             for field in fields.iter().filter(|field| field.name.len() == plain.len()) {
@@ -118,7 +329,8 @@ impl<const N: usize> Found<N> {
                 }
             }
         } else {
-            let plain = std::str::from_utf8(plain).unwrap_or_default();
+            // What is cut may end within a character.
+            let plain = plain.utf8_chunks().next().map_or("", |chunk| chunk.valid());
             // A look at the first letter spares reading the name once for each field.
             let first = Unescaped(plain.chars()).next().filter(|char| char.is_ascii() && *char != '\0');
             let begins = |field: &&Field| {
@@ -270,6 +482,32 @@ pub fn unquote(token: &str) -> Cow<'_, str> {
     }
 }
 
+/// A value of any depth that is being read, with a bit of memory per level and no recursion.
+#[derive(Debug, Default)]
+struct Value {
+    start: usize,
+    nesting: Nesting,
+    phase: Phase,
+}
+
+/// Where the reading of a value stands.
+#[derive(Clone, Copy, Debug, Default)]
+enum Phase {
+    /// Before its first byte.
+    #[default]
+    Before,
+    /// Before a value that is in it, or itself.
+    Value,
+    /// Within a string.
+    String,
+    /// Before the name of a member.
+    Member,
+    /// Within the name of a member.
+    Name,
+    /// Behind a value: what follows depends on what it stands in.
+    Behind,
+}
+
 /// Reads tokens one by one. `None` is a fault in the grammar, or the end of the text.
 struct Scanner<'t> {
     text: &'t [u8],
@@ -277,8 +515,8 @@ struct Scanner<'t> {
 }
 
 impl<'t> Scanner<'t> {
-    fn new(text: &'t str) -> Self {
-        Self { text: text.as_bytes(), at: 0 }
+    fn new(text: &'t [u8]) -> Self {
+        Self { text, at: 0 }
     }
 
     fn peek(&self) -> Option<u8> {
@@ -296,118 +534,102 @@ impl<'t> Scanner<'t> {
     }
 
     fn skip_space(&mut self) {
-        while let Some(b' ' | b'\n' | b'\t' | b'\r') = self.peek() {
-            self.at += 1;
-        }
+        self.at += run(self.text.get(self.at..), |byte| {
+            (byte == b' ') | (byte == b'\n') | (byte == b'\t') | (byte == b'\r')
+        });
     }
 
     /// Whether nothing but white space follows.
-    fn ends(mut self) -> bool {
+    fn ends(&mut self) -> bool {
         self.skip_space();
         self.at == self.text.len()
     }
 
-    /// A member's name in its quotes, and the colon behind it.
-    fn name(&mut self) -> Option<Span> {
-        let start = self.at;
-        self.string()?;
-        let name = start..self.at;
-        self.skip_space();
-        self.expect(b':')?;
-        Some(name)
-    }
-
-    /// The members of an object. `value` reads the value behind each name, at which the scanner stands.
-    fn members(&mut self, mut value: impl FnMut(&mut Self, Span) -> Option<()>) -> Option<()> {
-        self.expect(b'{')?;
-        self.skip_space();
-        if self.peek()? == b'}' {
-            self.at += 1;
-            return Some(());
-        }
+    /// Goes on with a value until its end, or until the byte `until`: then there is nothing inside the `Some`.
+    #[expect(clippy::option_option, reason = "a fault ends it, a pause does not")]
+    fn value(&mut self, value: &mut Value, until: usize) -> Option<Option<Span>> {
+        let Value { start, nesting, phase } = value;
         loop {
-            let name = self.name()?;
-            self.skip_space();
-            value(self, name)?;
-            self.skip_space();
-            match self.take()? {
-                b',' => self.skip_space(),
-                b'}' => return Some(()),
-                _ => return None,
-            }
-        }
-    }
-
-    /// An object in which these members are looked for. The recursion is as deep as they are.
-    fn look<const N: usize>(&mut self, fields: &'static [Field], found: &mut Found<N>) -> Option<()> {
-        self.members(|scanner, name| {
-            let field = found.field(scanner.text.get(name)?, fields);
-            let start = scanner.at;
-            match field {
-                Some(Field { inside: inside @ [_, ..], .. }) if scanner.peek()? == b'{' => {
-                    scanner.look(inside, found)?;
-                }
-                _ => {
-                    scanner.value()?;
-                }
-            }
-            if let Some(field) = field {
-                found.note(field.slot, start..scanner.at);
-            }
-            Some(())
-        })
-    }
-
-    /// A value of any depth, with a bit of memory per level and no recursion.
-    fn value(&mut self) -> Option<Span> {
-        self.skip_space();
-        let start = self.at;
-        let mut nesting = Nesting::default();
-        loop {
-            match self.peek()? {
-                b'"' => self.string()?,
-                b'{' => {
-                    self.at += 1;
+            match *phase {
+                Phase::Before => {
                     self.skip_space();
-                    if self.peek()? != b'}' {
-                        nesting.open(Inside::Object);
-                        self.name()?;
-                        self.skip_space();
-                        continue;
-                    }
-                    self.at += 1;
+                    *start = self.at;
+                    *phase = Phase::Value;
                 }
-                b'[' => {
-                    self.at += 1;
+                Phase::Value => {
+                    if self.at >= until {
+                        return Some(None);
+                    }
+                    *phase = Phase::Behind;
+                    match self.peek()? {
+                        b'"' => {
+                            self.at += 1;
+                            *phase = Phase::String;
+                        }
+                        b'{' => {
+                            self.at += 1;
+                            self.skip_space();
+                            if self.peek()? == b'}' {
+                                self.at += 1;
+                            } else {
+                                nesting.open(Inside::Object);
+                                *phase = Phase::Member;
+                            }
+                        }
+                        b'[' => {
+                            self.at += 1;
+                            self.skip_space();
+                            if self.peek()? == b']' {
+                                self.at += 1;
+                            } else {
+                                nesting.open(Inside::Array);
+                                *phase = Phase::Value;
+                            }
+                        }
+                        b'-' | b'0'..=b'9' => self.number()?,
+                        b't' => self.literal(b"true")?,
+                        b'f' => self.literal(b"false")?,
+                        b'n' => self.literal(b"null")?,
+                        _ => return None,
+                    }
+                }
+                Phase::String => {
+                    if !self.string_until(until)? {
+                        return Some(None);
+                    }
+                    *phase = Phase::Behind;
+                }
+                Phase::Member => {
                     self.skip_space();
-                    if self.peek()? != b']' {
-                        nesting.open(Inside::Array);
-                        continue;
-                    }
-                    self.at += 1;
+                    self.expect(b'"')?;
+                    *phase = Phase::Name;
                 }
-                b'-' | b'0'..=b'9' => self.number()?,
-                b't' => self.literal(b"true")?,
-                b'f' => self.literal(b"false")?,
-                b'n' => self.literal(b"null")?,
-                _ => return None,
-            }
-            // Behind a value: what follows depends on what it stands in.
-            loop {
-                let Some(inside) = nesting.innermost() else { return Some(start..self.at) };
-                self.skip_space();
-                match (self.take()?, inside) {
-                    (b',', Inside::Object) => {
-                        self.skip_space();
-                        self.name()?;
-                        break;
+                Phase::Name => {
+                    if !self.string_until(until)? {
+                        return Some(None);
                     }
-                    (b',', Inside::Array) => break,
-                    (b'}', Inside::Object) | (b']', Inside::Array) => nesting.close(),
-                    _ => return None,
+                    self.skip_space();
+                    self.expect(b':')?;
+                    self.skip_space();
+                    *phase = Phase::Value;
+                }
+                Phase::Behind => {
+                    let Some(inside) = nesting.innermost() else { return Some(Some(*start..self.at)) };
+                    if self.at >= until {
+                        return Some(None);
+                    }
+                    self.skip_space();
+                    match (self.take()?, inside) {
+                        (b',', Inside::Object) => *phase = Phase::Member,
+                        (b',', Inside::Array) => {
+                            self.skip_space();
+                            *phase = Phase::Value;
+                        }
+                        (b'}', Inside::Object) | (b']', Inside::Array) => nesting.close(),
+                        _ => return None,
+                    }
                 }
             }
-            self.skip_space();
         }
     }
 
@@ -441,9 +663,7 @@ impl<'t> Scanner<'t> {
     }
 
     fn skip_digits(&mut self) {
-        while let Some(b'0'..=b'9') = self.peek() {
-            self.at += 1;
-        }
+        self.at += run(self.text.get(self.at..), |byte| byte.is_ascii_digit());
     }
 
     fn digits(&mut self) -> Option<()> {
@@ -452,12 +672,12 @@ impl<'t> Scanner<'t> {
         first.then_some(())
     }
 
-    fn string(&mut self) -> Option<()> {
-        self.expect(b'"')?;
+    /// Goes on within a string. Whether it has come to its end, and not to the byte `until` before that.
+    fn string_until(&mut self, until: usize) -> Option<bool> {
         loop {
             self.at += plain_length(self.text.get(self.at..)?);
             match self.take()? {
-                b'"' => return Some(()),
+                b'"' => return Some(true),
                 b'\\' => match self.take()? {
                     b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => {}
                     b'u' => {
@@ -471,8 +691,26 @@ impl<'t> Scanner<'t> {
                 },
                 _ => return None, // a raw control character
             }
+            if self.at >= until {
+                return Some(false);
+            }
         }
     }
+}
+
+/// How many bytes at the front of the text are of a kind. Most runs of white space and digits are short, but megabytes of
+/// them must cost little too.
+fn run(text: Option<&[u8]>, is: impl Fn(u8) -> bool) -> usize {
+    const SHORT: usize = 16;
+    let text = text.unwrap_or_default();
+    let mut length = text.iter().take(SHORT).take_while(|byte| is(**byte)).count();
+    if length == SHORT {
+        let (chunks, _) = text.get(SHORT..).unwrap_or_default().as_chunks::<32>();
+        let all = |chunk: &[u8; 32]| chunk.iter().fold(1, |all, byte| all & u8::from(is(*byte))) == 1;
+        length += 32 * chunks.iter().take_while(|chunk| all(chunk)).count();
+        length += text.get(length..).unwrap_or_default().iter().take_while(|byte| is(**byte)).count();
+    }
+    length
 }
 
 /// How many bytes of a string come before a quote, a backslash or a control character. Long strings are most of a long
@@ -495,7 +733,7 @@ enum Inside {
 }
 
 /// Which objects and arrays are open, one bit each: a hostile text of brackets must not cost more than its own length.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Nesting {
     depth: usize,
     /// The innermost levels, at most 64, the innermost in the lowest bit.
@@ -530,8 +768,13 @@ impl Nesting {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use proptest::sample::select;
     use serde::de::IgnoredAny;
     use serde_json::value::RawValue;
+
+    fn all(text: &str) -> Option<Vec<&str>> {
+        elements(text).collect()
+    }
 
     #[test]
     fn a_member_is_found_at_its_path() {
@@ -553,12 +796,17 @@ mod tests {
     #[test]
     fn the_elements_of_a_batch_keep_their_text() {
         let batch = "[ {\"a\": 1} ,2,\n[3] ]";
-        assert_eq!(elements(batch), Some(vec!["{\"a\": 1}", "2", "[3]"]));
-        assert_eq!(elements("[]"), Some(vec![]));
-        assert_eq!(elements(" [ ] "), Some(vec![]));
+        assert_eq!(all(batch), Some(vec!["{\"a\": 1}", "2", "[3]"]));
+        assert_eq!(all("[]"), Some(vec![]));
+        assert_eq!(all(" [ ] "), Some(vec![]));
         for text in ["[1,]", "[1", "{}", "[1] x", "[,1]", "[1 2]", ""] {
-            assert_eq!(elements(text), None, "{text}");
+            assert_eq!(all(text), None, "{text}");
         }
+        assert_eq!(
+            elements("[1,2 3]").collect::<Vec<_>>(),
+            [Some("1"), Some("2"), None],
+            "the first ones are there"
+        );
     }
 
     #[test]
@@ -613,7 +861,7 @@ mod tests {
     fn a_long_string_ends_at_the_first_quote_wherever_it_stands() {
         for length in 0..100 {
             let text = format!("[\"{}\",\"b\"]", "é".repeat(length));
-            assert_eq!(elements(&text).map(|elements| elements.len()), Some(2));
+            assert_eq!(elements(&text).flatten().count(), 2);
             assert!(!is_json(&format!("\"{}\u{1f}{}\"", "a".repeat(length), "a".repeat(40))), "{length}");
             assert!(is_json(&format!("\"{}\\\"{}\"", "a".repeat(length), "a".repeat(40))), "{length}");
         }
@@ -639,13 +887,102 @@ mod tests {
         prop_oneof![soup, whole]
     }
 
+    const FIELDS: &[Field] = &[
+        Field {
+            name: "a",
+            slot: 0,
+            inside: &[Field { name: "b", slot: 1, inside: &[Field { name: "c", slot: 2, inside: &[] }] }],
+        },
+        Field { name: "d", slot: 3, inside: &[] },
+    ];
+
+    const LOOKED_AT: [&str; 10] = [
+        r#""a":{},"#,
+        r#""a":{"b":{"c":[1]},"c":2},"#,
+        r#""a" : { "b" : { "b" : {"c":3} , "\u0063" : {"c":4} } , "d" : 5 } , "#,
+        r#""\u0061":[{"b":{"c":1}}],"#,
+        r#""A":{"b":6},"#,
+        r#""d":"\n\n\n\n","#,
+        r#""e":{"a":{"b":{"c":1}}},"#,
+        r#""a":{"b":{}},"#,
+        r#""d\u0000":{},"#,
+        r#"{"#,
+    ];
+
+    #[test]
+    fn a_name_of_any_length_is_told_from_ours_by_how_it_begins() {
+        let long = "x".repeat(100_000);
+        for (name, alike) in [
+            (format!("d{long}"), 0),
+            (format!("\\u0064{long}"), 0),
+            (format!("é{long}"), 0),
+            (format!("{}é", "é".repeat(1000)), 0),
+            (format!("d\\u0000{long}"), 1 << 3),
+            (format!("{}{long}", "\\ud800".repeat(200)), 1 << 0 | 1 << 3),
+        ] {
+            let text = format!("{{\"{name}\":1}}");
+            let mut look = Look::<4>::new(FIELDS);
+            assert_eq!(look.go_on(text.as_bytes(), usize::MAX), Some(true));
+            assert_eq!((look.found().at(3), look.found().alike()), (None, alike), "{name:.20}");
+        }
+    }
+
     proptest! {
         #[test]
         fn it_takes_what_a_full_parser_takes(text in json_like()) {
             prop_assert_eq!(is_json(&text), serde_json::from_str::<IgnoredAny>(&text).is_ok(), "{}", text);
             let split = serde_json::from_str::<Vec<&RawValue>>(&text).ok();
             let split = split.map(|elements| elements.into_iter().map(RawValue::get).collect::<Vec<_>>());
-            prop_assert_eq!(elements(&text), split, "{}", text);
+            prop_assert_eq!(all(&text), split, "{}", text);
+        }
+
+        #[test]
+        fn a_walk_that_pauses_comes_by_the_same_parts(text in json_like(), pause in 1usize..20) {
+            for start in [Walk::object, Walk::array] {
+                let mut steady = start();
+                let mut pausing = start();
+                let mut until = 0;
+                loop {
+                    let step = pausing.next(text.as_bytes(), until);
+                    if step == Some(Step::Pause) {
+                        prop_assert!(until <= text.len(), "{}", text);
+                        until = pausing.position() + pause;
+                        continue;
+                    }
+                    prop_assert_eq!(&steady.next(text.as_bytes(), usize::MAX), &step, "{}", text);
+                    if !matches!(step, Some(Step::Name(_) | Step::Value(_))) {
+                        break;
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn a_look_that_pauses_finds_the_same(
+            parts in prop::collection::vec(select(&LOOKED_AT[..]), 0..12), text in json_like(), pause in 1usize..20,
+        ) {
+            for text in [format!("{{{}\"z\":{text}}}", parts.concat()), parts.concat(), text] {
+                let (mut steady, mut pausing) = (Look::<4>::new(FIELDS), Look::<4>::new(FIELDS));
+                let whole = steady.go_on(text.as_bytes(), usize::MAX);
+                prop_assert_eq!(whole.is_some(), text.trim_start().starts_with('{') && is_json(&text), "{}", text);
+                let mut until = 0;
+                let end = loop {
+                    match pausing.go_on(text.as_bytes(), until) {
+                        Some(false) => until = pausing.position() + pause,
+                        end => break end,
+                    }
+                };
+                prop_assert_eq!(end, whole, "{}", text);
+                prop_assert_eq!(format!("{:?}", pausing.found()), format!("{:?}", steady.found()), "{}", text);
+                if whole.is_some() {
+                    for (slot, path) in [(0, &["a"][..]), (1, &["a", "b"]), (2, &["a", "b", "c"]), (3, &["d"])] {
+                        let at = steady.found().at(slot).cloned();
+                        if steady.found().twice() == 0 {
+                            prop_assert_eq!(at, value_at(&text, path), "{:?} in {}", path, text);
+                        }
+                    }
+                }
+            }
         }
 
         #[test]
@@ -653,9 +990,9 @@ mod tests {
             let mut bytes = text.into_bytes();
             if let Some(place) = bytes.get_mut(cut) { *place = byte; }
             let text = String::from_utf8_lossy(&bytes);
-            let _ = (is_json(&text), elements(&text), value_at(&text, &["a", "b"]));
+            let _ = (is_json(&text), all(&text), value_at(&text, &["a", "b"]));
             let head: String = text.chars().take(cut).collect();
-            let _ = (is_json(&head), elements(&head), value_at(&head, &["a"]));
+            let _ = (is_json(&head), all(&head), value_at(&head, &["a"]));
         }
     }
 }

@@ -14,11 +14,16 @@ const KEEP: usize = 64 * 1024;
 /// The least room (bytes) a read is offered. A pipe holds 64 KiB by default, see pipe(7).
 const ROOM: usize = 8 * 1024;
 
+/// A line longer than this (bytes) is handed out with its buffer: it takes too long to be looked at in one go.
+pub const LONG: usize = 256 * 1024;
+
 /// What the decoder found.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Frame<'a> {
     /// A whole line.
     Line(Line<'a>),
+    /// A whole line that is [`LONG`], as it came but for its LF. It may be blank.
+    Long(BytesMut),
     /// A line longer than the limit. Its first [`HEAD`] bytes are here, the rest is lost.
     TooLong {
         /// The beginning of the line.
@@ -123,6 +128,9 @@ impl LineDecoder {
             if end > self.max {
                 break;
             }
+            if end > LONG {
+                return Some(Frame::Long(self.take_line(end)));
+            }
             let blank = self.buffer.get(..end).and_then(Line::trim).is_none();
             if blank {
                 self.buffer.advance(end + 1);
@@ -141,9 +149,27 @@ impl LineDecoder {
     }
 
     /// What is left when the stream has ended: a last line without its LF.
-    pub fn finish(&mut self) -> Option<Line<'_>> {
+    pub fn finish(&mut self) -> Option<Frame<'_>> {
         self.give_back();
-        Line::trim(&self.buffer)
+        if self.buffer.len() > LONG && self.overlong.is_none() {
+            return Some(Frame::Long(self.take_line(self.buffer.len())));
+        }
+        Line::trim(&self.buffer).map(Frame::Line)
+    }
+
+    /// Takes the line that ends there out with its buffer. What has been read behind it goes to a new one, so that it
+    /// does not keep the large one alive.
+    fn take_line(&mut self, end: usize) -> BytesMut {
+        let rest = BytesMut::from(self.buffer.get(end + 1..).unwrap_or_default());
+        let mut line = std::mem::replace(&mut self.buffer, rest);
+        line.truncate(end);
+        (self.largest, self.searched) = (self.buffer.capacity(), 0);
+        line
+    }
+
+    /// How many bytes have been read and are of no frame yet.
+    pub fn waiting(&self) -> usize {
+        self.buffer.len() - self.lent
     }
 
     fn give_back(&mut self) {
@@ -186,12 +212,14 @@ pub fn push_line(out: &mut BytesMut, parts: &[&[u8]]) {
 pub fn push_one_line(out: &mut BytesMut, part: &[u8]) {
     let start = out.len();
     out.extend_from_slice(part);
-    let Some(mut rest) = out.get_mut(start..) else { return };
-    while let Some(offset) = memchr::memchr2(b'\r', b'\n', rest) {
-        let (_, tail) = rest.split_at_mut(offset);
-        let Some((byte, tail)) = tail.split_first_mut() else { return };
-        *byte = b' ';
-        rest = tail;
+    join_lines(out.get_mut(start..).unwrap_or_default());
+}
+
+/// Replaces each raw CR and LF by a space.
+pub fn join_lines(text: &mut [u8]) {
+    // Without a branch, which the compiler turns into vector instructions: megabytes of them cost no more than none.
+    for byte in text {
+        *byte = if (*byte == b'\r') | (*byte == b'\n') { b' ' } else { *byte };
     }
 }
 
@@ -211,6 +239,7 @@ mod tests {
         while let Some(frame) = decoder.next() {
             seen.push(match frame {
                 Frame::Line(line) => Seen::Line(line.bytes().to_vec()),
+                Frame::Long(line) => Seen::Line(line.to_vec()),
                 Frame::TooLong { head, length } => Seen::TooLong(head.to_vec(), length),
             });
         }
@@ -223,7 +252,10 @@ mod tests {
             decoder.buffer().extend_from_slice(chunk);
             drain(&mut decoder, &mut seen);
         }
-        let rest = decoder.finish().map(|line| line.bytes().to_vec());
+        let rest = decoder.finish().map(|frame| match frame {
+            Frame::Line(line) => line.bytes().to_vec(),
+            other => panic!("{other:?}"),
+        });
         (seen, rest)
     }
 
@@ -286,24 +318,43 @@ mod tests {
     }
 
     #[test]
-    fn a_big_buffer_is_given_back_when_it_is_empty() {
-        for length in [(1 << 20) - 1, 1 << 20, (1 << 20) + 1, 1_050_000, 1_100_000, 2_090_000] {
+    fn a_long_line_takes_its_buffer_along_and_what_follows_has_another() {
+        for length in [LONG + 1, (1 << 20) - 1, 1 << 20, 1_100_000] {
             let mut decoder = LineDecoder::new(1 << 30);
             // As a reader fills it: as much as there is room for.
-            let mut line = Bytes::from([&vec![b'x'; length], &b"\n"[..]].concat());
-            while !line.is_empty() {
+            let mut input = Bytes::from([&vec![b'x'; length], &b"\n{}\n{\"half\":"[..]].concat());
+            let mut seen = Vec::new();
+            while !input.is_empty() {
                 let buffer = decoder.buffer();
                 let room = buffer.capacity() - buffer.len();
-                buffer.extend_from_slice(&line.split_to(room.min(line.len())));
-                match decoder.next() {
-                    Some(Frame::Line(got)) => assert_eq!(got.bytes().len(), length),
-                    other => assert!(other.is_none() && !line.is_empty(), "{other:?}"),
-                }
+                buffer.extend_from_slice(&input.split_to(room.min(input.len())));
+                drain(&mut decoder, &mut seen);
             }
-            assert!(decoder.is_large());
-            decoder.shrink();
-            assert!(!decoder.buffer().try_reclaim(KEEP + 1), "the buffer of {length} bytes is still there");
+            assert!(seen == [Seen::Line(vec![b'x'; length]), Seen::Line(b"{}".to_vec())], "{length} bytes");
+            assert_eq!(decoder.waiting(), b"{\"half\":".len());
+            assert!(!decoder.is_large() && !decoder.buffer().try_reclaim(LONG), "{length} bytes stay");
         }
+    }
+
+    #[test]
+    fn a_long_last_line_without_its_end_is_handed_out_with_its_buffer() {
+        let mut decoder = LineDecoder::new(1 << 30);
+        decoder.buffer().extend_from_slice(&vec![b'x'; LONG + 1]);
+        assert_eq!(decoder.next(), None);
+        assert!(matches!(decoder.finish(), Some(Frame::Long(line)) if line.len() == LONG + 1));
+        assert_eq!(decoder.waiting(), 0);
+    }
+
+    #[test]
+    fn a_big_buffer_is_given_back_when_it_is_empty() {
+        let mut decoder = LineDecoder::new(1 << 30);
+        let line = [&[b'x'; LONG - 100], &b"\n"[..]].concat();
+        decoder.buffer().extend_from_slice(&line);
+        assert!(matches!(decoder.next(), Some(Frame::Line(_))));
+        decoder.buffer();
+        assert!(decoder.is_large());
+        decoder.shrink();
+        assert!(!decoder.buffer().try_reclaim(KEEP + 1), "the buffer is still there");
     }
 
     #[test]

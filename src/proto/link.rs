@@ -12,8 +12,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::ids::{BridgeId, Ids};
-use super::json::{Span, splice, unquote, value_at};
-use super::message::{Envelope, Head, Kind, Notification, Request, peek_head};
+use super::incoming::Incoming;
+use super::json::{Span, splice, unquote};
+use super::message::{Head, Kind, Notification, Request, peek_head};
 use super::output::{self, Dropped, Note, Out, Unanswered};
 
 mod calls;
@@ -34,6 +35,13 @@ pub use retry::Readiness;
 
 /// How long a cancelled request waits for an answer that crossed the cancellation, before it ends with an error.
 pub const CANCEL_GRACE: Duration = Duration::from_secs(5);
+
+/// The longest `protocolVersion` that is one, in bytes with its quotes: a date has ten. It is kept as long as the session.
+const MAX_REVISION: usize = 64;
+
+/// How much may wait for the child's stdin when a refused request is sent again, in bytes: a child that refuses what it
+/// has not read does not fill the queue.
+const RESEND_ROOM: usize = 4 * 1024 * 1024;
 
 const INITIALIZED: &[u8] = br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
 
@@ -144,6 +152,11 @@ impl<C> Link<C> {
         self.held.has_room(self.limits.max_in_flight)
     }
 
+    /// How many bytes wait for the child to be ready.
+    pub fn held_bytes(&self) -> usize {
+        self.held.bytes()
+    }
+
     /// What the front knows of this request, if it is in flight.
     pub fn caller(&self, id: BridgeId) -> Option<&C> {
         self.calls.get(id).map(|call| &call.caller)
@@ -234,18 +247,18 @@ impl<C> Link<C> {
         None
     }
 
-    pub fn answer(&mut self, text: &str, envelope: &Envelope, now: Duration, out: &mut Out) -> Answered<C> {
-        let token = envelope.id.clone().and_then(|span| text.get(span)).unwrap_or("null");
+    pub fn answer(&mut self, answer: &Incoming<'_>, now: Duration, out: &mut Out) -> Answered<C> {
+        let token = answer.envelope.id.clone().map_or("null", |span| answer.token(span));
         let id = match token {
             // An error about a request whose id the child could not read (JSON-RPC 2.0 §5), or a child that loses ids:
             // with one request in flight there is no doubt which one it answers.
             "null" => self.only_one_with_child(),
             _ => self.calls.echoed(token),
         };
-        let success = envelope.kind == Kind::Success;
+        let success = answer.envelope.kind == Kind::Success;
         let Some(id) = id else { return dropped(Dropped::UnknownId, out) };
         if self.handshake.asked().is_some_and(|asked| asked.id == id) {
-            return Answered::Handshake(self.handshake_answered(text, success, now, out));
+            return Answered::Handshake(self.handshake_answered(answer, success, now, out));
         }
         if let Some(method) = self.own.remove(&id) {
             out.note(Note::Restored { method, success });
@@ -256,7 +269,7 @@ impl<C> Link<C> {
             return dropped(if ended { Dropped::Late } else { Dropped::UnknownId }, out);
         }
         if let Some(until) = self.retry_until.filter(|until| now < *until)
-            && self.limits.ready.is_refusal(text, success)
+            && self.limits.ready.is_refusal(answer.text(), success)
             && let Some(new) = self.calls.reschedule(id, now, until)
         {
             out.note(Note::NotReady);
@@ -271,7 +284,7 @@ impl<C> Link<C> {
 
     fn handshake_answered(
         &mut self,
-        text: &str,
+        answer: &Incoming<'_>,
         success: bool,
         now: Duration,
         out: &mut Out,
@@ -289,8 +302,9 @@ impl<C> Link<C> {
             // Servers refuse what comes before `initialized`, and some clients never send it.
             self.say_initialized(INITIALIZED, now, out);
         }
-        let version = value_at(text, &["result", "protocolVersion"]).and_then(|span| text.get(span));
-        let version = version.filter(|token| token.starts_with('"')).map(|token| unquote(token).into());
+        let version = answer.envelope.subject().map(|span| answer.token(span));
+        let version = version.filter(|token| token.starts_with('"') && token.len() <= MAX_REVISION);
+        let version = version.map(|token| unquote(token).into());
         output::Handshake::Done(version)
     }
 
@@ -320,7 +334,8 @@ impl<C> Link<C> {
         let id = match peek_head(head) {
             Head::NoMessage | Head::Call(None) => return TooLong::Nothing,
             Head::Call(Some(token)) => {
-                out.reply(token, r#""error":{"code":-32603,"message":"the request is too long"}"#);
+                let error = r#""error":{"code":-32603,"message":"the request is too long"}"#;
+                out.reply(token, error, Note::Replied("a request that is too long"));
                 return TooLong::Nothing;
             }
             Head::Answer(token) => match self.calls.echoed(token) {
@@ -378,10 +393,13 @@ impl<C> Link<C> {
         if self.hold_until.take_if(|until| *until <= now).is_some() {
             self.begin_work(out);
         }
-        while let Some((id, request)) = self.calls.take_due(now) {
+        while out.stdin.len() < RESEND_ROOM
+            && let Some((id, request)) = self.calls.take_due(now)
+        {
             self.write(&Message::Request(id, request), out);
         }
-        // The last attempts are out by now: none waits for longer than this.
+        self.calls.postpone_due(now);
+        // The last attempts are out by now, or it does not read: none waits for longer than this.
         if self.retry_until.take_if(|until| *until <= now).is_some() {
             self.calls.keep_none();
         }
@@ -399,7 +417,7 @@ impl<C> Link<C> {
             self.say_initialized(INITIALIZED, now, out);
         }
         if self.handshake.is_starting() || self.hold_until.is_some() || !self.held.is_empty() {
-            self.held.push(message);
+            self.held.push(&message);
         } else {
             self.write(&message, out);
         }

@@ -11,8 +11,8 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
-use super::ids::Id;
-use super::json::{Field, Found, Span, Unescaped, is_alike, is_json, slice, unquote};
+use super::ids::{Id, MAX_ID};
+use super::json::{Field, Found, Look, Span, Unescaped, is_alike, is_json, slice, unquote};
 
 /// What kind of message it is (JSON-RPC 2.0 §4, §5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,16 +50,19 @@ pub struct Envelope {
     read: Read,
 }
 
-/// The members inside `params` that the bridge reads.
+/// The members inside `params` or `result` that the bridge reads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Read {
     /// The value of `_meta.progressToken`.
     token: Option<Span>,
     /// Whether `_meta` names a revision, as requests of 2026-07-28 do.
     revision: bool,
-    /// The one that the method is about, where it is one of [`METHODS`].
+    /// The one that the message is about: see [`Envelope::subject`].
     subject: Option<Span>,
 }
+
+/// The longest token that is looked at for what it says, in bytes. A longer one is no method, name or id of ours.
+pub(super) const MAX_TOKEN: usize = 2 * MAX_ID;
 
 impl Envelope {
     /// Reads the envelope of one message.
@@ -67,20 +70,28 @@ impl Envelope {
     /// # Errors
     /// [`Malformed`], where the text is not exactly one message.
     pub fn peek(text: &[u8]) -> Result<Self, Malformed> {
-        Self::read(text).map(|(envelope, _)| envelope)
+        Self::read(utf8(text)?).map(|(envelope, _)| envelope)
     }
 
     /// The same, with what else has been found.
-    fn read(text: &[u8]) -> Result<(Self, Found<SLOTS>), Malformed> {
-        let text = std::str::from_utf8(text).map_err(|_| Malformed::Parse)?;
-        let (complete, found) = Found::<SLOTS>::look(text, ENVELOPE_FIELDS);
-        let at = |slot: usize| found.at(slot).cloned();
-        let part = |slot: usize| found.at(slot).cloned().and_then(|span| text.get(span));
-        let invalid = |why| Err(Malformed::Invalid(part(ID).and_then(Id::parse), why));
-        if complete.is_none() {
+    pub(super) fn read(text: &str) -> Result<(Self, Reading), Malformed> {
+        let mut reading = Reading::new();
+        if reading.look.go_on(text.as_bytes(), usize::MAX).is_none() {
             // It may be JSON all the same: an array, a number.
-            return if is_json(text) { invalid("a message is a JSON object") } else { Err(Malformed::Parse) };
+            return Err(if !text.trim_ascii_start().starts_with('{') && is_json(text) {
+                Malformed::Invalid(None, "a message is a JSON object")
+            } else {
+                Malformed::Parse
+            });
         }
+        Ok((Self::of(reading.look.found(), text.as_bytes())?, reading))
+    }
+
+    /// The envelope of the message in which this has been found.
+    fn of(found: &Found<SLOTS>, text: &[u8]) -> Result<Self, Malformed> {
+        let at = |slot: usize| found.at(slot).cloned();
+        let part = |slot: usize| at(slot).map(|span| token(text, span));
+        let invalid = |why| Err(Malformed::Invalid(part(ID).and_then(Id::parse), why));
         if let Some(sentences) = sentences(found.twice() & ENVELOPE) {
             return invalid(sentences.twice);
         }
@@ -103,14 +114,20 @@ impl Envelope {
             (false, _, true, true) => return invalid("a response has either a result or an error"),
             (false, _, false, false) => return invalid("a message needs a method, a result or an error"),
         };
-        if part(METHOD).is_some_and(|token| !token.starts_with('"')) {
+        if at(METHOD).is_some_and(|span| text.get(span.start) != Some(&b'"')) {
             return invalid("\"method\" must be a string");
         }
-        let subject = part(METHOD).and_then(|token| Method::find(&unquote(token))?.subject);
+        let subject = match kind {
+            Kind::Request | Kind::Notification => {
+                part(METHOD).and_then(|token| Method::find(&unquote(token))?.subject)
+            }
+            Kind::Success => Some(VERSION),
+            Kind::Failure => None,
+        };
         let doubted = found.twice() | found.alike();
         let subject = subject.filter(|slot| doubted & (1 << slot) == 0);
         let read = Read { token: at(TOKEN), revision: at(REVISION).is_some(), subject: subject.and_then(at) };
-        Ok((Self { kind, id: at(ID), method: at(METHOD), params: at(PARAMS), read }, found))
+        Ok(Self { kind, id: at(ID), method: at(METHOD), params: at(PARAMS), read })
     }
 
     /// Whether `text`, which a client has sent, is read in one way by all.
@@ -143,20 +160,51 @@ impl Envelope {
 
     /// The method of a request or notification; empty for a response.
     pub fn method<'t>(&self, text: &'t [u8]) -> Cow<'t, str> {
-        self.method.clone().map_or(Cow::Borrowed(""), |span| unquote(slice(text, span)))
+        self.method.clone().map_or(Cow::Borrowed(""), |span| unquote(token(text, span)))
     }
 
     /// The id in the text, where it is one a peer may use.
     pub fn id(&self, text: &[u8]) -> Option<Id> {
-        Id::parse(slice(text, self.id.clone()?))
+        Id::parse(token(text, self.id.clone()?))
     }
 
-    /// Where the member of `params` lies that the method is about, if the bridge reads it: `requestId` of a cancellation,
-    /// `progressToken` of progress, `protocolVersion` of `initialize`, `uri` of a subscription. `None` too where the text
-    /// has two of them.
+    /// Where the member lies that the message is about, if the bridge reads it: in `params` `requestId` of a cancellation,
+    /// `progressToken` of progress, `protocolVersion` of `initialize`, `uri` of a subscription; in `result` the
+    /// `protocolVersion` that a child answers. `None` too where the text has two of them.
     pub fn subject(&self) -> Option<Span> {
         self.read.subject.clone()
     }
+}
+
+/// The reading of one message, which can pause: what has been found so far.
+#[derive(Debug)]
+pub(super) struct Reading {
+    look: Look<SLOTS>,
+}
+
+impl Reading {
+    pub(super) fn new() -> Self {
+        Self { look: Look::new(ENVELOPE_FIELDS) }
+    }
+
+    /// Reads on, as far as so many bytes. `None`: the text is no message; nothing inside the `Some`: it goes on.
+    #[expect(clippy::option_option, reason = "what is no message ends it, a pause does not")]
+    pub(super) fn step(&mut self, text: &[u8], piece: usize) -> Option<Option<Envelope>> {
+        let until = self.look.position().saturating_add(piece);
+        if !self.look.go_on(text, until)? {
+            return Some(None);
+        }
+        Envelope::of(self.look.found(), text).ok().map(Some)
+    }
+}
+
+fn utf8(text: &[u8]) -> Result<&str, Malformed> {
+    std::str::from_utf8(text).map_err(|_| Malformed::Parse)
+}
+
+/// A token of a text that is known to be UTF-8; empty where it is longer than [`MAX_TOKEN`].
+pub(super) fn token(text: &[u8], span: Span) -> &str {
+    if span.len() > MAX_TOKEN { "" } else { slice(text, span) }
 }
 
 /// One message of a client, by what it is.
@@ -177,9 +225,9 @@ impl Message {
     pub fn parse(text: Bytes) -> Result<Self, Malformed> {
         const BAD_ID: Malformed =
             Malformed::Invalid(None, "\"id\" must be a string or an integer, not longer than 8 KiB");
-        let (envelope, found) = Envelope::read(&text)?;
+        let (envelope, reading) = Envelope::read(utf8(&text)?)?;
         let id = envelope.id(&text);
-        if let Err(why) = envelope.check(&text, &found) {
+        if let Err(why) = envelope.check(&text, reading.look.found()) {
             return Err(Malformed::Invalid(id, why));
         }
         // A child that looks at the method alone would take either for the handshake, which it must see once.
@@ -313,6 +361,11 @@ impl Notification {
         &self.text
     }
 
+    /// The same in a buffer of its own: one that waits must not keep the body alive in which it came.
+    pub fn detached(&self) -> Self {
+        Self { text: Bytes::copy_from_slice(&self.text), ..self.clone() }
+    }
+
     pub fn method(&self) -> Cow<'_, str> {
         unquote(slice(&self.text, self.method.clone()))
     }
@@ -366,7 +419,9 @@ pub fn peek_head(head: &[u8]) -> Head<'_> {
     if !text.trim_start().starts_with('{') {
         return Head::NoMessage;
     }
-    let (_, found) = Found::<SLOTS>::look(text, ENVELOPE_FIELDS); // it cannot be complete
+    let mut look = Look::<SLOTS>::new(ENVELOPE_FIELDS);
+    look.go_on(text.as_bytes(), usize::MAX); // it cannot be complete
+    let found = look.found();
     if found.twice() & ENVELOPE != 0 {
         return Head::Unclear;
     }
@@ -419,6 +474,7 @@ members! {
     NAME = "params.name",
     ARGUMENTS = "params.arguments",
     TASK_ID = "params.taskId",
+    VERSION = "result.protocolVersion",
 }
 
 /// What is wrong with a message in which a member may be read in two ways.
@@ -441,7 +497,7 @@ const ENVELOPE_FIELDS: &[Field] = &[
     field("id", ID),
     field("method", METHOD),
     Field { name: "params", slot: PARAMS, inside: PARAMS_FIELDS },
-    field("result", RESULT),
+    Field { name: "result", slot: RESULT, inside: &[field("protocolVersion", VERSION)] },
     field("error", ERROR),
 ];
 
@@ -828,6 +884,7 @@ mod tests {
             r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":3,"progressToken":4}}"#,
             r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":3,"ProgressToken":4}}"#,
             r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":3,"requestId":4}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"result":{"protocolVersion":"2025-06-18","protocolVersion":"2024-11-05"}}"#,
         ] {
             assert_eq!(peek(text).map(|envelope| envelope.subject()), Ok(None), "{text}");
         }

@@ -1,10 +1,11 @@
 //! What comes out of the protocol core: bytes for the child's stdin, and one queue of all that is for others.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 
-use super::ids::{ClientId, StreamId};
+use super::ids::{ClientId, MAX_ID, StreamId};
 use super::line::push_line;
 
 /// Where every part of the core puts its output.
@@ -12,7 +13,48 @@ use super::line::push_line;
 pub struct Out {
     /// What is on its way to the child.
     pub stdin: BytesMut,
+    replies: Replies,
     queue: VecDeque<Output>,
+}
+
+/// Where in the queue for stdin the bridge's own replies to the child are. A child that asks without end and does not
+/// read is read no further: what it causes is counted apart from what clients send it, so that one which is busy
+/// answering them is not stopped.
+#[derive(Debug, Default)]
+struct Replies {
+    /// In bytes since the beginning; those that follow each other are one.
+    spans: VecDeque<Range<u64>>,
+    /// How many bytes have left the queue.
+    left: u64,
+    bytes: usize,
+}
+
+impl Replies {
+    fn add(&mut self, span: Range<usize>) {
+        self.bytes += span.len();
+        let span = self.left + span.start as u64..self.left + span.end as u64;
+        match self.spans.back_mut() {
+            Some(last) if last.end == span.start => last.end = span.end,
+            _ => self.spans.push_back(span),
+        }
+    }
+
+    fn leave(&mut self, count: usize) {
+        self.left += count as u64;
+        while let Some(first) = self.spans.front_mut()
+            && first.start < self.left
+        {
+            let gone = self.left.min(first.end) - first.start;
+            self.bytes -= usize::try_from(gone).unwrap_or(self.bytes);
+            first.start += gone;
+            if first.is_empty() {
+                self.spans.pop_front();
+            }
+        }
+        if self.spans.is_empty() {
+            self.spans = VecDeque::new();
+        }
+    }
 }
 
 impl Out {
@@ -34,9 +76,34 @@ impl Out {
         push_line(&mut self.stdin, parts);
     }
 
-    /// Answers a request of the child: `token` is its id as it stands, `member` the result or error.
-    pub(super) fn reply(&mut self, token: &str, member: &str) {
+    /// Answers a request of the child: `token` is its id as it stands, `member` the result or error. An id that is too
+    /// long, of which the token is empty or too long, is not echoed, and that is noted instead of `note`.
+    pub(super) fn reply(&mut self, token: &str, member: &str, note: Note) {
+        let fits = (1..=MAX_ID).contains(&token.len());
+        self.note(if fits { note } else { Note::LongId });
+        let token = if fits { token } else { "null" };
+        let start = self.stdin.len();
         self.line(&[br#"{"jsonrpc":"2.0","id":"#, token.as_bytes(), b",", member.as_bytes(), b"}"]);
+        self.replies.add(start..self.stdin.len());
+    }
+
+    /// How many bytes wait that answer the child's own requests in the bridge's name.
+    pub fn unread_replies(&self) -> usize {
+        self.replies.bytes
+    }
+
+    /// Notes that so many bytes have left [`stdin`](Self::stdin) at the front.
+    pub fn left(&mut self, count: usize) {
+        if !self.replies.spans.is_empty() {
+            self.replies.leave(count);
+        } else {
+            self.replies.left += count as u64;
+        }
+    }
+
+    /// Drops what is on its way to the child: that is gone.
+    pub fn clear(&mut self) {
+        (self.stdin, self.replies) = (BytesMut::new(), Replies::default());
     }
 }
 
@@ -113,6 +180,10 @@ pub enum Note {
         /// Whether the answer is a result and not an error.
         success: bool,
     },
+    /// The id of a request of the child is longer than [`MAX_ID`]: the answer has null in its place.
+    LongId,
+    /// The child's answer to `initialize` is longer than the so many bytes that can be kept for the session's clients.
+    LongGreeting(usize),
     /// The child has refused a request because it is not ready: that will be sent again.
     NotReady,
     /// A message of the child reaches no client.

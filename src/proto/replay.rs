@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use super::ids::{EventId, StreamId};
 
 /// What one event costs beside its payload, in bytes: without it, many tiny events would weigh nothing.
-const OVERHEAD: usize = 96;
+const OVERHEAD: usize = 320;
 
 /// Why a stream cannot be resumed behind a given event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +85,11 @@ impl<T: Clone> ReplayBuffer<T> {
             answers: BTreeMap::new(),
             next_age: 0,
         }
+    }
+
+    /// How much memory the events take, in bytes.
+    pub fn held(&self) -> usize {
+        self.held
     }
 
     /// Keeps an event of `size` bytes. Places of one stream come in ascending order without gaps. Returns how many

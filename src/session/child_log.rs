@@ -3,7 +3,7 @@
 use tracing::{debug, info, warn};
 
 use crate::log_limit::LogLimit;
-use crate::proto::ids::SessionId;
+use crate::proto::ids::{MAX_ID, SessionId};
 use crate::proto::output::Note;
 
 /// How much of a line that is no message is logged, in characters.
@@ -17,6 +17,9 @@ pub(super) struct ChildLog {
     dropped: LogLimit,
     not_ready: LogLimit,
     unheard: LogLimit,
+    /// What needs to be said once only.
+    said_long_id: bool,
+    said_unread: bool,
 }
 
 impl ChildLog {
@@ -28,6 +31,8 @@ impl ChildLog {
             dropped: LogLimit::new(),
             not_ready: LogLimit::new(),
             unheard: LogLimit::new(),
+            said_long_id: false,
+            said_unread: false,
         }
     }
 
@@ -57,6 +62,17 @@ impl ChildLog {
         );
     }
 
+    /// The child is not read because so many bytes of the bridge's replies to it wait.
+    pub(super) fn replies_unread(&mut self, bytes: usize) {
+        if !std::mem::replace(&mut self.said_unread, true) {
+            let sid = self.session.short();
+            warn!(
+                event = "child.replies_unread",
+                sid, bytes, "the server asks and does not read the replies; it is not read until it does"
+            );
+        }
+    }
+
     /// stdout ended within a line.
     pub(super) fn partial_line(&self, bytes: usize) {
         let sid = self.session.short();
@@ -82,6 +98,24 @@ impl ChildLog {
                 warn!(
                     event = "child.not_restored",
                     sid, method, "the new child refuses what the old one took"
+                );
+            }
+            Note::LongId => {
+                if !std::mem::replace(&mut self.said_long_id, true) {
+                    warn!(
+                        event = "child.long_id",
+                        sid,
+                        max = MAX_ID,
+                        "a request of the server has an id that is too long; it was answered with null in its place"
+                    );
+                }
+            }
+            Note::LongGreeting(max) => {
+                warn!(
+                    event = "child.long_greeting",
+                    sid,
+                    max,
+                    "the answer of the server to initialize is too long to be kept for a session that clients share"
                 );
             }
             Note::NotReady => {

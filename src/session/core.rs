@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use bytes::BytesMut;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::{debug, warn};
@@ -20,11 +19,12 @@ use super::worker::Answered;
 use super::{
     Command, Config, End, Fault, MAX_STDIN_QUEUE, MAX_UNREAD_REPLIES, NotTaken, Posted, Shared, Stats,
 };
+use crate::account::Place;
 use crate::heap;
 use crate::log_limit::SharedLogLimit;
 use crate::proto::front::{Front, Origin, Refusal, Takes, keyed, single};
 use crate::proto::ids::{ClientId, StreamId};
-use crate::proto::json::{elements, is_array};
+use crate::proto::incoming::{Found, Incoming, LongLine};
 use crate::proto::line::{Frame, LineDecoder};
 use crate::proto::message::{Message, Request};
 use crate::proto::output::{Handshake, Out, Output, Unanswered};
@@ -58,6 +58,8 @@ pub(super) struct Core<'s> {
     /// Whether a child has answered `initialize` with a result.
     pub(super) opened: bool,
     child_log: ChildLog,
+    /// A long line of the child that is being looked at.
+    long: Option<LongLine>,
 }
 
 impl<'s> Core<'s> {
@@ -95,6 +97,7 @@ impl<'s> Core<'s> {
             losses: Losses::new(answered, began),
             opened: false,
             child_log: ChildLog::new(shared.id.clone()),
+            long: None,
         }
     }
 
@@ -121,8 +124,8 @@ impl<'s> Core<'s> {
     }
 
     /// Notes the moment when the session becomes idle, answers the questions whether it may end then, and publishes
-    /// its state.
-    pub(super) fn settle(&mut self, now: Instant) {
+    /// its state. `read`: how many bytes of the child's stdout wait for the end of their line.
+    pub(super) fn settle(&mut self, read: usize, now: Instant) {
         let idle = self.is_idle();
         if idle && self.stats.idle_since.is_none() {
             self.active = now;
@@ -139,6 +142,11 @@ impl<'s> Core<'s> {
             in_flight: self.in_flight() + self.inbox.len(),
             stdin_queue: self.stdin().len(),
         };
+        let account = &self.shared.account;
+        account.set(Place::Stdin, self.out.stdin.len());
+        account.set(Place::Held, self.front.held_bytes());
+        account.set(Place::Replay, self.streams.kept());
+        account.set(Place::Stdout, read + self.long.as_ref().map_or(0, LongLine::size));
         if stats != self.stats {
             self.stats = stats;
             *lock(&self.shared.stats) = stats;
@@ -184,7 +192,8 @@ impl<'s> Core<'s> {
 
     /// Notes that so many bytes of [`stdin`](Self::stdin) have been written.
     pub(super) fn written(&mut self, count: usize) {
-        self.cursor.advance(&mut self.out.stdin, count);
+        let left = self.cursor.advance(&mut self.out.stdin, count);
+        self.out.left(left);
         heap::note_freed(count);
     }
 
@@ -312,9 +321,12 @@ impl<'s> Core<'s> {
     }
 
     /// Whether some reader, or the child itself, has so much waiting that the child is not to be read.
-    pub(super) fn is_full(&self) -> bool {
-        let max_stdin = self.config.max_body.saturating_mul(2).saturating_add(MAX_UNREAD_REPLIES);
-        self.streams.is_full() || self.stdin().len() > max_stdin
+    pub(super) fn is_full(&mut self) -> bool {
+        let unread = self.out.unread_replies();
+        if unread > MAX_UNREAD_REPLIES {
+            self.child_log.replies_unread(unread);
+        }
+        self.streams.is_full() || unread > MAX_UNREAD_REPLIES
     }
 
     /// Forgets readers that are gone, and reads the child again where readers have caught up.
@@ -331,60 +343,94 @@ impl<'s> Core<'s> {
     pub(super) fn frame(&mut self, frame: Frame<'_>, now: Instant) {
         match frame {
             Frame::Line(line) => self.line(line.bytes(), now),
-            Frame::TooLong { head, length } => {
-                if let Some(count) = TOO_LONG.take() {
-                    warn!(
-                        event = "child.message_too_long",
-                        sid = self.sid(),
-                        length,
-                        max = self.config.max_message,
-                        in_flight = self.in_flight(),
-                        count,
-                        "a message of the server is too long; raise --max-message if it is right to send this much"
-                    );
-                }
-                self.front.child_too_long(head, &mut self.out);
-                self.give_out(now);
-            }
+            Frame::Long(line) => self.long = Some(LongLine::new(line, self.config.max_message)),
+            Frame::TooLong { head, length } => self.too_long(head, length, now),
         }
+    }
+
+    fn too_long(&mut self, head: &[u8], length: usize, now: Instant) {
+        if let Some(count) = TOO_LONG.take() {
+            warn!(
+                event = "child.message_too_long",
+                sid = self.sid(),
+                length,
+                max = self.config.max_message,
+                in_flight = self.in_flight(),
+                count,
+                "a message of the server is too long; raise --max-message if it is right to send this much"
+            );
+        }
+        self.front.child_too_long(head, &mut self.out);
+        self.give_out(now);
     }
 
     /// The child's stdout has ended: what is there without a line end counts if it is a whole message.
     pub(super) fn last_line(&mut self, decoder: &mut LineDecoder, now: Instant) {
-        if let Some(line) = decoder.finish() {
-            self.child_log.partial_line(line.bytes().len());
-            self.line(line.bytes(), now);
+        if let Some(frame) = decoder.finish() {
+            match &frame {
+                Frame::Line(line) => self.child_log.partial_line(line.bytes().len()),
+                Frame::Long(line) => self.child_log.partial_line(line.len()),
+                Frame::TooLong { .. } => {}
+            }
+            self.frame(frame, now);
         }
     }
 
+    /// Takes a line that is short enough to be looked at in one go.
     fn line(&mut self, line: &[u8], now: Instant) {
         heap::note_freed(line.len());
-        let repaired;
-        let text = match std::str::from_utf8(line) {
-            Ok(text) => text,
-            Err(_) => {
-                self.child_log.invalid_utf8(line.len());
-                repaired = String::from_utf8_lossy(line);
-                &*repaired
+        match (line.first(), std::str::from_utf8(line)) {
+            (Some(b'{'), Ok(text)) => match Incoming::peek(text) {
+                Ok(message) => self.message(message, now),
+                Err(_) => self.child_log.noise(text),
+            },
+            _ => {
+                let mut line = LongLine::new(line.into(), self.config.max_message);
+                while self.piece(&mut line, now) {}
             }
-        };
-        if !is_array(line) {
-            return self.message(text, now);
-        }
-        match elements(text) {
-            Some(messages) if !messages.is_empty() => {
-                messages.into_iter().for_each(|text| self.message(text, now))
-            }
-            _ => self.child_log.noise(text),
         }
     }
 
-    fn message(&mut self, text: &str, now: Instant) {
+    /// Whether a long line of the child is being looked at: nothing behind it may be read.
+    pub(super) fn has_long_line(&self) -> bool {
+        self.long.is_some()
+    }
+
+    /// Looks at the next piece of a long line.
+    pub(super) fn read_on(&mut self, now: Instant) {
+        let Some(mut line) = self.long.take() else { return };
+        let size = line.size();
+        if self.piece(&mut line, now) {
+            self.long = Some(line);
+        } else {
+            heap::note_freed(size); // none of it, where it has become a message
+        }
+    }
+
+    /// Looks at a piece of a line. Returns whether there is another.
+    fn piece(&mut self, line: &mut LongLine, now: Instant) -> bool {
+        match line.step() {
+            Found::Pause => {}
+            Found::Invalid(bytes) => self.child_log.invalid_utf8(bytes),
+            Found::Message(message) => self.message(message, now),
+            Found::Stray(text) => self.child_log.noise(&text),
+            Found::Noise(text) => {
+                self.child_log.noise(&text);
+                return false;
+            }
+            Found::TooLong { head, length } => {
+                self.too_long(head, length, now);
+                return false;
+            }
+            Found::End => return false,
+        }
+        true
+    }
+
+    fn message(&mut self, message: Incoming<'_>, now: Instant) {
         let (streams, since_begin) = (&self.streams, self.since_begin(now));
         let readers = |stream| streams.readership(stream);
-        if self.front.child(text, since_begin, &readers, &mut self.out).is_err() {
-            return self.child_log.noise(text);
-        }
+        self.front.child(message, since_begin, &readers, &mut self.out);
         self.give_out(now);
     }
 
@@ -392,9 +438,11 @@ impl<'s> Core<'s> {
     fn give_out(&mut self, now: Instant) {
         while let Some(output) = self.out.take() {
             match output {
-                Output::Message { stream, message } => self.deliver(stream, Payload::Message(message), now),
+                Output::Message { stream, message } => {
+                    self.deliver(stream, Payload::Message(heap::noted(message)), now);
+                }
                 Output::Answer { stream, message, success } => {
-                    self.deliver(stream, Payload::Answer { message, success }, now);
+                    self.deliver(stream, Payload::Answer { message: heap::noted(message), success }, now);
                 }
                 Output::Unanswered { stream, id, why } => {
                     let fault = self.fault(why);
@@ -480,7 +528,8 @@ impl<'s> Core<'s> {
                 "the child was lost before it read what had been accepted for it"
             );
         }
-        (self.out.stdin, self.cursor) = (BytesMut::new(), StdinCursor::default());
+        self.out.clear();
+        (self.cursor, self.long) = (StdinCursor::default(), None);
         for (stream, id) in self.front.child_lost() {
             self.deliver(stream, Payload::Fault { id, fault: Fault::Lost(why) }, now);
         }

@@ -13,6 +13,9 @@ use super::{BodyPermit, Posted};
 use crate::proto::front::Takes;
 use crate::proto::message::Message;
 
+/// How many places for posts an empty queue keeps.
+const KEEP: usize = 64;
+
 /// One POST and where its answer goes.
 #[derive(Debug)]
 pub(super) struct Post {
@@ -85,10 +88,18 @@ impl Inbox {
     /// Takes the oldest post out.
     pub(super) fn pop(&mut self) -> Option<Post> {
         let post = self.posts.pop_front();
+        self.settle();
+        post
+    }
+
+    /// An empty queue has no deadline, and keeps no memory of the time when it was long.
+    fn settle(&mut self) {
         if self.posts.is_empty() {
             self.next_deadline = None;
+            if self.posts.capacity() > KEEP {
+                self.posts = VecDeque::new();
+            }
         }
-        post
     }
 
     /// When [`take_late`](Self::take_late) is due. It may find nothing then.
@@ -111,6 +122,7 @@ impl Inbox {
         self.posts = posts;
         let deadlines = self.posts.iter().filter_map(|post| post.arrived.checked_add(self.timeout));
         self.next_deadline = deadlines.min();
+        self.settle();
         Vec::from(late)
     }
 
@@ -121,9 +133,7 @@ impl Inbox {
             dropped += post.drop_requests_of_gone_client();
             !post.messages().is_empty()
         });
-        if self.posts.is_empty() {
-            self.next_deadline = None;
-        }
+        self.settle();
         dropped
     }
 }

@@ -2,7 +2,8 @@
 
 use bytes::{Buf, BytesMut};
 
-use crate::proto::message::{Envelope, Kind};
+use crate::proto::line::{HEAD, LONG};
+use crate::proto::message::{Envelope, Head, Kind, peek_head};
 
 /// A queue that grew beyond this many bytes is large.
 const KEEP: usize = 64 * 1024;
@@ -24,16 +25,17 @@ impl StdinCursor {
         queue.get(self.written..).unwrap_or_default()
     }
 
-    /// Notes that the first `count` bytes of [`rest`](Self::rest) have been written.
-    pub(super) fn advance(&mut self, queue: &mut BytesMut, count: usize) {
+    /// Notes that the first `count` bytes of [`rest`](Self::rest) have been written. Returns how many bytes have left the
+    /// queue.
+    pub(super) fn advance(&mut self, queue: &mut BytesMut, count: usize) -> usize {
         self.largest = self.largest.max(queue.capacity());
         let just_written = self.rest(queue).get(..count).unwrap_or_default();
         let last_end = memchr::memrchr(b'\n', just_written).map(|end| self.written + end + 1);
         self.written += count;
-        if let Some(end) = last_end {
-            queue.advance(end);
-            self.written -= end;
-        }
+        let left = last_end.unwrap_or(0);
+        queue.advance(left);
+        self.written -= left;
+        left
     }
 
     /// Whether the queue has grown for a large message. [`shrink`](Self::shrink) gives it back.
@@ -63,6 +65,15 @@ impl Lost {
     pub(super) fn of(queue: &[u8]) -> Self {
         let mut lost = Self::default();
         for line in queue.split(|byte| *byte == b'\n') {
+            if line.len() > LONG {
+                // How a long one begins is enough, and costs little.
+                match peek_head(line.get(..HEAD).unwrap_or(line)) {
+                    Head::Call(None) => lost.notifications += 1,
+                    Head::Answer(_) => lost.responses += 1,
+                    Head::Call(Some(_)) | Head::NoMessage | Head::Unclear => {}
+                }
+                continue;
+            }
             let Ok(envelope) = Envelope::peek(line) else { continue };
             match envelope.kind {
                 Kind::Request => {}
@@ -131,5 +142,14 @@ mod tests {
         let lost = Lost::of(lines.join("\n").as_bytes());
         assert_eq!(lost, Lost { notifications: 2, responses: 2 });
         assert_eq!(Lost::of(b""), Lost::default());
+
+        let long = |head: &str| format!(r#"{head},"result":"{}"}}"#, "x".repeat(LONG));
+        let lines = [
+            long(r#"{"jsonrpc":"2.0","method":"notifications/progress""#),
+            long(r#"{"jsonrpc":"2.0","id":1,"method":"tools/call""#),
+            long(r#"{"jsonrpc":"2.0","id":"q""#),
+        ];
+        let lost = Lost::of(lines.join("\n").as_bytes());
+        assert_eq!(lost, Lost { notifications: 1, responses: 1 }, "a long one is known by its beginning");
     }
 }

@@ -246,6 +246,11 @@ impl Streams {
         self.table.get(&id).and_then(|stream| stream.feed.as_ref()).is_some_and(Feed::is_live)
     }
 
+    /// How many bytes are kept for resumption.
+    pub(super) fn kept(&self) -> usize {
+        self.replay.held()
+    }
+
     /// Whether some reader has so much waiting that the child is not to be read.
     pub(super) fn is_full(&self) -> bool {
         !self.full.is_empty()

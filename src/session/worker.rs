@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::yield_now;
 use tokio::time::{Instant, timeout};
 
 use super::alarm::Alarm;
@@ -38,6 +39,12 @@ const MAX_LATE_TURNS: u32 = 64;
 
 /// How long a buffer that has grown for a large message is kept for the next one.
 const KEEP_LARGE: Duration = Duration::from_secs(1);
+
+/// After so many bytes of stdout other tasks have their turn, though there is more to read.
+const READ_TURN: usize = 128 * 1024;
+
+/// After so many lines of stdout other tasks have their turn. Each may cost as much as there are calls in flight.
+const LINES_TURN: usize = 256;
 
 /// How long the queue for stdin is written after the session ended.
 const FINAL_FLUSH: Duration = Duration::from_millis(500);
@@ -169,6 +176,8 @@ enum Woken<W, R> {
     Posted(Command),
     Written(io::Result<usize>),
     Read(io::Result<usize>),
+    /// Other tasks have had their turn.
+    Rested,
     /// A deadline has passed, and nothing else is ready.
     Alarm,
 }
@@ -197,6 +206,11 @@ impl Worker {
         let mut late_turns = 0;
         let mut shrink_at: Option<Instant> = None;
         let mut attention = pin!(shared.attention.notified());
+        // It is kept over turns of the loop: whatever else is ready, its own turn comes.
+        let mut rest = pin!(yield_now());
+        let mut read_since_rest = 0;
+        // Whether lines have been read that have not been looked at.
+        let mut has_lines = false;
 
         let why = loop {
             let stop = *lock(&shared.stop);
@@ -210,18 +224,20 @@ impl Worker {
             if exiting.is_none() {
                 core.forward(now);
             }
-            core.settle(now);
+            core.settle(decoder.waiting(), now);
 
             if stop == Stop::WhenIdle && !core.is_busy() {
                 break End::Shutdown;
             }
+            // What the child has written before it ended counts.
+            let ending = exiting.as_mut().filter(|_| !has_lines);
             let end_reason = core
                 .end_reason(now)
-                .or_else(|| exiting.as_mut().and_then(|exiting| exiting.end_reason(core.in_flight(), now)));
+                .or_else(|| ending.and_then(|exiting| exiting.end_reason(core.in_flight(), now)));
             if let Some(why) = end_reason {
                 let lost = if stop == Stop::No { core.child_lost(why, now) } else { None };
                 let Some(count) = lost else { break why };
-                decoder = LineDecoder::new(max_message);
+                (decoder, has_lines) = (LineDecoder::new(max_message), false);
                 exiting = None;
                 let stdout = child.take().map(|child| child.stdout);
                 respawning = Some((why, Box::pin(respawn(LostChild { why, stdout, count }))));
@@ -236,7 +252,11 @@ impl Worker {
             if let Some(deadline) = deadline {
                 alarm.arm(deadline);
             }
-            let reads = reads_stdout(exiting.as_ref(), core.is_full());
+            let takes = takes_stdout(exiting.as_ref(), core.is_full());
+            let reads = takes && exiting.as_ref().is_none_or(|exiting| !exiting.stdout_ended);
+            let reads_on = takes && has_lines;
+            let is_tired = reads && read_since_rest >= READ_TURN;
+            let reads = reads && !has_lines && !is_tired;
             let writes = !core.stdin().is_empty() && writes_stdin(exiting.as_ref());
             let awaits_exit = exiting.as_ref().is_none_or(|exiting| exiting.exit.is_none());
             let (stdin, stdout, exit) = match &mut child {
@@ -252,13 +272,15 @@ impl Worker {
                 child = present(replacement) => Woken::Replaced(child),
                 Some(command) = mailbox.recv() => Woken::Posted(command),
                 written = present(stdin.map(|stdin| stdin.write(core.stdin()))), if writes => Woken::Written(written),
+                () = rest.as_mut(), if reads_on || is_tired => Woken::Rested,
                 read = present(stdout.map(|stdout| stdout.read_buf(decoder.buffer()))), if reads => Woken::Read(read),
                 () = alarm.wait(), if deadline.is_some() => Woken::Alarm,
             };
 
             now = Instant::now();
             let is_late = deadline.is_some_and(|deadline| deadline <= now);
-            late_turns = if is_late { late_turns + 1 } else { 0 };
+            // A long line takes many turns, and has come before its end was looked at.
+            late_turns = if is_late { late_turns + u32::from(!matches!(woken, Woken::Rested)) } else { 0 };
             if matches!(woken, Woken::Alarm) {
                 late_turns = MAX_LATE_TURNS; // there is nothing that should be looked at before
             }
@@ -287,12 +309,19 @@ impl Worker {
                     let exiting = exiting.get_or_insert_with(|| Exiting::begin(CLOSED_STDIN_GRACE, now));
                     exiting.stdin_closed = true;
                 }
-                Woken::Read(read) => {
-                    while let Some(frame) = decoder.next() {
-                        core.frame(frame, now);
+                Woken::Rested => {
+                    rest.set(yield_now());
+                    read_since_rest = 0;
+                    if reads_on {
+                        has_lines = take_lines(&mut decoder, &mut core, now);
                     }
+                }
+                Woken::Read(read) => {
+                    read_since_rest += read.as_ref().map_or(0, |count| *count);
+                    has_lines = take_lines(&mut decoder, &mut core, now);
                     if matches!(read, Ok(0) | Err(_)) {
                         core.last_line(&mut decoder, now);
+                        has_lines = core.has_long_line();
                         let exiting = exiting.get_or_insert_with(|| Exiting::begin(DRAIN_STDOUT, now));
                         exiting.set_stdout_ended(now);
                     }
@@ -344,13 +373,22 @@ fn close(
     core.fail(why, now);
 }
 
-/// Whether stdout is to be read: a child waits while a reader has too much waiting, but not once it has exited.
-fn reads_stdout(exiting: Option<&Exiting>, is_full: bool) -> bool {
-    match exiting {
-        None => !is_full,
-        Some(Exiting { stdout_ended: true, .. }) => false,
-        Some(Exiting { exit, .. }) => exit.is_some() || !is_full,
+/// Takes what has been read of the child: a piece of a long line, or some lines. Returns whether there may be more.
+fn take_lines(decoder: &mut LineDecoder, core: &mut Core<'_>, now: Instant) -> bool {
+    core.read_on(now);
+    for _ in 0..LINES_TURN {
+        if core.has_long_line() {
+            return true;
+        }
+        let Some(frame) = decoder.next() else { return false };
+        core.frame(frame, now);
     }
+    true
+}
+
+/// Whether what the child writes is taken: it waits while a reader has too much waiting, but not once it has exited.
+fn takes_stdout(exiting: Option<&Exiting>, is_full: bool) -> bool {
+    exiting.is_some_and(|exiting| exiting.exit.is_some()) || !is_full
 }
 
 fn writes_stdin(exiting: Option<&Exiting>) -> bool {

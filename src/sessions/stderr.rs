@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
@@ -73,18 +74,21 @@ pub(super) async fn log(
                 while let Some(frame) = decoder.next() {
                     match frame {
                         Frame::Line(line) => log(line.bytes()),
+                        Frame::Long(line) => log(line.get(..MAX_LINE).unwrap_or(&line)),
                         Frame::TooLong { head, .. } => log(head.get(..MAX_LINE).unwrap_or(head)),
                     }
                 }
                 if matches!(read, Ok(0) | Err(_)) {
                     break;
                 }
+                // There may be more at once, and a pipe holds tens of thousands of the shortest lines.
+                yield_now().await;
             }
             _ = exit.wait(), if until.is_none() => until = Some(Instant::now() + DRAIN_STDERR),
             () = sleep_until(deadline), if until.is_some() => break,
         }
     }
-    if let Some(line) = decoder.finish() {
+    if let Some(Frame::Line(line)) = decoder.finish() {
         log(line.bytes());
     }
     log_suppressed(suppressed);

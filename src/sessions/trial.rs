@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe::Receiver;
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
@@ -15,9 +16,10 @@ use super::blame::{Blame, Cause, Verdict};
 use super::snapshot::State;
 use crate::child::Child;
 use crate::log_limit::SharedLogLimit;
+use crate::proto::incoming::{Found, LongLine};
 use crate::proto::line::{Frame, LineDecoder, push_line};
 use crate::proto::link::own_initialize;
-use crate::proto::message::{Envelope, Kind, Request};
+use crate::proto::message::{Kind, Request};
 use crate::proto::version::Revision;
 use crate::reaper::ExitWatch;
 use crate::session::End;
@@ -181,12 +183,15 @@ async fn is_answered(stdout: &mut Receiver, mut exit: ExitWatch, max_message: us
             biased; // what it wrote counts, even if it has ended since
             read = stdout.read_buf(decoder.buffer()) => {
                 while let Some(frame) = decoder.next() {
-                    if matches!(frame, Frame::Line(line) if is_answer(line.bytes())) {
+                    if is_answer(frame, max_message).await {
                         return true;
                     }
                 }
                 if matches!(read, Ok(0) | Err(_)) {
-                    return decoder.finish().is_some_and(|line| is_answer(line.bytes()));
+                    return match decoder.finish() {
+                        Some(frame) => is_answer(frame, max_message).await,
+                        None => false,
+                    };
                 }
             }
             _ = exit.wait(), if until.is_none() => until = Some(Instant::now() + LAST_WORDS),
@@ -196,8 +201,23 @@ async fn is_answered(stdout: &mut Receiver, mut exit: ExitWatch, max_message: us
 }
 
 /// The child has been asked one thing only.
-fn is_answer(line: &[u8]) -> bool {
-    Envelope::peek(line).is_ok_and(|envelope| matches!(envelope.kind, Kind::Success | Kind::Failure))
+async fn is_answer(frame: Frame<'_>, max_message: usize) -> bool {
+    let line = match frame {
+        Frame::Line(line) => line.bytes().into(),
+        Frame::Long(line) => line,
+        Frame::TooLong { .. } => return false,
+    };
+    let mut line = LongLine::new(line, max_message);
+    loop {
+        match line.step() {
+            Found::Message(message) if matches!(message.envelope.kind, Kind::Success | Kind::Failure) => {
+                return true;
+            }
+            Found::Message(_) | Found::Pause | Found::Invalid(_) | Found::Stray(_) => {}
+            Found::Noise(_) | Found::TooLong { .. } | Found::End => return false,
+        }
+        yield_now().await; // a session that works may share the thread
+    }
 }
 
 fn log_trial(works: bool, why: &str, message: &str) {

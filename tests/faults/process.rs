@@ -45,6 +45,34 @@ fn a_child_that_reads_nothing_times_out_and_can_be_ended() {
 }
 
 #[test]
+fn a_child_that_asks_without_end_and_reads_nothing_is_not_read_on_and_can_be_ended() {
+    let hello =
+        r#"{"protocolVersion":"2025-11-25","capabilities":{},"serverInfo":{"name":"c","version":"0"}}"#;
+    let long_id = "i".repeat(50_000);
+    let script = format!(
+        r#"read -r line; id=${{line##*'"id":'}}; id=${{id%%[!0-9]*}}
+        echo '{{"jsonrpc":"2.0","id":'$id',"result":{hello}}}'
+        echo '{{"jsonrpc":"2.0","id":"{long_id}","method":"roots/list"}}'
+        exec yes '{{"jsonrpc":"2.0","id":null,"method":"ping"}}'"#
+    );
+    let beside = Beside::with_script(&["--request-timeout", "3s"], &script);
+    let bad = beside.bad();
+    beside.during(|| {
+        beside.logged(&bad, &["WARN", r#"event="child.long_id""#]);
+        beside.logged(&bad, &["WARN", r#"event="child.replies_unread""#, "bytes="]);
+        assert_fault(&bad.call("echo", json!({})), "request_timeout", &json!({}));
+        assert_deleted(&beside, &bad, "term");
+    });
+    let log = beside.bridge.log();
+    for event in ["child.long_id", "child.replies_unread"] {
+        assert_eq!(log.iter().filter(|line| line.contains(event)).count(), 1, "{event} is said once");
+    }
+    let peak = proc::peak_memory(beside.bridge.pid());
+    assert!(peak < 48 << 20, "{} MiB", peak >> 20);
+    beside.finish();
+}
+
+#[test]
 fn a_listener_that_does_not_read_a_flood_is_cut_off_and_the_session_goes_on() {
     let beside = Beside::start(&["--replay-buffer", "256KiB"], "flood_stdout");
     let bad = beside.bad();

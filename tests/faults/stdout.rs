@@ -68,6 +68,32 @@ fn broken_characters_that_are_no_message_and_odd_white_space_are_noise() {
 }
 
 #[test]
+fn what_is_no_utf8_counts_as_long_as_it_is_repaired() {
+    const BYTES: usize = 10_000_000;
+    for (max, fits) in [("29000000", false), ("31000000", true)] {
+        let beside = Beside::start(&["--max-message", max], &format!("binary {BYTES}"));
+        let bad = beside.bad();
+        beside.during(|| {
+            let mut response = call(&bad);
+            let answer = response.answer();
+            if fits {
+                let text = answer["result"]["binary"].as_str().unwrap();
+                assert!(text.chars().count() == BYTES && text.chars().all(|c| c == '\u{fffd}'));
+                beside.logged(&bad, &["WARN", r#"event="child.invalid_utf8""#]);
+            } else {
+                assert_fault(&answer, "response_too_large", &json!({}));
+                beside.logged(&bad, &["WARN", r#"event="child.message_too_long""#, "--max-message"]);
+            }
+        });
+        if !fits {
+            let peak = proc::peak_memory(beside.bridge.pid());
+            assert!(peak < 32 << 20, "{} MiB for a line of {BYTES} bytes", peak >> 20);
+        }
+        beside.assert_unharmed();
+    }
+}
+
+#[test]
 fn byte_order_marks_crlf_and_blank_lines_are_not_even_noise() {
     let beside = check(&Fault {
         mode: "framing",
@@ -144,6 +170,33 @@ fn an_overlong_answer_that_may_be_anybodys_ends_the_session() {
         beside.assert_over(&bad, "response_too_large", &json!({}));
     });
     beside.finish();
+}
+
+#[test]
+fn an_array_of_millions_is_noise_and_costs_no_more_than_its_length() {
+    const MIB: usize = 32;
+    for (element, noise) in [("1,", r#"line="1""#), ("{},", r#"line="{}""#)] {
+        let count = (MIB << 20) / element.len();
+        let array = format!(r"printf '['; yes '{element}' | head -n {count} | tr -d '\n'; echo '1]'");
+        let script = format!(r#"(until [ -e "$1.go" ]; do sleep 0.05; done; {array}) & exec "$0" good"#);
+        let beside = Beside::with_script(&[], &script);
+        let bad = beside.bad();
+        beside.during(|| {
+            beside.touch("armed.go");
+            eventually("the array is noise", || {
+                beside
+                    .bridge
+                    .log()
+                    .iter()
+                    .any(|line| line.contains("child.stdout_noise") && line.contains(noise))
+            });
+            assert_eq!(text_of(&call(&bad).answer()), "a");
+            assert_goes_on(&bad);
+        });
+        let peak = proc::peak_memory(beside.bridge.pid());
+        assert!(peak < (MIB as u64 + 24) << 20, "{} MiB for an array of {MIB} MiB", peak >> 20);
+        beside.finish();
+    }
 }
 
 #[test]

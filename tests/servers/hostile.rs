@@ -56,6 +56,7 @@ const MODES: &[(&str, &str)] = &[
     ("noise",                       "prints a banner, log lines and ANSI colours between its messages"),
     ("junk_json",                   "prints JSON that is no JSON-RPC before each answer"),
     ("bad_utf8",                    "puts a byte that is no UTF-8 into each text"),
+    ("binary BYTES",                "answers each call with so many bytes that are no UTF-8"),
     ("framing",                     "starts lines with a BOM, ends them with CRLF, prints blank lines"),
     ("cr",                          "puts bare carriage returns between the tokens"),
     ("pretty",                      "prints each answer to a call over many lines"),
@@ -597,6 +598,12 @@ impl Server {
                 self.write(format!("{message:#}").as_bytes());
             }
             "huge" => self.answer(id, text(&"x".repeat(self.number(0, 1024)))),
+            "binary" => {
+                let [before, after] = [r#"{"jsonrpc":"2.0","result":{"binary":""#, r#""},"id":"#];
+                let message =
+                    [before.as_bytes(), &vec![0xff; self.number(0, 1024)], after.as_bytes()].concat();
+                self.write(&[&message, id.to_string().as_bytes(), b"}"].concat());
+            }
             "deep" => {
                 let depth = self.number(0, 1000);
                 let nested = ["[".repeat(depth), "]".repeat(depth)].concat();

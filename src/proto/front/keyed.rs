@@ -1,24 +1,27 @@
 //! Several clients that cannot be told apart, with a session that the bridge has opened in its own name. Only what
 //! belongs to a request of one of them reaches a client at all.
 
+use std::ops::Range;
 use std::time::Duration;
-
-use bytes::BytesMut;
 
 use super::{Caller, Front, Origin, Readers, Refusal, Takes, cancelled, with_id};
 use crate::proto::ids::{ClientId, StreamId};
-use crate::proto::json::{Span, splice};
+use crate::proto::incoming::Incoming;
+use crate::proto::line::join_lines;
 use crate::proto::link::{Answered, Expired, Limits, Link, Outgoing, TooLong, own_reply};
-use crate::proto::message::{Envelope, Kind, Malformed, Message, Notification, Request};
+use crate::proto::message::{Kind, Message, Notification, Request};
 use crate::proto::output::{Dropped, Handshake, Note, Out, Output, Unanswered};
+
+/// The longest answer to `initialize` that is kept for the clients of a session, in bytes.
+pub(super) const MAX_GREETING: usize = 1024 * 1024;
 
 /// The front of a session that several clients share.
 #[derive(Debug)]
 pub struct Keyed {
     link: Link<Caller>,
     max_in_flight: usize,
-    /// The first child's answer to the bridge's `initialize`, and where its id lies, if it has one.
-    init_result: Option<(Box<str>, Option<Span>)>,
+    /// The first child's answer to the bridge's `initialize`.
+    greeting: Option<Greeting>,
     /// Clients whose `initialize` waits for that answer.
     waiting: Vec<Caller>,
 }
@@ -29,15 +32,16 @@ impl Keyed {
         Self {
             max_in_flight: limits.max_in_flight,
             link: Link::open(limits, initialize, true, now, out),
-            init_result: None,
+            greeting: None,
             waiting: Vec::new(),
         }
     }
 
     /// A client opens the session, as each of them may: it gets what the child has answered to the bridge.
     fn initialize(&mut self, caller: Caller, out: &mut Out) {
-        if let Some((answer, id)) = &self.init_result {
-            deliver_init(caller, answer, id.clone(), out);
+        if let Some(Greeting { before, behind }) = &self.greeting {
+            let message = [before, caller.client.0.as_json().as_bytes(), behind].concat().into();
+            out.push(Output::Answer { stream: caller.stream, message, success: true });
         } else if self.waiting.len() >= self.max_in_flight {
             caller.unanswered(Unanswered::Overload, out);
         } else {
@@ -75,16 +79,20 @@ impl Keyed {
         }
     }
 
-    fn child_answer(&mut self, text: &str, envelope: &Envelope, now: Duration, out: &mut Out) {
-        match self.link.answer(text, envelope, now, out) {
+    fn child_answer(&mut self, answer: Incoming<'_>, now: Duration, out: &mut Out) {
+        match self.link.answer(&answer, now, out) {
             Answered::Call { caller, .. } => {
-                let message = with_id(text, envelope.id.clone(), &caller.client);
-                let success = envelope.kind == Kind::Success;
+                let success = answer.envelope.kind == Kind::Success;
+                let message = with_id(answer, &caller.client);
                 out.push(Output::Answer { stream: caller.stream, message, success });
+            }
+            Answered::Handshake(Handshake::Done(_)) if answer.text().len() > MAX_GREETING => {
+                out.note(Note::LongGreeting(MAX_GREETING));
+                out.push(Output::Handshake(Handshake::Refused));
             }
             Answered::Handshake(done @ Handshake::Done(_)) => {
                 out.push(Output::Handshake(done));
-                self.init_result.get_or_insert_with(|| (text.into(), envelope.id.clone()));
+                self.greeting.get_or_insert_with(|| Greeting::of(&answer));
                 for caller in std::mem::take(&mut self.waiting) {
                     self.initialize(caller, out);
                 }
@@ -95,18 +103,17 @@ impl Keyed {
     }
 
     /// Only progress names its request: its token is the bridge's own id of it.
-    fn child_notification(&mut self, text: &str, envelope: &Envelope, out: &mut Out) {
-        let progress = envelope.method(text.as_bytes()) == "notifications/progress";
-        let span = envelope.subject().filter(|_| progress);
-        let caller = span.clone().and_then(|span| self.link.named(text.get(span)?));
+    fn child_notification(&mut self, message: Incoming<'_>, out: &mut Out) {
+        let progress = message.envelope.method(message.text()) == "notifications/progress";
+        let span = message.envelope.subject().filter(|_| progress);
+        let caller = span.clone().and_then(|span| self.link.named(message.token(span)));
         match (span, caller) {
             (Some(_), Some(Caller { takes: Takes::AnswerOnly, .. })) => {
                 out.note(Note::Dropped(Dropped::NotStreamable));
             }
             (Some(span), Some(Caller { stream, token: Some(token), .. })) => {
-                let mut message = BytesMut::new();
-                splice(&mut message, text.as_bytes(), span, token.0.as_json().as_bytes());
-                out.push(Output::Message { stream: *stream, message: message.freeze() });
+                let message = message.replaced(span, token.0.as_json().as_bytes());
+                out.push(Output::Message { stream: *stream, message });
             }
             _ => out.note(Note::Dropped(Dropped::Unrelated)),
         }
@@ -130,17 +137,12 @@ impl Front for Keyed {
         Ok(())
     }
 
-    fn child(&mut self, text: &str, now: Duration, _: Readers<'_>, out: &mut Out) -> Result<(), Malformed> {
-        let envelope = Envelope::peek(text.as_bytes())?;
-        match envelope.kind {
-            Kind::Success | Kind::Failure => self.child_answer(text, &envelope, now, out),
-            Kind::Request => {
-                let what = own_reply(text, &envelope, out);
-                out.note(Note::Replied(what));
-            }
-            Kind::Notification => self.child_notification(text, &envelope, out),
+    fn child(&mut self, message: Incoming<'_>, now: Duration, _: Readers<'_>, out: &mut Out) {
+        match message.envelope.kind {
+            Kind::Success | Kind::Failure => self.child_answer(message, now, out),
+            Kind::Request => own_reply(&message, out),
+            Kind::Notification => self.child_notification(message, out),
         }
-        Ok(())
     }
 
     fn child_too_long(&mut self, head: &[u8], out: &mut Out) {
@@ -180,6 +182,10 @@ impl Front for Keyed {
         self.link.accepting()
     }
 
+    fn held_bytes(&self) -> usize {
+        self.link.held_bytes()
+    }
+
     fn can_restart(&self) -> bool {
         self.link.can_restart()
     }
@@ -203,7 +209,27 @@ impl Front for Keyed {
     }
 }
 
-fn deliver_init(caller: Caller, answer: &str, id: Option<Span>, out: &mut Out) {
-    let message = with_id(answer, id, &caller.client);
-    out.push(Output::Answer { stream: caller.stream, message, success: true });
+/// What a child says of itself when a session begins: one line, before and behind its id.
+#[derive(Debug)]
+struct Greeting {
+    before: Box<[u8]>,
+    behind: Box<[u8]>,
+}
+
+impl Greeting {
+    fn of(answer: &Incoming<'_>) -> Self {
+        let text = answer.text();
+        let part = |span: Range<usize>| text.get(span).unwrap_or_default();
+        let (mut before, mut behind) = match answer.envelope.id.clone() {
+            Some(id) => (part(0..id.start).to_vec(), part(id.end..text.len()).to_vec()),
+            None => {
+                let behind_brace = memchr::memchr(b'{', text).map_or(0, |brace| brace + 1);
+                let before = [part(0..behind_brace), b"\"id\":"].concat();
+                (before, [b",", part(behind_brace..text.len())].concat())
+            }
+        };
+        join_lines(&mut before);
+        join_lines(&mut behind);
+        Self { before: before.into(), behind: behind.into() }
+    }
 }

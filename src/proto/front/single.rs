@@ -5,15 +5,11 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-
-use super::{
-    Caller, Front, LISTENER_GRACE, Origin, Readers, Readership, Refusal, Takes, cancelled, id_token, with_id,
-};
+use super::{Caller, Front, LISTENER_GRACE, Origin, Readers, Readership, Refusal, Takes, cancelled, with_id};
 use crate::proto::ids::{BridgeId, ChildId, ClientId, Id, ProgressToken, StreamId, echoed};
-use crate::proto::line::push_one_line;
+use crate::proto::incoming::Incoming;
 use crate::proto::link::{Answered, Expired, Limits, Link, Outgoing, TooLong};
-use crate::proto::message::{Envelope, Kind, Malformed, Message, Notification, Request, Response};
+use crate::proto::message::{Kind, Message, Notification, Request, Response};
 use crate::proto::output::{Dropped, Handshake, Note, Out, Output, Unanswered};
 
 /// How many requests of the child may wait for a client's answer at once.
@@ -118,13 +114,14 @@ impl Single {
         Err(Refusal::UnknownResponse)
     }
 
-    fn child_answer(&mut self, text: &str, envelope: &Envelope, now: Duration, out: &mut Out) {
-        let success = envelope.kind == Kind::Success;
+    fn child_answer(&mut self, answer: Incoming<'_>, now: Duration, out: &mut Out) {
+        let success = answer.envelope.kind == Kind::Success;
+        let answered = self.link.answer(&answer, now, out);
         let deliver = |caller: Caller, out: &mut Out| {
-            let message = with_id(text, envelope.id.clone(), &caller.client);
+            let message = with_id(answer, &caller.client);
             out.push(Output::Answer { stream: caller.stream, message, success });
         };
-        match self.link.answer(text, envelope, now, out) {
+        match answered {
             Answered::Call { id, caller } => {
                 self.forget(id, &caller);
                 deliver(caller, out);
@@ -150,53 +147,45 @@ impl Single {
         }
     }
 
-    fn child_request(
-        &mut self,
-        text: &str,
-        envelope: &Envelope,
-        now: Duration,
-        readers: Readers<'_>,
-        out: &mut Out,
-    ) {
-        let token = id_token(text, envelope);
-        let method = envelope.method(text.as_bytes());
+    fn child_request(&mut self, message: Incoming<'_>, now: Duration, readers: Readers<'_>, out: &mut Out) {
+        let token = id_token(&message);
+        let method = message.envelope.method(message.text());
         if method == "ping" && readers(StreamId::LISTENING) != Readership::Present {
-            out.reply(token, r#""result":{}"#);
-            return out.note(Note::Replied("ping"));
+            return out.reply(token, r#""result":{}"#, Note::Replied("ping"));
         }
         let Some(id) = Id::parse(token).map(ChildId) else {
-            out.reply(token, r#""error":{"code":-32600,"message":"\"id\" must be a string or an integer"}"#);
-            return out.note(Note::Replied("a request without a usable id"));
+            let error = r#""error":{"code":-32600,"message":"\"id\" must be a string or an integer"}"#;
+            return out.reply(token, error, Note::Replied("a request without a usable id"));
         };
         if self.pending.len() >= MAX_PENDING {
-            out.reply(token, r#""error":{"code":-32603,"message":"too many requests wait for the client"}"#);
-            return out.note(Note::Replied("too many requests of the child"));
+            let error = r#""error":{"code":-32603,"message":"too many requests wait for the client"}"#;
+            return out.reply(token, error, Note::Replied("too many requests of the child"));
         }
         let related = matches!(&*method, "sampling/createMessage" | "elicitation/create" | "roots/list");
         let stream = if related { self.related_stream(readers) } else { StreamId::LISTENING };
         let answer_by = (readers(stream) != Readership::Present).then(|| now + LISTENER_GRACE);
         self.pending.insert(id, Pending { stream, answer_by });
-        out.push(Output::Message { stream, message: one_line(text) });
+        out.push(Output::Message { stream, message: message.into_line() });
     }
 
-    fn child_notification(&mut self, text: &str, envelope: &Envelope, readers: Readers<'_>, out: &mut Out) {
-        let stream = match &*envelope.method(text.as_bytes()) {
-            "notifications/progress" => match self.progress_of(text, envelope) {
+    fn child_notification(&mut self, message: Incoming<'_>, readers: Readers<'_>, out: &mut Out) {
+        let stream = match &*message.envelope.method(message.text()) {
+            "notifications/progress" => match self.progress_of(&message) {
                 Some(Caller { takes: Takes::AnswerOnly, .. }) => {
                     return out.note(Note::Dropped(Dropped::NotStreamable));
                 }
                 Some(caller) => caller.stream,
                 None => StreamId::LISTENING,
             },
-            "notifications/cancelled" => self.child_cancelled(text, envelope, readers),
+            "notifications/cancelled" => self.child_cancelled(&message, readers),
             "notifications/message" => self.related_stream(readers),
             _ => StreamId::LISTENING,
         };
-        out.push(Output::Message { stream, message: one_line(text) });
+        out.push(Output::Message { stream, message: message.into_line() });
     }
 
-    fn progress_of(&self, text: &str, envelope: &Envelope) -> Option<&Caller> {
-        let token = text.get(envelope.subject()?)?;
+    fn progress_of(&self, message: &Incoming<'_>) -> Option<&Caller> {
+        let token = message.token(message.envelope.subject()?);
         // Children that keep numbers as floats echo 7 as 7.0.
         let token = Id::parse(token).or_else(|| Id::parse(&echoed(token)?.to_string()))?;
         let token = ProgressToken(token);
@@ -205,9 +194,9 @@ impl Single {
     }
 
     /// The child takes back one of its own requests: the stream that got the request gets this too.
-    fn child_cancelled(&mut self, text: &str, envelope: &Envelope, readers: Readers<'_>) -> StreamId {
-        let span = envelope.subject();
-        let id = span.and_then(|span| Id::parse(text.get(span)?)).map(ChildId);
+    fn child_cancelled(&mut self, message: &Incoming<'_>, readers: Readers<'_>) -> StreamId {
+        let span = message.envelope.subject();
+        let id = span.and_then(|span| Id::parse(message.token(span))).map(ChildId);
         let Some((id, pending)) = id.and_then(|id| self.pending.remove_entry(&id)) else {
             return StreamId::LISTENING;
         };
@@ -271,8 +260,7 @@ impl Single {
             let id = id.clone();
             self.pending.remove(&id);
             let error = r#""error":{"code":-32603,"message":"no client listens for this request"}"#;
-            out.reply(id.0.as_json(), error);
-            out.note(Note::NoListener);
+            out.reply(id.0.as_json(), error, Note::NoListener);
             self.remember(id);
         }
     }
@@ -314,20 +302,12 @@ impl Front for Single {
         }
     }
 
-    fn child(
-        &mut self,
-        text: &str,
-        now: Duration,
-        readers: Readers<'_>,
-        out: &mut Out,
-    ) -> Result<(), Malformed> {
-        let envelope = Envelope::peek(text.as_bytes())?;
-        match envelope.kind {
-            Kind::Success | Kind::Failure => self.child_answer(text, &envelope, now, out),
-            Kind::Request => self.child_request(text, &envelope, now, readers, out),
-            Kind::Notification => self.child_notification(text, &envelope, readers, out),
+    fn child(&mut self, message: Incoming<'_>, now: Duration, readers: Readers<'_>, out: &mut Out) {
+        match message.envelope.kind {
+            Kind::Success | Kind::Failure => self.child_answer(message, now, out),
+            Kind::Request => self.child_request(message, now, readers, out),
+            Kind::Notification => self.child_notification(message, readers, out),
         }
-        Ok(())
     }
 
     fn child_too_long(&mut self, head: &[u8], out: &mut Out) {
@@ -377,6 +357,10 @@ impl Front for Single {
         self.link.accepting()
     }
 
+    fn held_bytes(&self) -> usize {
+        self.link.held_bytes()
+    }
+
     fn can_restart(&self) -> bool {
         self.link.can_restart()
     }
@@ -419,9 +403,7 @@ impl Front for Single {
     }
 }
 
-/// A message as one line of its own.
-fn one_line(text: &str) -> Bytes {
-    let mut message = BytesMut::with_capacity(text.len());
-    push_one_line(&mut message, text.as_bytes());
-    message.freeze()
+/// The id's token in a request of the child, which may be one that no peer may use.
+fn id_token<'t>(message: &'t Incoming<'_>) -> &'t str {
+    message.envelope.id.clone().map_or("null", |span| message.token(span))
 }

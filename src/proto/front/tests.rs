@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::single::{MAX_PENDING, MAX_RECENT, Single};
 use super::*;
 use crate::proto::ids::Ids;
+use crate::proto::incoming::Incoming;
 use crate::proto::link::{CANCEL_GRACE, Limits, Readiness};
 use crate::proto::output::{Dropped, Handshake, Note};
 use crate::proto::testing::*;
@@ -139,7 +140,9 @@ impl<F: Front + Debug> Harness<F> {
     /// Whether a line of the child is a message at all. If so, what it does is done.
     fn is_message(&mut self, text: &str) -> bool {
         let readers = readers(&self.live, &self.resumable);
-        self.front.child(text, self.now, &readers, &mut self.out).is_ok()
+        let Ok(message) = Incoming::peek(text) else { return false };
+        self.front.child(message, self.now, &readers, &mut self.out);
+        true
     }
 
     /// The child writes a message.
@@ -595,7 +598,8 @@ fn what_is_too_long_and_no_answer_ends_no_call() {
     ] {
         let mut session = Harness::open();
         session.call(2, "7");
-        assert_eq!(session.too_long(head), [], "{head}");
+        let told = session.too_long(head);
+        assert!(told.iter().all(|told| matches!(told, Output::Note(Note::Replied(_)))), "{head}: {told:?}");
         assert_eq!(session.front.in_flight(), 1, "{head}");
     }
 }
@@ -995,10 +999,33 @@ fn a_request_of_the_child_without_a_usable_id_is_answered_with_an_error() {
     for id in ["null", "1.5", "1.0", "true", "{}", "[1]", &long] {
         let mut session = Harness::open();
         let told = session.child(&request(id, "roots/list"));
-        assert!(matches!(told, Some(Output::Note(Note::Replied(_)))), "no client could answer it: {told:?}");
+        assert!(
+            matches!(told, Some(Output::Note(Note::Replied(_) | Note::LongId))),
+            "no client could answer it: {told:?}"
+        );
         let reply = session.line();
-        assert_eq!((reply["id"].to_string(), &reply["error"]["code"]), (id.to_owned(), &Value::from(-32600)));
+        let echoed = if id == long { "null" } else { id };
+        assert_eq!((&*reply["id"].to_string(), &reply["error"]["code"]), (echoed, &Value::from(-32600)));
         assert_eq!(session.front.child_requests(), (0, 0));
+    }
+}
+
+#[test]
+fn an_id_of_the_child_that_is_too_long_is_not_echoed_whatever_it_asks() {
+    let fits = format!("\"{}\"", "x".repeat(crate::proto::ids::MAX_ID - 2));
+    let long = |length| format!("\"{}\"", "x".repeat(length));
+    for (id, echoed) in [(fits.clone(), &*fits), (long(8 * 1024), "null"), (long(1_000_000), "null")] {
+        for method in ["ping", "roots/list", "nonsense"] {
+            let mut session = Harness::open();
+            let told = session.child(&request(&id, method));
+            if let Some(Output::Note(note)) = told {
+                assert_eq!(note == Note::LongId, echoed == "null", "{} bytes: {note:?}", id.len());
+                assert_eq!(session.line()["id"].to_string(), echoed);
+            }
+            let mut session = Harness::open();
+            session.too_long(&request(&id, method).replace('}', ",\"params\":["));
+            assert!(session.out.stdin.len() < 10_000, "{} bytes: {}", id.len(), session.out.stdin.len());
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::outgoing::Outgoing;
 use super::restore::Effect;
-use super::retry::Retry;
+use super::retry::{FIRST_PAUSE, Retry};
 use crate::proto::ids::{BridgeId, Ids, echoed};
 
 /// Bytes of requests that are kept to be sent again; one beyond it is sent once.
@@ -186,6 +186,18 @@ impl<C> Calls<C> {
         let retry = self.table.get_mut(&id)?.retry.as_mut()?;
         retry.due = None;
         Some((id, retry.request.clone()))
+    }
+
+    /// Lets all that are due wait for another pause.
+    pub(super) fn postpone_due(&mut self, now: Duration) {
+        while let Some((due, id)) = self.retry_due.first().copied().filter(|(due, _)| *due <= now) {
+            self.retry_due.remove(&(due, id));
+            let later = now + FIRST_PAUSE;
+            if let Some(retry) = self.table.get_mut(&id).and_then(|call| call.retry.as_mut()) {
+                retry.due = Some(later);
+                self.retry_due.insert((later, id));
+            }
+        }
     }
 
     /// Takes out of all that wait their requests, the first to be sent first.

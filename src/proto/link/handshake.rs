@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use super::restore::Effect;
 use crate::proto::ids::{BridgeId, Id};
-use crate::proto::message::{Envelope, Request};
-use crate::proto::output::Out;
+use crate::proto::incoming::Incoming;
+use crate::proto::message::Request;
+use crate::proto::output::{Note, Out};
 use crate::proto::version::Revision;
 
 /// The bridge's own `initialize`: that of a client without capabilities.
@@ -17,11 +18,10 @@ pub fn own_initialize(revision: Revision) -> Request {
     Request::own("initialize", &params)
 }
 
-/// Answers a request of the child for that client: `ping` gets a result, all else an error. Returns what was answered, for
-/// the log.
-pub fn own_reply(text: &str, envelope: &Envelope, out: &mut Out) -> &'static str {
-    let token = envelope.id.clone().and_then(|span| text.get(span)).unwrap_or("null");
-    let (member, what) = if envelope.method(text.as_bytes()) == "ping" {
+/// Answers a request of the child for that client: `ping` gets a result, all else an error.
+pub fn own_reply(request: &Incoming<'_>, out: &mut Out) {
+    let token = request.envelope.id.clone().map_or("null", |span| request.token(span));
+    let (member, what) = if request.envelope.method(request.text()) == "ping" {
         (r#""result":{}"#, "ping")
     } else if Id::parse(token).is_none() {
         let error = r#""error":{"code":-32600,"message":"\"id\" must be a string or an integer"}"#;
@@ -30,8 +30,7 @@ pub fn own_reply(text: &str, envelope: &Envelope, out: &mut Out) -> &'static str
         let error = r#""error":{"code":-32601,"message":"no client of this session serves requests"}"#;
         (error, "a request in a shared session")
     };
-    out.reply(token, member);
-    what
+    out.reply(token, member, Note::Replied(what));
 }
 
 /// The phase of a handshake.

@@ -61,6 +61,14 @@ impl Message {
             Self::Notification(notification) => notification.text().len(),
         }
     }
+
+    /// The same in a buffer of its own: it waits, and must not keep the body alive in which it came.
+    fn detached(&self) -> Self {
+        match self {
+            Self::Request(id, request) => Self::Request(*id, request.detached()),
+            Self::Notification(notification) => Self::Notification(notification.detached()),
+        }
+    }
 }
 
 /// Messages that wait until the child may see them, in their order.
@@ -80,9 +88,9 @@ impl Held {
         self.bytes < MAX_HELD && self.queue.len() < max
     }
 
-    pub(super) fn push(&mut self, message: Message) {
+    pub(super) fn push(&mut self, message: &Message) {
         self.bytes += message.len();
-        self.queue.push_back(message);
+        self.queue.push_back(message.detached());
     }
 
     /// Lets a message wait before all others.
@@ -94,12 +102,49 @@ impl Held {
     pub(super) fn pop(&mut self) -> Option<Message> {
         let message = self.queue.pop_front()?;
         self.bytes -= message.len();
+        if self.queue.is_empty() {
+            self.queue = VecDeque::new();
+        }
         Some(message)
+    }
+
+    /// How many bytes wait.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         assert_eq!(self.bytes, self.queue.iter().map(Message::len).sum::<usize>(), "each byte is counted");
         self.queue.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::proto::ids::Ids;
+    use crate::proto::message::Message as Posted;
+
+    #[test]
+    fn what_waits_does_not_keep_the_body_alive_in_which_it_came() {
+        let texts = [r#"{"jsonrpc":"2.0","id":1,"method":"x"}"#, r#"{"jsonrpc":"2.0","method":"x"}"#];
+        for text in texts {
+            let body = Bytes::from([text.as_bytes(), &[b' '; 100_000]].concat());
+            let message = match Posted::parse(body.slice(..text.len())).unwrap() {
+                Posted::Request(request) => {
+                    Message::Request(Ids::counted().next(|_| false), Outgoing { request, token: None })
+                }
+                Posted::Notification(notification) => Message::Notification(notification),
+                Posted::Response(_) => panic!("{text}"),
+            };
+            let mut held = Held::default();
+            held.push(&message);
+            drop(message);
+            assert!(body.is_unique(), "{text}");
+            assert_eq!(held.bytes(), text.len());
+        }
     }
 }

@@ -8,6 +8,9 @@ use crate::proto::json::unquote;
 /// The most subscriptions that are remembered; a new child is not told of more.
 const MAX_SUBSCRIPTIONS: usize = 1000;
 
+/// Bytes of subscriptions that are remembered; a new child is not told of more.
+const MAX_SUBSCRIBED: usize = 1024 * 1024;
+
 /// The longest request that is remembered, in bytes. A session whose `initialize` is longer ends with its child.
 const MAX_REQUEST: usize = 8 * 1024;
 
@@ -18,6 +21,8 @@ pub(super) struct Restore {
     level: Option<Outgoing>,
     /// By what `params.uri` stands for, however the client spelt it.
     subscriptions: BTreeMap<Box<str>, Outgoing>,
+    /// How many bytes these are.
+    subscribed: usize,
 }
 
 /// What a request changes in the child when it succeeds.
@@ -57,15 +62,20 @@ impl Restore {
             Effect::Opened(request) => self.initialize = Some(request),
             Effect::Level(request) => self.level = Some(request),
             Effect::Subscribed(request) => {
+                let size = request.len();
                 if self.subscriptions.len() < MAX_SUBSCRIPTIONS
+                    && self.subscribed + size <= MAX_SUBSCRIBED
                     && let Some(uri) = uri(&request)
                 {
-                    self.subscriptions.insert(uri, request);
+                    self.subscribed += size;
+                    let before = self.subscriptions.insert(uri, request);
+                    self.subscribed -= before.map_or(0, |before| before.len());
                 }
             }
             Effect::Unsubscribed(request) => {
                 if let Some(uri) = uri(&request) {
-                    self.subscriptions.remove(&uri);
+                    let gone = self.subscriptions.remove(&uri);
+                    self.subscribed -= gone.map_or(0, |gone| gone.len());
                 }
             }
         }
@@ -80,4 +90,34 @@ impl Restore {
 fn uri(request: &Outgoing) -> Option<Box<str>> {
     let token = request.request.subject()?;
     token.starts_with('"').then(|| unquote(token).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::testing::parsed_request;
+
+    fn effect(method: &str, uri: &str) -> Effect {
+        let text = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{{"uri":"{uri}"}}}}"#);
+        Effect::of(&Outgoing { request: parsed_request(&text), token: None }).unwrap()
+    }
+
+    #[test]
+    fn subscriptions_are_bounded_in_bytes_and_one_that_ends_makes_room() {
+        let mut restore = Restore::default();
+        let uri = |number: usize| format!("{number:07000}");
+        for number in 0..500 {
+            restore.note(effect("resources/subscribe", &uri(number)));
+            restore.note(effect("resources/subscribe", &uri(number))); // again, which counts once
+        }
+        let bytes = |restore: &Restore| restore.requests().map(Outgoing::len).sum::<usize>();
+        assert!(bytes(&restore) <= MAX_SUBSCRIBED && restore.requests().count() > 100);
+        assert_eq!(restore.subscribed, bytes(&restore));
+        let before = restore.requests().count();
+        restore.note(effect("resources/unsubscribe", &uri(3)));
+        restore.note(effect("resources/unsubscribe", &uri(3)));
+        restore.note(effect("resources/subscribe", &uri(900)));
+        assert_eq!(restore.requests().count(), before);
+        assert_eq!(restore.subscribed, bytes(&restore));
+    }
 }

@@ -6,10 +6,10 @@ use std::time::Duration;
 use regex_lite::Regex;
 
 use super::outgoing::Outgoing;
-use crate::proto::json::{elements, value_at};
+use crate::proto::json::{elements, slice, value_at};
 
 /// The pause before a refused request is sent again for the first time; it doubles with each refusal.
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
 /// The longest such pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -33,11 +33,12 @@ impl Readiness {
     pub const AT_ONCE: Self = Self { delay: Duration::ZERO, refusal: None, timeout: Duration::ZERO };
 
     /// Whether this answer says that the server is not ready: an error, or a result of a tool that is one.
-    pub(super) fn is_refusal(&self, answer: &str, success: bool) -> bool {
+    pub(super) fn is_refusal(&self, answer: &[u8], success: bool) -> bool {
         let Some(pattern) = &self.refusal else { return false };
         if answer.len() > MAX_REFUSAL {
             return false;
         }
+        let answer = slice(answer, 0..answer.len());
         let at = |object: &str, path: &[&str]| {
             let text = object.get(value_at(object, path)?)?;
             serde_json::from_str::<String>(text).ok()
@@ -49,8 +50,7 @@ impl Readiness {
         let part = |path: &[&str]| value_at(answer, path).and_then(|span| answer.get(span));
         part(&["result", "isError"]) == Some("true")
             && part(&["result", "content"])
-                .and_then(elements)
-                .is_some_and(|content| content.into_iter().any(|block| says(at(block, &["text"]))))
+                .is_some_and(|content| elements(content).flatten().any(|block| says(at(block, &["text"]))))
     }
 }
 

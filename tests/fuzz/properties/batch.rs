@@ -11,7 +11,7 @@ pub fn batch(data: &[u8]) {
         let _ = is_array(data);
         return;
     };
-    let split = elements(text);
+    let split: Option<Vec<_>> = elements(text).collect();
     match Parsed::of(data) {
         Parsed::Json(value) => {
             assert_eq!(is_array(data), value.is_array(), "an array is told by its first byte");
@@ -33,5 +33,10 @@ pub fn batch(data: &[u8]) {
         rest = &rest[start + element.len()..];
     }
     assert_eq!(rest.split_whitespace().collect::<String>(), if split.is_empty() { "[]" } else { "]" });
-    assert_eq!(elements(&format!("[{}]", split.join(","))).as_ref(), Some(&split), "joined and split again");
+    let joined = format!("[{}]", split.join(","));
+    assert_eq!(
+        elements(&joined).collect::<Option<Vec<_>>>().as_ref(),
+        Some(&split),
+        "joined and split again"
+    );
 }

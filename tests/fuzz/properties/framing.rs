@@ -54,14 +54,19 @@ fn decode<'d>(max: usize, chunks: impl IntoIterator<Item = &'d [u8]>) -> Frames 
     for chunk in chunks {
         decoder.buffer().extend_from_slice(chunk);
         while let Some(frame) = decoder.next() {
-            seen.push(match frame {
-                Frame::Line(line) => Seen::Line(line.bytes().to_vec()),
-                Frame::TooLong { head, length } => Seen::TooLong { head: head.to_vec(), length },
+            seen.extend(match frame {
+                Frame::Line(line) => Some(Seen::Line(line.bytes().to_vec())),
+                Frame::Long(line) => trimmed(&line).map(Seen::Line),
+                Frame::TooLong { head, length } => Some(Seen::TooLong { head: head.to_vec(), length }),
             });
         }
         assert!(decoder.buffer().len() <= max, "more than {max} bytes of one line are held");
     }
-    let rest = decoder.finish().map(|line| line.bytes().to_vec());
+    let rest = decoder.finish().and_then(|frame| match frame {
+        Frame::Line(line) => Some(line.bytes().to_vec()),
+        Frame::Long(line) => trimmed(&line),
+        Frame::TooLong { .. } => panic!("it has no end"),
+    });
     (seen, rest)
 }
 

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use mcp_bridge::proto::front::single::Single;
 use mcp_bridge::proto::front::{Front, Origin, Readership, Refusal, Takes};
 use mcp_bridge::proto::ids::{ClientId, Ids, StreamId};
+use mcp_bridge::proto::incoming::{Found, LongLine};
 use mcp_bridge::proto::json::{elements, is_array};
 use mcp_bridge::proto::link::{Limits, Readiness};
 use mcp_bridge::proto::message::{Envelope, Kind, Message, Request};
@@ -114,7 +115,7 @@ impl Session {
 
     fn client(&mut self, body: &[u8], takes: Takes) {
         let texts = match std::str::from_utf8(body) {
-            Ok(text) if is_array(body) => elements(text).unwrap_or_default(),
+            Ok(text) if is_array(body) => elements(text).collect::<Option<Vec<_>>>().unwrap_or_default(),
             Ok(text) => vec![text],
             Err(_) => return,
         };
@@ -147,13 +148,19 @@ impl Session {
     }
 
     fn child(&mut self, line: &[u8]) {
-        let text = &*String::from_utf8_lossy(line);
-        let texts = if is_array(line) { elements(text).unwrap_or_default() } else { vec![text] };
-        for text in texts {
-            let deaf = &self.deaf;
-            let readers = |stream| readership(deaf, stream);
-            let read = self.front.child(text, self.now, &readers, &mut self.out);
-            self.take_outputs(read.is_ok().then_some(text));
+        let mut line = LongLine::new(line.into(), usize::MAX);
+        loop {
+            match line.step() {
+                Found::Message(message) => {
+                    let text = String::from_utf8(message.text().to_vec()).expect("it is UTF-8");
+                    let deaf = &self.deaf;
+                    let readers = |stream| readership(deaf, stream);
+                    self.front.child(message, self.now, &readers, &mut self.out);
+                    self.take_outputs(Some(&text));
+                }
+                Found::Pause | Found::Invalid(_) | Found::Stray(_) => {}
+                Found::Noise(_) | Found::TooLong { .. } | Found::End => return,
+            }
         }
     }
 

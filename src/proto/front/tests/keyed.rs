@@ -1,7 +1,7 @@
 //! Sessions that the bridge opens in its own name, for clients that share them and cannot be told apart.
 
 use super::*;
-use crate::proto::front::keyed::Keyed;
+use crate::proto::front::keyed::{Keyed, MAX_GREETING};
 use crate::proto::message::Envelope;
 
 /// As the bridge writes it.
@@ -500,4 +500,23 @@ fn a_child_that_never_opened_its_session_has_no_successor() {
     session.child(&error("1"));
     assert!(!session.front.can_restart());
     assert!(!open().front.can_restart(), "not without `respawn` either");
+}
+
+#[test]
+fn a_greeting_that_is_too_long_to_be_kept_ends_the_session_and_a_version_that_is_none_is_not_kept() {
+    let mut session = starting_with(LIMITS);
+    let padded = |length: usize| ANSWER.replace("é", &"é".repeat(length / 2));
+    assert_eq!(session.child(&padded(MAX_GREETING)), Some(Output::Note(Note::LongGreeting(MAX_GREETING))));
+    assert!(session.refused());
+    let mut session = starting_with(LIMITS);
+    session.child(&padded(MAX_GREETING - 1000));
+    assert!(session.is_open());
+
+    for (length, kept) in [(62, true), (63, false), (1_000_000, false)] {
+        let version = "2".repeat(length);
+        let mut session = starting_with(LIMITS);
+        session.child(&ANSWER.replace("2025-06-18", &version));
+        assert!(session.is_open());
+        assert_eq!(session.negotiated(), kept.then_some(&*version), "{length} characters");
+    }
 }

@@ -1,6 +1,11 @@
 //! A child that does not read its stdin, and the memory that bodies take meanwhile.
 
+use tokio::io::DuplexStream;
+use tokio::task::JoinHandle;
+
 use super::*;
+use crate::account::Place;
+use crate::session::MAX_UNREAD_REPLIES;
 
 // A child that does not read.
 
@@ -150,26 +155,68 @@ async fn a_client_that_leaves_while_its_body_waits_gives_the_memory_back() {
     assert!(bounded(harness.session.body_permit(MAX_STDIN_QUEUE)).await.is_ok());
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_deaf_child_that_asks_without_end_is_not_read_until_it_reads() {
-    const MIB: usize = 1024 * 1024;
-    let mut harness = Harness::open_with(CONFIG, WIDE).await;
+/// A child that asks and does not read: its questions are so many MiB. Returns where it goes on writing.
+fn ask_without_end(harness: &mut Harness, ask: &str, mib: usize) -> JoinHandle<DuplexStream> {
     let mut stdout = harness.child.stdout.take().unwrap();
-    let ping = request(&format!("\"{}\"", "p".repeat(7 * 1024)), "ping") + "\n";
-    let count = 64 * MIB / ping.len();
-    let asking = tokio::spawn(async move {
+    let ask = format!("{ask}\n");
+    let count = (mib * 1024 * 1024).div_ceil(ask.len());
+    tokio::spawn(async move {
         for _ in 0..count {
-            stdout.write_all(ping.as_bytes()).await.unwrap();
+            if stdout.write_all(ask.as_bytes()).await.is_err() {
+                break;
+            }
         }
         stdout
-    });
-    settle().await;
-    let queue = harness.session.stats().stdin_queue;
-    assert!(queue < 40 * MIB, "{queue} bytes wait for it");
-    for _ in 0..count {
-        harness.child.line().await.expect("an answer");
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deaf_child_that_asks_without_end_is_not_read_until_it_reads() {
+    let long_id = format!("\"{}\"", "p".repeat(7 * 1024));
+    let asks = [request("1", "ping"), request(&long_id, "ping"), request("null", "roots/list")];
+    for ask in asks {
+        let mut harness = Harness::open_with(CONFIG, WIDE).await;
+        let asking = ask_without_end(&mut harness, &ask, 4);
+        settle().await;
+        let queue = harness.session.stats().stdin_queue;
+        assert!(queue < 2 * MAX_UNREAD_REPLIES, "{queue} bytes wait for it");
+        assert!(!asking.is_finished(), "it is not read");
+        assert!(harness.session.account().at(Place::Stdin) <= queue + long_id.len() + 100);
+        while !asking.is_finished() {
+            bounded(harness.child.line()).await.expect("an answer");
+        }
     }
-    drop(bounded(asking).await.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_of_a_child_that_asks_and_does_not_read_time_out_and_it_can_be_ended() {
+    let mut harness = Harness::open_with(CONFIG, WIDE).await;
+    let call = harness.call("7", "2").await;
+    let asking = ask_without_end(&mut harness, &request("1", "ping"), 4);
+    assert_eq!(rest(&call).await, failed(2, "7", "Timeout(100s)"));
+    assert!(!asking.is_finished());
+    harness.session.end(End::Deleted);
+    assert_eq!(harness.ended().await, End::Deleted);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_child_that_writes_much_before_it_reads_is_read_however_much_waits_for_it() {
+    let Deaf { mut harness, queued, .. } = Deaf::new().await;
+    assert!(harness.session.stats().stdin_queue >= MAX_STDIN_QUEUE);
+    let listener = harness.listen(None).await;
+    let mut stdout = harness.child.stdout.take().unwrap();
+    let writing = tokio::spawn(async move {
+        for place in 1..=2000 {
+            // A few questions among it are answered behind what waits.
+            let line = if place % 100 == 0 { request("1", "ping") } else { news(place) };
+            stdout.write_all(format!("{line}\n").as_bytes()).await.unwrap();
+        }
+        stdout.write_all(format!("{}\n", result("2")).as_bytes()).await.unwrap();
+        stdout
+    });
+    let drained = tokio::spawn(async move { rest(&listener).await });
+    assert_eq!(rest(&queued[0]).await, answered(2, "0"), "it has been read to the end");
+    drop((bounded(writing).await.unwrap(), drained));
 }
 
 // Memory for bodies.

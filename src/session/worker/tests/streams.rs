@@ -44,10 +44,10 @@ async fn a_newer_listener_supersedes_the_older_and_gets_exactly_what_that_one_ha
 
 #[tokio::test(start_paused = true)]
 async fn what_nobody_hears_is_kept_up_to_a_bound_and_the_oldest_goes_first() {
-    let mut harness = Harness::open_with(Config { replay_buffer: 1000, ..CONFIG }, NARROW).await;
+    let mut harness = Harness::open_with(Config { replay_buffer: 2000, ..CONFIG }, NARROW).await;
     send_news(&mut harness, 1..=50).await;
     let kept = available(&harness.listen(None).await).await;
-    assert!((3..=1000 / news(1).len()).contains(&kept.len()), "{} events", kept.len());
+    assert!((3..=2000 / news(1).len()).contains(&kept.len()), "{} events", kept.len());
     assert_eq!(kept, received_range(51 - kept.len() as u64..=50));
 }
 
@@ -313,7 +313,7 @@ async fn a_stream_cannot_be_resumed_behind_what_it_never_had() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_cannot_be_resumed_before_what_has_left_the_ring() {
-    let mut harness = Harness::open_with(Config { replay_buffer: 1000, ..CONFIG }, NARROW).await;
+    let mut harness = Harness::open_with(Config { replay_buffer: 2000, ..CONFIG }, NARROW).await;
     send_news(&mut harness, 1..=50).await;
     assert_eq!(rest(&harness.try_listen(Some("0-1")).await).await, ["no replay", "end"]);
     assert_eq!(available(&harness.listen(Some("0-48")).await).await, received_range(49..=50));
@@ -330,7 +330,7 @@ async fn a_refused_resumption_disturbs_nobody() {
 
 #[tokio::test(start_paused = true)]
 async fn answers_leave_the_ring_last() {
-    let mut harness = Harness::open_with(Config { replay_buffer: 1000, ..CONFIG }, NARROW).await;
+    let mut harness = Harness::open_with(Config { replay_buffer: 2000, ..CONFIG }, NARROW).await;
     let reader = harness.call("7", "2").await;
     harness.child.send(&progress("7", 1)).await;
     next(&reader).await;
@@ -343,7 +343,7 @@ async fn answers_leave_the_ring_last() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_ended_is_forgotten_with_its_last_event() {
-    let mut harness = Harness::open_with(Config { replay_buffer: 1000, ..CONFIG }, NARROW).await;
+    let mut harness = Harness::open_with(Config { replay_buffer: 2000, ..CONFIG }, NARROW).await;
     for call in 2..=20 {
         let id = &call.to_string();
         let reader = harness.call(id, id).await;
@@ -420,7 +420,7 @@ async fn a_replay_that_was_not_taken_goes_to_a_fresh_listener() {
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_was_offered_and_not_taken_is_evicted_last() {
-    let mut harness = Harness::open_with(Config { replay_buffer: 1000, ..CONFIG }, NARROW).await;
+    let mut harness = Harness::open_with(Config { replay_buffer: 2000, ..CONFIG }, NARROW).await;
     let reader = harness.call("7", "2").await;
     harness.child.send(&progress("7", 1)).await;
     next(&reader).await;
