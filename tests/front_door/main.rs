@@ -20,5 +20,6 @@ mod h2;
 mod http;
 mod http_details;
 mod request_rules;
+mod slow_readers;
 mod time_limits;
 mod token;
