@@ -21,6 +21,7 @@ use tokio::sync::Notify;
 
 use super::{End, Fault, NotTaken};
 use crate::account::{Account, Held, Place};
+use crate::heap;
 use crate::proto::front::Refusal;
 use crate::proto::ids::{ClientId, EventId};
 use crate::sync::lock;
@@ -243,6 +244,7 @@ impl Shared {
         queue.waiting = VecDeque::new();
         queue.begun = 0;
         if queue.held.bytes() > 0 {
+            heap::note_freed(queue.held.bytes());
             queue.held.resize(0);
             self.outlet.left();
         }
@@ -395,6 +397,9 @@ impl Queue {
     fn pop(&mut self, outlet: &Outlet) -> Option<Delivery> {
         let delivery = self.waiting.pop_front()?;
         if let Delivery::Event(event) = &delivery {
+            if event.payload.size() > MAX_PIECE {
+                heap::note_freed(event.payload.size());
+            }
             self.taken += event.payload.size() - self.begun;
             self.begun = 0;
             self.held.resize(self.held.bytes().saturating_sub(weight(&delivery)));
@@ -607,6 +612,66 @@ mod tests {
         feed.supersede();
         assert_eq!(feed.taken(), 1, "2 and 3 are for the successor");
         assert!(reader.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_long_message_is_taken_in_parts_and_weighs_all_until_its_end() {
+        let outlet = outlet();
+        let (feed, reader) = queue(&outlet);
+        feed.offer(event(1, 1000));
+        feed.offer(event(2, 10));
+        let before = outlet.waiting();
+        let mut context = Context::from_waker(Waker::noop());
+        let mut take = || reader.poll_take(400, &mut context);
+        for (begins, ends, length) in [(true, false, 400), (false, false, 400), (false, true, 200)] {
+            assert_eq!(outlet.waiting(), before, "a part of it keeps all of it in memory");
+            assert_eq!(reader.position(), None, "a successor must be given all of it again");
+            let Poll::Ready(Some(Taken::Part(part))) = take() else { panic!("a part") };
+            assert_eq!((part.begins, part.ends, part.bytes.len()), (begins, ends, length));
+        }
+        assert_eq!(reader.position().map(|id| id.place), Some(1));
+        assert_eq!(feed.taken_since_mark(), 1000);
+        assert!(matches!(take(), Poll::Ready(Some(Taken::Whole(Delivery::Event(_))))));
+        assert_eq!(outlet.waiting(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_dropped_half_taken_weighs_nothing() {
+        for drop_it in [Feed::cut, Feed::supersede] {
+            let outlet = outlet();
+            let (feed, reader) = queue(&outlet);
+            feed.offer(event(1, 1000));
+            feed.offer(event(2, 1000));
+            let mut context = Context::from_waker(Waker::noop());
+            assert!(matches!(reader.poll_take(400, &mut context), Poll::Ready(Some(Taken::Part(_)))));
+            drop_it(&feed);
+            assert_eq!(outlet.waiting(), 0);
+            assert!(!matches!(reader.next().await, Some(Delivery::Event(_))));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_superseded_reader_that_was_attached_is_told_so() {
+        let (feed, reader) = pair();
+        feed.push(Delivery::Accepted);
+        feed.push(Delivery::Event(event(1, 1)));
+        feed.supersede();
+        assert!(matches!(reader.next().await, Some(Delivery::Accepted)));
+        assert!(reader.next().await.is_none());
+    }
+
+    #[test]
+    fn pieces_grow_small_while_connections_have_much_in_hand() {
+        let outlet = outlet();
+        let mut handed = Vec::new();
+        while outlet.piece() > SMALL {
+            handed.push(outlet.hand(vec![b'x'; outlet.piece()].into()));
+            assert!(handed.len() <= 17, "a MiB, and no more");
+        }
+        let slice = handed.remove(0).slice(..1);
+        assert_eq!(outlet.piece(), SMALL, "a slice keeps all of it in memory");
+        drop(slice);
+        assert!(outlet.piece() > SMALL);
     }
 
     #[tokio::test]

@@ -13,7 +13,6 @@ use tracing::{debug, info, warn};
 
 use super::Config;
 use super::stream::{Delivery, Event, Feed, Offered, Outlet, Payload, SMALL};
-use crate::heap;
 use crate::log_limit::LogLimit;
 use crate::proto::front::{Readership, Refusal, Takes};
 use crate::proto::ids::{EventId, SessionId, StreamId};
@@ -396,7 +395,6 @@ impl Streams {
                 waiting = feed.waiting(),
                 "a client does not read its stream, which is cut; it can resume"
             );
-            heap::note_freed(feed.waiting());
             if *id == StreamId::LISTENING {
                 *delivered_to = feed.taken().max(*delivered_to);
             }
@@ -445,7 +443,6 @@ impl Streams {
                 taken,
                 "a client does not read what it asked for, and its session waits: it is cut"
             );
-            heap::note_freed(waiting);
             self.cut(id);
         }
         self.watch(now);

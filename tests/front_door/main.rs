@@ -22,3 +22,4 @@ mod http_details;
 mod request_rules;
 mod time_limits;
 mod token;
+mod unread;
