@@ -98,7 +98,7 @@ impl JsonBody {
         if self.ended {
             return Poll::Ready(None);
         }
-        let most = self.reader.outlet().piece();
+        let most = self.reader.piece();
         let mut chunk = BytesMut::new();
         while chunk.len() < most && !self.ended {
             let Poll::Ready(taken) = self.reader.poll_take(most - chunk.len(), context) else { break };
@@ -157,6 +157,6 @@ impl JsonBody {
         if let Some(left) = &mut self.left {
             *left = left.saturating_sub(piece.len());
         }
-        self.reader.outlet().hand(piece)
+        self.reader.hand(piece)
     }
 }

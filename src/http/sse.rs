@@ -4,7 +4,6 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use tokio::time::{Instant, Sleep};
 use super::problem::Problem;
 use crate::proto::ids::{EventId, Id};
 use crate::session::NotTaken;
-use crate::session::stream::{Delivery, Outlet, Part, Payload, Reader, Taken};
+use crate::session::stream::{Delivery, Part, Payload, Reader, Taken};
 
 /// What a client waits before it reconnects to a primed stream, in milliseconds.
 const RETRY: &str = "1000";
@@ -57,6 +56,8 @@ pub struct EventStream {
     /// The request that is answered, for an error the session makes of it before it counts as an event.
     id: Option<Id>,
     prime: Option<EventId>,
+    /// Whether an event has been written in part: no comment may come in between.
+    begun: bool,
     keep_alive: KeepAlive,
     ending: Option<Ending>,
 }
@@ -74,7 +75,7 @@ impl EventStream {
     /// A stream of what the reader gets. After each `pause` without an event it sends a comment, which keeps idle limits of proxies away. `prime`: begin with an event that carries this
     /// id and no data. `id`: the request's, where there is one.
     pub fn new(reader: Reader, pause: Duration, prime: Option<EventId>, id: Option<Id>) -> Self {
-        Self { reader, id, prime, keep_alive: KeepAlive::new(pause), ending: None }
+        Self { reader, id, prime, begun: false, keep_alive: KeepAlive::new(pause), ending: None }
     }
 
     pub(super) fn poll_chunk(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, io::Error>>> {
@@ -84,12 +85,13 @@ impl EventStream {
             push(&mut chunk, &["id: ", &id.to_string(), "\nretry: ", RETRY, "\ndata: \n\n"]);
         }
         // What is there goes out in one chunk, up to a piece that the connection can be given.
-        let most = self.reader.outlet().piece();
+        let most = self.reader.piece();
         while self.ending.is_none() && chunk.len() < most {
             let Poll::Ready(next) = self.reader.poll_take(most - chunk.len(), context) else { break };
             match next {
                 Some(Taken::Part(part)) => {
                     encode_part(&mut chunk, Some(part.id), &part);
+                    self.begun = !part.ends;
                     if part.ends && part.last {
                         self.ending = Some(Ending::Complete);
                     }
@@ -111,7 +113,7 @@ impl EventStream {
         }
         if !chunk.is_empty() {
             self.keep_alive.restart();
-            return Poll::Ready(Some(Ok(self.reader.outlet().hand(chunk.freeze()))));
+            return Poll::Ready(Some(Ok(self.reader.hand(chunk.freeze()))));
         }
         match self.ending {
             Some(Ending::Complete) => Poll::Ready(None),
@@ -119,6 +121,7 @@ impl EventStream {
                 self.ending = Some(Ending::Complete);
                 Poll::Ready(Some(Err(lagged())))
             }
+            None if self.begun => Poll::Pending,
             None => self.keep_alive.poll(context).map(|comment| Some(Ok(comment))),
         }
     }
@@ -216,14 +219,16 @@ impl MergedStream {
         if let Some(endpoint) = self.endpoint.take() {
             return Poll::Ready(Some(Ok(endpoint)));
         }
-        let (mut chunk, mut open) = (BytesMut::new(), true);
-        let outlet = loop {
-            let taken = self.take(&mut chunk, context);
-            if let Taking::Broken = taken {
-                return Poll::Ready(Some(Err(lagged())));
-            }
-            if let Taking::Some(outlet) = taken {
-                break Some(outlet);
+        let mut open = true;
+        loop {
+            match self.take(context) {
+                Taking::Some(piece) => {
+                    self.keep_alive.restart();
+                    return Poll::Ready(Some(Ok(piece)));
+                }
+                Taking::Broken => return Poll::Ready(Some(Err(lagged()))),
+                Taking::Wait => return Poll::Pending,
+                Taking::None => {}
             }
             // Nobody joins while something waits: what a client does not read shall not grow.
             match self.coming.poll_recv(context) {
@@ -233,14 +238,10 @@ impl MergedStream {
                 }
                 Poll::Ready(None) => {
                     open = false;
-                    break None;
+                    break;
                 }
-                Poll::Pending => break None,
+                Poll::Pending => break,
             }
-        };
-        if let Some(outlet) = outlet {
-            self.keep_alive.restart();
-            return Poll::Ready(Some(Ok(outlet.hand(chunk.freeze()))));
         }
         let is_over = self.over
             || (!open && self.members.is_empty())
@@ -252,14 +253,14 @@ impl MergedStream {
     }
 
     /// Takes a piece of what waits for the members. An event that has been begun goes first: no other may come in between.
-    fn take(&mut self, chunk: &mut BytesMut, context: &Context<'_>) -> Taking {
-        let mut outlet = None;
-        let mut at = 0;
+    fn take(&mut self, context: &Context<'_>) -> Taking {
+        let (mut chunk, mut at) = (BytesMut::new(), 0);
+        let (mut length, mut last) = (0, 0);
         if let Some(begun) = self.members.iter().position(|member| member.begun) {
             self.members.swap(0, begun);
         }
         while let Some(Member { reader, id, main, begun }) = self.members.get_mut(at) {
-            let most = reader.outlet().piece();
+            let most = reader.piece();
             let left = loop {
                 if chunk.len() >= most {
                     break false;
@@ -268,12 +269,12 @@ impl MergedStream {
                 match next {
                     Some(Taken::Part(part)) => {
                         *begun = !part.ends;
-                        encode_part(chunk, None, &part);
+                        encode_part(&mut chunk, None, &part);
                     }
-                    Some(Taken::Whole(Delivery::Event(event))) => encode(chunk, None, &event.payload),
+                    Some(Taken::Whole(Delivery::Event(event))) => encode(&mut chunk, None, &event.payload),
                     Some(Taken::Whole(Delivery::Lagged)) => return Taking::Broken,
                     Some(Taken::Whole(other)) => {
-                        encode_refusal(chunk, other, id.as_ref());
+                        encode_refusal(&mut chunk, other, id.as_ref());
                     }
                     None if *begun => return Taking::Broken,
                     None => {
@@ -281,23 +282,29 @@ impl MergedStream {
                         break true;
                     }
                 }
-                outlet.get_or_insert_with(|| Arc::clone(reader.outlet()));
             };
+            if chunk.is_empty() && *begun {
+                return Taking::Wait;
+            }
             if *begun || chunk.len() >= most {
+                let piece = reader.hand(chunk.freeze());
                 // Whoever comes behind is first the next time.
                 let next = (at + usize::from(!*begun)).min(self.members.len());
                 self.members.rotate_left(next);
-                break;
+                return Taking::Some(piece);
             }
-            if left {
+            if left && chunk.is_empty() {
                 self.members.remove(at);
-            } else {
-                at += 1;
+                continue;
             }
+            if chunk.len() > length {
+                (length, last) = (chunk.len(), at);
+            }
+            at += 1;
         }
-        match outlet.filter(|_| !chunk.is_empty()) {
-            Some(outlet) => Taking::Some(outlet),
-            None => Taking::None,
+        match self.members.get(last) {
+            Some(member) if !chunk.is_empty() => Taking::Some(member.reader.hand(chunk.freeze())),
+            _ => Taking::None,
         }
     }
 }
@@ -305,8 +312,9 @@ impl MergedStream {
 /// What a merged stream has taken from its members.
 enum Taking {
     None,
-    /// Something; what counts it.
-    Some(Arc<Outlet>),
+    /// An event has been begun, and its rest cannot be written yet.
+    Wait,
+    Some(Bytes),
     /// The stream cannot go on.
     Broken,
 }

@@ -37,8 +37,8 @@ pub const SMALL: usize = 4 * 1024;
 /// that HTTP/2 is given.
 const MAX_PIECE: usize = 64 * 1024 - 256;
 
-/// Bytes that the exchanges of a session may have handed to their connections before they take [`SMALL`] pieces: what a
-/// connection has been given cannot be taken back.
+/// Bytes that the exchanges of a session may have handed to their connections before each may only hand a [`SMALL`] piece:
+/// what a connection has been given cannot be taken back.
 const MAX_HANDED: usize = 1024 * 1024;
 
 /// What an event costs in a queue beside its message, in bytes.
@@ -182,27 +182,32 @@ impl Outlet {
         }
     }
 
-    /// How many bytes an exchange may hand to its connection at once.
-    pub fn piece(&self) -> usize {
-        if self.account.at(Place::Responses) < MAX_HANDED { MAX_PIECE } else { SMALL }
+    /// Whether the connections of its exchanges have so much in hand that each may get no more than a [`SMALL`] piece.
+    fn is_scarce(&self) -> bool {
+        self.account.at(Place::Responses) >= MAX_HANDED
     }
+}
 
-    /// Counts a piece as handed to a connection, until that has dropped it.
-    pub fn hand(&self, piece: Bytes) -> Bytes {
-        struct Handed {
-            piece: Bytes,
-            _held: Held,
+/// A piece in the hands of a connection. Its end is told to the queue that it comes from.
+struct Handed {
+    piece: Bytes,
+    queue: Arc<Shared>,
+    _held: Held,
+}
+
+impl AsRef<[u8]> for Handed {
+    fn as_ref(&self) -> &[u8] {
+        &self.piece
+    }
+}
+
+impl Drop for Handed {
+    fn drop(&mut self) {
+        let mut queue = self.queue.lock();
+        queue.handed = queue.handed.saturating_sub(self.piece.len());
+        if queue.handed == 0 {
+            queue.wake();
         }
-        impl AsRef<[u8]> for Handed {
-            fn as_ref(&self) -> &[u8] {
-                &self.piece
-            }
-        }
-        if piece.len() <= SMALL {
-            return piece;
-        }
-        let _held = self.account.hold(Place::Responses, piece.len());
-        Bytes::from_owner(Handed { piece, _held })
     }
 }
 
@@ -211,6 +216,8 @@ struct Queue {
     waiting: VecDeque<Delivery>,
     /// How many bytes of the message of the first event have been taken.
     begun: usize,
+    /// How many bytes the exchange has handed to its connection, which has not dropped them.
+    handed: usize,
     /// What the events weigh that have not been taken to their ends.
     held: Held,
     /// `MAX_UNSENT` was reached, and the reader has not taken half of it since.
@@ -264,6 +271,7 @@ pub fn queue(outlet: &Arc<Outlet>) -> (Feed, Reader) {
     let queue = Queue {
         waiting: VecDeque::new(),
         begun: 0,
+        handed: 0,
         held: outlet.account.hold(Place::Readers, 0),
         full: false,
         progress: false,
@@ -474,9 +482,16 @@ impl Reader {
     }
 
     /// The next delivery, or of an event whose message has more than `max` bytes the next so many; `None` at the end of
-    /// the stream.
+    /// the stream. Where connections have much in hand, there is none until this one has dropped what it was handed.
     pub fn poll_take(&self, max: usize, context: &Context<'_>) -> Poll<Option<Taken>> {
         let mut queue = self.0.lock();
+        if queue.handed > 0
+            && self.0.outlet.is_scarce()
+            && matches!(queue.waiting.front(), Some(Delivery::Event(_)))
+        {
+            queue.waker = Some(context.waker().clone());
+            return Poll::Pending;
+        }
         if let Some(part) = queue.part(max, &self.0.outlet) {
             return Poll::Ready(Some(Taken::Part(part)));
         }
@@ -525,9 +540,16 @@ impl Reader {
         self.0.lock().position
     }
 
-    /// What it has in common with the other readers of its session.
-    pub fn outlet(&self) -> &Arc<Outlet> {
-        &self.0.outlet
+    /// How many bytes may be handed to the connection at once.
+    pub fn piece(&self) -> usize {
+        if self.0.outlet.is_scarce() { SMALL } else { MAX_PIECE }
+    }
+
+    /// Counts a piece as handed to the connection, until that has dropped it.
+    pub fn hand(&self, piece: Bytes) -> Bytes {
+        let _held = self.0.outlet.account.hold(Place::Responses, piece.len());
+        self.0.lock().handed += piece.len();
+        Bytes::from_owner(Handed { piece, queue: Arc::clone(&self.0), _held })
     }
 }
 
@@ -621,8 +643,8 @@ mod tests {
         feed.offer(event(1, 1000));
         feed.offer(event(2, 10));
         let before = outlet.waiting();
-        let mut context = Context::from_waker(Waker::noop());
-        let mut take = || reader.poll_take(400, &mut context);
+        let context = Context::from_waker(Waker::noop());
+        let take = || reader.poll_take(400, &context);
         for (begins, ends, length) in [(true, false, 400), (false, false, 400), (false, true, 200)] {
             assert_eq!(outlet.waiting(), before, "a part of it keeps all of it in memory");
             assert_eq!(reader.position(), None, "a successor must be given all of it again");
@@ -642,8 +664,8 @@ mod tests {
             let (feed, reader) = queue(&outlet);
             feed.offer(event(1, 1000));
             feed.offer(event(2, 1000));
-            let mut context = Context::from_waker(Waker::noop());
-            assert!(matches!(reader.poll_take(400, &mut context), Poll::Ready(Some(Taken::Part(_)))));
+            let context = Context::from_waker(Waker::noop());
+            assert!(matches!(reader.poll_take(400, &context), Poll::Ready(Some(Taken::Part(_)))));
             drop_it(&feed);
             assert_eq!(outlet.waiting(), 0);
             assert!(!matches!(reader.next().await, Some(Delivery::Event(_))));
@@ -661,17 +683,26 @@ mod tests {
     }
 
     #[test]
-    fn pieces_grow_small_while_connections_have_much_in_hand() {
+    fn where_connections_have_much_in_hand_each_gets_one_small_piece() {
         let outlet = outlet();
+        let (feed, reader) = queue(&outlet);
+        let context = Context::from_waker(Waker::noop());
+        feed.offer(event(1, 10));
+        feed.offer(event(2, 10));
         let mut handed = Vec::new();
-        while outlet.piece() > SMALL {
-            handed.push(outlet.hand(vec![b'x'; outlet.piece()].into()));
+        while reader.piece() > SMALL {
+            handed.push(reader.hand(vec![b'x'; reader.piece()].into()));
             assert!(handed.len() <= 17, "a MiB, and no more");
         }
+        assert!(reader.poll_take(SMALL, &context).is_pending(), "it has not dropped what it was handed");
+        let (other_feed, other) = queue(&outlet);
+        other_feed.offer(event(1, 10));
+        assert!(other.poll_take(SMALL, &context).is_ready(), "another one has been handed nothing");
         let slice = handed.remove(0).slice(..1);
-        assert_eq!(outlet.piece(), SMALL, "a slice keeps all of it in memory");
+        assert_eq!(reader.piece(), SMALL, "a slice keeps all of it in memory");
         drop(slice);
-        assert!(outlet.piece() > SMALL);
+        assert!(reader.piece() > SMALL);
+        assert!(reader.poll_take(SMALL, &context).is_ready());
     }
 
     #[tokio::test]
