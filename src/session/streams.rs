@@ -93,6 +93,8 @@ pub(super) struct Streams {
     impatient_until: Option<Instant>,
     outlet: Arc<Outlet>,
     evicted: LogLimit,
+    /// Readers that were cut off.
+    cut: LogLimit,
 }
 
 impl Stream {
@@ -128,6 +130,7 @@ impl Streams {
             impatient_until: None,
             outlet,
             evicted: LogLimit::new(),
+            cut: LogLimit::new(),
         }
     }
 
@@ -377,7 +380,7 @@ impl Streams {
     /// nothing, or too little, must not hold up the other streams of the session, and is cut off.
     fn relieve(&mut self, now: Instant) {
         let sid = self.session.short();
-        let (table, delivered_to) = (&mut self.table, &mut self.delivered_to);
+        let (table, delivered_to, cut) = (&mut self.table, &mut self.delivered_to, &mut self.cut);
         self.full.retain(|id, full| {
             let Some(stream) = table.get_mut(id) else { return false };
             let Some(feed) = stream.feed.as_ref().filter(|feed| feed.is_full()) else { return false };
@@ -388,13 +391,11 @@ impl Streams {
             if feed.has_progress() && now < full.since + TOO_SLOW {
                 return true;
             }
-            warn!(
-                event = "stream.cut",
-                sid,
-                stream = id.0,
-                waiting = feed.waiting(),
-                "a client does not read its stream, which is cut; it can resume"
-            );
+            if let Some(count) = cut.take() {
+                let (stream, waiting) = (id.0, feed.waiting());
+                let why = "a client does not read its stream, which is cut off; it can resume";
+                warn!(event = "stream.cut", sid, stream, waiting, count, "{why}");
+            }
             if *id == StreamId::LISTENING {
                 *delivered_to = feed.taken().max(*delivered_to);
             }
@@ -433,23 +434,18 @@ impl Streams {
                 break;
             }
             self.impatient_until = Some(now + AGAIN);
-            let sid = self.session.short();
-            let stream = id.0;
-            warn!(
-                event = "stream.cut",
-                sid,
-                stream,
-                waiting,
-                taken,
-                "a client does not read what it asked for, and its session waits: it is cut"
-            );
-            self.cut(id);
+            if let Some(count) = self.cut.take() {
+                let (sid, stream) = (self.session.short(), id.0);
+                let why = "a client does not read what it asked for, and its session waits: it is cut off";
+                warn!(event = "stream.cut", sid, stream, waiting, taken, count, "{why}");
+            }
+            self.cut_off(id);
         }
         self.watch(now);
     }
 
     /// Cuts off the reader of a stream.
-    fn cut(&mut self, id: StreamId) {
+    fn cut_off(&mut self, id: StreamId) {
         self.note_delivered();
         self.full.remove(&id);
         if let Some(feed) = self.table.get_mut(&id).and_then(|stream| stream.feed.take()) {
