@@ -28,6 +28,7 @@ mod body;
 pub mod cors;
 pub mod guard;
 pub mod head;
+mod json_body;
 mod keyed;
 mod legacy;
 pub mod metadata;

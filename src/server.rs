@@ -82,6 +82,11 @@ static NOT_ACCEPTED: SharedLogLimit = SharedLogLimit::new("accept.failed");
 const TCP_KEEPALIVE: (u32, u32, u32) = (30, 10, 3);
 const TCP_USER_TIMEOUT: u32 = 30_000;
 
+/// How much the kernel takes for a peer that does not take it, in bytes beside what is on the way (tcp(7)). By default it
+/// is up to 4 MiB (net.ipv4.tcp_wmem), a third of which must be free before more can be written: a slow peer would seem to
+/// take nothing for seconds, and all that counts for the container but in no budget.
+const TCP_NOTSENT_LOWAT: u32 = 128 * 1024;
+
 /// Serves connections until the signal; those that are there then finish what they are doing.
 pub async fn serve<S, B>(listener: Listener, config: Config, service: S, mut stop: Watch)
 where
@@ -166,7 +171,8 @@ fn tune(stream: &TcpStream) {
         setsockopt(stream, sockopt::TcpKeepCount, &count)?;
         setsockopt(stream, sockopt::TcpUserTimeout, &TCP_USER_TIMEOUT)
     };
-    if let Err(error) = set() {
+    let unsent = || socket2::SockRef::from(stream).set_tcp_notsent_lowat(TCP_NOTSENT_LOWAT);
+    if let Err(error) = set().map_err(io::Error::from).and_then(|()| unsent()) {
         debug!(event = "conn.setsockopt", %error, "a socket option cannot be set");
     }
 }

@@ -32,7 +32,7 @@ pub mod worker;
 pub use body_budget::{BodyBudget, BodyPermit};
 pub use end::{End, Fault};
 use inbox::Post;
-use stream::{Feed, Reader};
+use stream::{Feed, Outlet, Reader};
 use worker::Worker;
 
 /// How many commands may wait for the loop. It takes all of them in each turn.
@@ -136,6 +136,8 @@ struct Shared {
     stop: Mutex<Stop>,
     /// Wakes the loop: [`Shared::stop`] has changed, or a reader is gone or has caught up.
     attention: Arc<Notify>,
+    /// What the queues for its readers have in common.
+    outlet: Arc<Outlet>,
     stats: Mutex<Stats>,
     negotiated: OnceLock<Box<str>>,
     ended: OnceLock<End>,
@@ -146,9 +148,8 @@ impl Session {
     /// `takes`: what its stream may carry.
     pub fn new(config: Config, id: SessionId, initialize: Request, takes: Takes) -> (Self, Worker, Reader) {
         let (sender, mailbox) = mpsc::channel(MAILBOX);
-        let attention = Arc::new(Notify::new());
-        let (feed, reader) = stream::queue(Arc::clone(&attention));
-        let session = Self::handle(&config, id, sender, attention, false);
+        let session = Self::handle(&config, id, sender, false);
+        let (feed, reader) = stream::queue(&session.0.outlet);
         let shared = Arc::clone(&session.0);
         let first = Some((feed, takes));
         (session, Worker { config, shared, mailbox, initialize, first }, reader)
@@ -157,26 +158,23 @@ impl Session {
     /// A session that several clients share and that the bridge opens in its own name, and its loop.
     pub fn shared(config: Config, id: SessionId, initialize: Request) -> (Self, Worker) {
         let (sender, mailbox) = mpsc::channel(MAILBOX);
-        let session = Self::handle(&config, id, sender, Arc::default(), true);
+        let session = Self::handle(&config, id, sender, true);
         let shared = Arc::clone(&session.0);
         (session, Worker { config, shared, mailbox, initialize, first: None })
     }
 
-    fn handle(
-        config: &Config,
-        id: SessionId,
-        mailbox: mpsc::Sender<Command>,
-        attention: Arc<Notify>,
-        is_shared: bool,
-    ) -> Self {
+    fn handle(config: &Config, id: SessionId, mailbox: mpsc::Sender<Command>, is_shared: bool) -> Self {
+        let (account, attention) = (Arc::<Account>::default(), Arc::<Notify>::default());
+        let outlet = Arc::new(Outlet::new(Arc::clone(&account), Arc::clone(&attention)));
         Self(Arc::new(Shared {
             id,
             is_shared,
             mailbox,
-            account: Arc::default(),
+            account,
             body_budget: BodyBudget::new(config.max_body),
             stop: Mutex::new(Stop::No),
             attention,
+            outlet,
             stats: Mutex::default(),
             negotiated: OnceLock::new(),
             ended: OnceLock::new(),
@@ -255,7 +253,7 @@ impl Session {
         takes: Takes,
         arrived: Instant,
     ) -> Result<Reader, NotTaken> {
-        let (feed, reader) = stream::queue(Arc::clone(&self.0.attention));
+        let (feed, reader) = stream::queue(&self.0.outlet);
         let sent = self.0.mailbox.send(Command::Post(Post { posted, permit, takes, feed, arrived })).await;
         match sent {
             Err(SendError(Command::Post(post))) => Err(NotTaken::new(self.ended(), post.posted)),
@@ -268,7 +266,7 @@ impl Session {
     /// # Errors
     /// Why the session ended, where it has.
     pub async fn listen(&self, after: Option<EventId>) -> Result<Reader, End> {
-        let (feed, reader) = stream::queue(Arc::clone(&self.0.attention));
+        let (feed, reader) = stream::queue(&self.0.outlet);
         self.send(Command::Listen { after, feed }).await?;
         Ok(reader)
     }

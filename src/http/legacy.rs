@@ -228,19 +228,20 @@ impl Legacy {
         let (session, reader) = started.map_err(|error| not_started(&error).about(Some(&id)))?;
         let unclaimed = Unclaimed { sessions: &self.sessions, session: Some(&session) };
         let form = self.answers.form(&reader, accepts).await;
-        let last = match &form {
-            Form::Answer(event) => Some(event),
-            Form::Batch(events) | Form::Stream(events) => events.last(),
-            Form::Accepted | Form::NotTaken(_) | Form::Refused(_) => None,
-        };
-        let opened = match last.map(|event| &event.payload) {
-            Some(Payload::Fault { fault, .. }) => {
-                return Err(Problem::StartFailed(fault.clone()).about(Some(&id)));
+        let opened = reader.look(|waiting| {
+            let events = waiting.iter().filter_map(|delivery| match delivery {
+                Delivery::Event(event) => Some(&event.payload),
+                _ => None,
+            });
+            match events.last() {
+                Some(Payload::Fault { fault, .. }) => {
+                    Err(Problem::StartFailed(fault.clone()).about(Some(&id)))
+                }
+                Some(Payload::Answer { success, .. }) => Ok(*success),
+                Some(Payload::Message(_)) => Ok(true),
+                None => Ok(matches!(form, Form::Stream)),
             }
-            Some(Payload::Answer { success, .. }) => *success,
-            Some(Payload::Message(_)) => true,
-            None => matches!(form, Form::Stream(_)),
-        };
+        })?;
         let mut response = self.answers.respond(&session, reader, form, accepts, Some(id))?;
         unclaimed.claim();
         if opened && let Ok(value) = HeaderValue::from_str(session.id().as_str()) {
@@ -263,10 +264,10 @@ impl Legacy {
             Some(Delivery::Accepted) => {}
             Some(Delivery::NoReplay) => return Err(Problem::NoReplay.into()),
             Some(Delivery::Gone(end)) => return Err(Problem::SessionEnded(end).into()),
-            _ => return Err(Problem::SessionNotFound.into()),
+            _ => return Err(ended(&session).into()),
         }
         let prime = if after.is_none() && self.answers.primes(&session) { reader.position() } else { None };
-        let stream = EventStream::new(Vec::new(), reader, self.answers.keep_alive, prime, None);
+        let stream = EventStream::new(reader, self.answers.keep_alive, prime, None);
         Ok(event_stream(Body::Stream(Box::new(stream))))
     }
 
@@ -296,6 +297,11 @@ impl Legacy {
             Found::Unknown => Err(Problem::SessionNotFound),
         }
     }
+}
+
+/// Why a session has given no answer at all.
+pub(super) fn ended(session: &Session) -> Problem {
+    session.end_reason().map_or(Problem::SessionNotFound, Problem::SessionEnded)
 }
 
 /// The session that a GET or DELETE must name.

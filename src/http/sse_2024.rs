@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use super::body::{Bodies, parse_one};
 use super::guard;
 use super::head::{self, Head};
-use super::legacy::not_started;
+use super::legacy::{ended, not_started};
 use super::problem::Problem;
 use super::response::{Body, Rejection, empty, event_stream};
 use super::route::MESSAGE;
@@ -152,7 +152,7 @@ impl Sse2024 {
         let posting = session.post(Posted::One(message), Some(permit), Takes::Events, head.arrived);
         let reader = posting.await.map_err(|not_taken| Problem::SessionEnded(not_taken.why))?;
         if let Some(place) = place {
-            place.send(Member { reader, id, main: false });
+            place.send(Member::new(reader, id, false));
             return Ok(empty(StatusCode::ACCEPTED));
         }
         match reader.next().await {
@@ -160,7 +160,7 @@ impl Sse2024 {
             Some(Delivery::Refused(refusal)) => Err(Problem::Refused(refusal).into()),
             Some(Delivery::NotForwarded(limit)) => Err(Problem::NotForwarded(limit).into()),
             Some(Delivery::NotTaken(NotTaken { why, .. })) => Err(Problem::SessionEnded(why).into()),
-            _ => Err(Problem::SessionNotFound.into()),
+            _ => Err(ended(&session).into()),
         }
     }
 
@@ -187,9 +187,9 @@ impl Sse2024 {
         let (session, reader) = started.map_err(|error| not_started(&error))?;
         *lock(&connection.state) = State::Open(session.clone());
         starting.started = true;
-        let _ = connection.readers.send(Member { reader, id: Some(id), main: false }).await;
+        let _ = connection.readers.send(Member::new(reader, Some(id), false)).await;
         if let Ok(reader) = session.listen(None).await {
-            let _ = connection.readers.send(Member { reader, id: None, main: true }).await;
+            let _ = connection.readers.send(Member::new(reader, None, true)).await;
         }
         if connection.readers.is_closed() {
             self.sessions.end(&session, End::Disconnected); // the stream closed meanwhile

@@ -3,6 +3,7 @@
 //!
 //! A long file with one idea: the steps between the loop and the parts, which have files of their own.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -70,7 +71,7 @@ impl<'s> Core<'s> {
         answered: Answered,
         began: Instant,
     ) -> Self {
-        let mut streams = Streams::new(shared.id.clone(), &config);
+        let mut streams = Streams::new(shared.id.clone(), &config, Arc::clone(&shared.outlet));
         let (limits, mut out, now) = (config.limits.clone(), Out::default(), Duration::ZERO);
         let front: Box<dyn Front> = match first {
             Some((feed, takes)) => {
@@ -205,7 +206,7 @@ impl<'s> Core<'s> {
             }
             Command::Listen { after, feed } => {
                 self.active = now;
-                self.streams.listen(after, feed);
+                self.streams.listen(after, feed, now);
             }
             Command::EndIfIdle { why, agreed } => self.end_if_idle.push((why, agreed)),
         }
@@ -311,7 +312,7 @@ impl<'s> Core<'s> {
         Ok(())
     }
 
-    /// Whether some reader, or the child itself, has so much waiting that the child is not to be read.
+    /// Whether some reader, or all of them, or the child itself, have so much waiting that the child is not to be read.
     pub(super) fn is_full(&self) -> bool {
         let max_stdin = self.config.max_body.saturating_mul(2).saturating_add(MAX_UNREAD_REPLIES);
         self.streams.is_full() || self.stdin().len() > max_stdin

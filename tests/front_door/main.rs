@@ -24,3 +24,4 @@ mod request_rules;
 mod slow_readers;
 mod time_limits;
 mod token;
+mod unread;
