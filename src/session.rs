@@ -29,7 +29,7 @@ pub mod stream;
 mod streams;
 pub mod worker;
 
-pub use body_budget::{BodyBudget, BodyPermit};
+pub use body_budget::{BodyBudget, BodyPermit, Coming, NoMemory};
 pub use end::{End, Fault};
 use inbox::Post;
 use stream::{Feed, Reader};
@@ -41,6 +41,9 @@ const MAILBOX: usize = 64;
 /// Bytes for the child's stdin beyond which nothing is forwarded: a child that does not read makes its own clients wait
 /// and no others.
 const MAX_STDIN_QUEUE: usize = 4 * 1024 * 1024;
+
+/// Bytes of requests with tiny bodies that may be on their way to one session, and as many with small ones.
+const SMALL_BODIES: usize = 2 * 1024 * 1024;
 
 /// Bytes for the child's stdin, beside two bodies of the largest size, beyond which the child itself is not read. It is
 /// more than clients and a new child's start can cause: the child sends requests and does not read what the bridge
@@ -117,8 +120,6 @@ pub struct Stats {
     pub idle_since: Option<Instant>,
     /// Requests without an answer, and posts that have not been forwarded.
     pub in_flight: usize,
-    /// Bytes that wait for the child.
-    pub stdin_queue: usize,
 }
 
 /// The handle of a session.
@@ -132,7 +133,7 @@ struct Shared {
     is_shared: bool,
     mailbox: mpsc::Sender<Command>,
     account: Arc<Account>,
-    body_budget: BodyBudget,
+    bodies: BodyBudget,
     stop: Mutex<Stop>,
     /// Wakes the loop: [`Shared::stop`] has changed, or a reader is gone or has caught up.
     attention: Arc<Notify>,
@@ -148,7 +149,7 @@ impl Session {
         let (sender, mailbox) = mpsc::channel(MAILBOX);
         let attention = Arc::new(Notify::new());
         let (feed, reader) = stream::queue(Arc::clone(&attention));
-        let session = Self::handle(&config, id, sender, attention, false);
+        let session = Self::handle(config.max_body, id, sender, attention, false);
         let shared = Arc::clone(&session.0);
         let first = Some((feed, takes));
         (session, Worker { config, shared, mailbox, initialize, first }, reader)
@@ -157,24 +158,25 @@ impl Session {
     /// A session that several clients share and that the bridge opens in its own name, and its loop.
     pub fn shared(config: Config, id: SessionId, initialize: Request) -> (Self, Worker) {
         let (sender, mailbox) = mpsc::channel(MAILBOX);
-        let session = Self::handle(&config, id, sender, Arc::default(), true);
+        let session = Self::handle(config.max_body, id, sender, Arc::default(), true);
         let shared = Arc::clone(&session.0);
         (session, Worker { config, shared, mailbox, initialize, first: None })
     }
 
     fn handle(
-        config: &Config,
+        max_body: usize,
         id: SessionId,
         mailbox: mpsc::Sender<Command>,
         attention: Arc<Notify>,
         is_shared: bool,
     ) -> Self {
+        let account = Arc::default();
         Self(Arc::new(Shared {
             id,
             is_shared,
             mailbox,
-            account: Arc::default(),
-            body_budget: BodyBudget::new(config.max_body),
+            bodies: BodyBudget::new(SMALL_BODIES, max_body, Arc::clone(&account)),
+            account,
             stop: Mutex::new(Stop::No),
             attention,
             stats: Mutex::default(),
@@ -217,24 +219,13 @@ impl Session {
         *lock(&self.0.stats)
     }
 
-    /// Waits until `bytes` of a body may be read for this session: the bodies before it have been forwarded, or the
-    /// deadlines of their requests have passed.
-    ///
-    /// # Errors
-    /// Why the session ended, where it has.
-    pub async fn body_permit(&self, bytes: usize) -> Result<BodyPermit, End> {
-        self.0.body_budget.take(bytes).await.ok_or_else(|| self.ended())
+    /// The memory for bodies of requests that are for this session. It is closed when the session ends.
+    pub fn bodies(&self) -> &BodyBudget {
+        &self.0.bodies
     }
 
-    /// Waits until a body that grows may be so many `bytes` long.
-    ///
-    /// # Errors
-    /// Why the session ended, where it has.
-    pub async fn grow_body_permit(&self, permit: &mut BodyPermit, bytes: usize) -> Result<(), End> {
-        self.0.body_budget.grow(permit, bytes).await.ok_or_else(|| self.ended())
-    }
-
-    fn ended(&self) -> End {
+    /// Why it takes nothing any more.
+    pub fn why_closed(&self) -> End {
         self.end_reason().unwrap_or(End::Shutdown)
     }
 
@@ -258,7 +249,7 @@ impl Session {
         let (feed, reader) = stream::queue(Arc::clone(&self.0.attention));
         let sent = self.0.mailbox.send(Command::Post(Post { posted, permit, takes, feed, arrived })).await;
         match sent {
-            Err(SendError(Command::Post(post))) => Err(NotTaken::new(self.ended(), post.posted)),
+            Err(SendError(Command::Post(post))) => Err(NotTaken::new(self.why_closed(), post.posted)),
             _ => Ok(reader),
         }
     }
@@ -275,7 +266,7 @@ impl Session {
 
     async fn send(&self, command: Command) -> Result<(), End> {
         let sent = self.0.mailbox.send(command).await;
-        sent.map_err(|_| self.ended())
+        sent.map_err(|_| self.why_closed())
     }
 
     /// Ends the session now; what is in flight gets an error.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hyper::header::HeaderName;
 
-use super::head::{self, Head};
+use super::head::{self, Head, Kept};
 use super::legacy::{is_initialize, not_started};
 use super::problem::Problem;
 use super::response::Rejection;
@@ -67,7 +67,7 @@ impl Keyed {
     pub(super) async fn open(
         &self,
         sessions: &Arc<Sessions>,
-        head: &Head<'_>,
+        head: &Kept,
         first: &Message,
     ) -> Result<Session, Rejection> {
         let opened = sessions.keyed(self.key, self.opening(head, first)).await;
@@ -76,7 +76,7 @@ impl Keyed {
 
     /// How the bridge opens the session: in its own name, as a client without capabilities, and with the revision that its
     /// first client speaks.
-    fn opening(&self, head: &Head<'_>, first: &Message) -> Opening {
+    fn opening(&self, head: &Kept, first: &Message) -> Opening {
         let asked = if is_initialize(first) { first.param(&["protocolVersion"]) } else { None };
         let asked = asked.and_then(|span| std::str::from_utf8(first.text().get(span)?).ok());
         let wanted = match asked {

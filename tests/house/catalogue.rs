@@ -48,12 +48,14 @@ fn has_test(source: &str, name: &str) -> bool {
 
 #[test]
 fn each_fault_stands_in_the_table_once_and_in_order() {
-    let expected = (1..=96).flat_map(|number| {
-        let letters = if number == 32 { "abcdefghi" } else { "" };
-        std::iter::once(format!("F{number}")).chain(letters.chars().map(move |c| format!("F{number}{c}")))
-    });
-    let found: Vec<String> = rows().into_iter().map(|row| row.fault).collect();
-    assert_eq!(found, expected.collect::<Vec<_>>());
+    // Those that were found together have numbers side by side, and a letter where one fell into parts.
+    let place = |fault: &str| {
+        let number = fault.trim_start_matches('F').trim_end_matches(|c: char| c.is_ascii_lowercase());
+        (number.parse::<u32>().unwrap(), fault.to_owned())
+    };
+    let found: Vec<_> = rows().iter().map(|row| place(&row.fault)).collect();
+    assert!(found.len() > 100, "{found:?}");
+    assert!(found.is_sorted_by(|one, next| one < next), "{found:?}");
 }
 
 #[test]

@@ -210,9 +210,9 @@ fn session(headers: &HeaderMap) {
 fn version(headers: &HeaderMap) {
     let known = |value: &[u8]| Revision::ALL.iter().any(|revision| revision.as_str().as_bytes() == value);
     let values = values(headers, "mcp-protocol-version");
-    let passed = refused(head::check_version(headers, None)).is_some();
+    let passed = refused(head::Versions::of(headers).check(None)).is_some();
     assert_eq!(passed, values.iter().all(|value| known(value)));
-    let passed = refused(head::check_version(headers, Some(NEGOTIATED))).is_some();
+    let passed = refused(head::Versions::of(headers).check(Some(NEGOTIATED))).is_some();
     assert_eq!(passed, values.iter().all(|value| known(value) || *value == NEGOTIATED.as_bytes()));
 }
 
