@@ -65,11 +65,11 @@ const MAX_HEAD: usize = 64 * 1024;
 const MAX_H2_STREAMS: u32 = 128;
 const MAX_H2_HEAD: u32 = 32 * 1024;
 
-/// What an HTTP/2 peer may send of bodies that are not read because there is no memory for them: hyper holds it, and no
-/// budget counts it. One stream that waits so must not hold up the others of its connection, hence a few times as much
+/// What an HTTP/2 peer may send of bodies that are not read because there is no memory for them: hyper holds it, and the
+/// account of bodies counts this much for each that waits. One stream that waits so must not hold up the others of its connection, hence a few times as much
 /// for all of them together. In bytes. A client sends no more than a window in a round trip: with this one, a body of
 /// 10 MiB takes 8 s where a round trip takes 100 ms.
-const H2_STREAM_WINDOW: u32 = 128 * 1024;
+pub const H2_STREAM_WINDOW: u32 = 128 * 1024;
 const H2_CONNECTION_WINDOW: u32 = 512 * 1024;
 
 /// How long accepting pauses when the process is out of descriptors or memory.

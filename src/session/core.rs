@@ -21,6 +21,7 @@ use super::worker::Answered;
 use super::{
     Command, Config, End, Fault, MAX_STDIN_QUEUE, MAX_UNREAD_REPLIES, NotTaken, Posted, Shared, Stats,
 };
+use crate::account::Place;
 use crate::heap;
 use crate::log_limit::SharedLogLimit;
 use crate::proto::front::{Front, Origin, Refusal, Takes, keyed, single};
@@ -135,11 +136,9 @@ impl<'s> Core<'s> {
             }
             let _ = agreed.send(ends); // the caller may be gone
         }
-        let stats = Stats {
-            idle_since: idle.then_some(self.active),
-            in_flight: self.in_flight() + self.inbox.len(),
-            stdin_queue: self.stdin().len(),
-        };
+        let stats =
+            Stats { idle_since: idle.then_some(self.active), in_flight: self.in_flight() + self.inbox.len() };
+        self.shared.account.set(Place::Stdin, self.stdin().len());
         if stats != self.stats {
             self.stats = stats;
             *lock(&self.shared.stats) = stats;

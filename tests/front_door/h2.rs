@@ -296,6 +296,11 @@ impl Drain {
         self.frames.lock().unwrap().iter().filter(|frame| wanted(frame)).count()
     }
 
+    /// The first such frame that has come.
+    pub fn find(&self, wanted: impl Fn(&Frame) -> bool) -> Option<Frame> {
+        self.frames.lock().unwrap().iter().find(|frame| wanted(frame)).cloned()
+    }
+
     /// Waits for the end of the connection and returns all.
     #[track_caller]
     pub fn join(self) -> Vec<Frame> {

@@ -480,31 +480,36 @@ fn each_call_to_a_child_that_reads_nothing_has_one_answer_by_its_deadline() {
     let session = bridge.session();
     let text = "x".repeat(700_000);
     let began = Instant::now();
-    let calls: Vec<_> =
-        (0..40).map(|id| session.begin(tool_call(id, "echo", json!({ "text": text })).to_string())).collect();
-    for (id, call) in calls.into_iter().enumerate() {
-        let mut response = call.response();
-        // Without memory for its body its id is not known.
-        if response.status == 503 {
-            assert_refused(&mut response, 503, "not_forwarded");
-            continue;
+    thread::scope(|scope| {
+        for id in 0..40 {
+            let (session, text) = (&session, &text);
+            scope.spawn(move || {
+                let call = tool_call(id, "echo", json!({ "text": text })).to_string();
+                let mut response = session.begin(call).response();
+                // Without memory for its body its id is not known.
+                if response.status == 503 {
+                    assert_refused(&mut response, 503, "not_forwarded");
+                    return;
+                }
+                let answer = response.answer();
+                assert_eq!((&answer["id"], reason(&answer)), (&json!(id), "request_timeout"));
+            });
         }
-        let answer = response.answer();
-        assert_eq!((&answer["id"], reason(&answer)), (&json!(id), "request_timeout"));
-    }
+    });
     let took = began.elapsed();
     assert!(took >= limit && took < limit + PATIENCE / 2, "{took:?}");
 }
 
 #[test]
 fn a_body_for_which_there_is_no_memory_by_its_deadline_is_503_and_may_be_sent_again() {
-    let options = [BODY, "1h", "--request-timeout", "1s", "--max-body", "4MiB", "--lazy"];
+    let options = [BODY, "1h", "--request-timeout", "1s", "--lazy"];
     let bridge = Bridge::start(&options, &["notebook"]);
     let session = bridge.session();
-    let mut large = Connection::open(bridge.address);
-    let announced = session.headers(Request::post("/mcp", "")).with("Content-Length", &(4 << 20).to_string());
-    large.write(&announced.to_bytes("localhost"));
-    let call = tool_call(1, "echo", json!({ "text": "a" })).to_string();
+    let announced = session.headers(Request::post("/mcp", "")).with("Content-Length", "1000000");
+    let unfinished = [announced.to_bytes("localhost"), vec![b' '; 100_000]].concat();
+    let mut uploads: Vec<_> = (0..16).map(|_| Connection::open(bridge.address)).collect();
+    uploads.iter_mut().for_each(|connection| connection.write(&unfinished));
+    let call = tool_call(1, "echo", json!({ "text": "x".repeat(200_000) })).to_string();
     let refused = || {
         let mut response = session.post(&call);
         (response.status == 503).then(|| {
@@ -514,7 +519,35 @@ fn a_body_for_which_there_is_no_memory_by_its_deadline_is_503_and_may_be_sent_ag
             assert!(message.contains("--request-timeout"), "the cure is named: {message}");
         })
     };
-    eventually("the large body has all the memory of the session", || refused().is_some());
-    drop(large);
+    eventually("the uploads have all turns", || refused().is_some());
+    drop(uploads);
     eventually("the same call is served", || refused().is_none());
+}
+
+#[test]
+fn a_body_that_comes_steadily_may_take_longer_than_it_may_stand_still() {
+    let bridge = start(BODY);
+    let session = bridge.session();
+    let text = "x".repeat(1 << 20);
+    let call = tool_call(1, "echo", json!({ "text": text })).to_string();
+    let request = session.headers(Request::post("/mcp", &call)).to_bytes("localhost");
+    let mut connection = Connection::open(bridge.address);
+    let began = Instant::now();
+    for part in request.chunks(20 * 1024) {
+        connection.write(part); // 400 KiB/s
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert!(began.elapsed() > SHORT * 4, "{:?}", began.elapsed());
+    assert_eq!(text_of(&connection.response().answer()).len(), text.len());
+}
+
+#[test]
+fn a_body_that_never_stands_still_and_is_too_slow_all_the_same_is_408() {
+    let bridge = start(BODY);
+    let session = bridge.session();
+    let request = session.headers(Request::post("/mcp", "")).with("Content-Length", "1000000");
+    let said = dribble(&mut connect(bridge.address), &request.to_bytes("localhost"), &[b' '; 200]); // 10 KB/s
+    assert!(said.starts_with("HTTP/1.1 408"), "{said:?}");
+    let sid = format!("sid=\"{}\"", &session.id[..8]);
+    bridge.logged("who was slow", |line| line.contains("http.slow_body") && line.contains(&sid));
 }
