@@ -3,8 +3,10 @@
 //! Each session has one, and so has all that names no session yet. Nothing is limited here: what fills a place keeps the
 //! limit of it, and this says how much there is, in one number and by places.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+
+use crate::sync::lock;
 
 /// Where bytes wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +78,33 @@ impl Account {
     }
 }
 
+/// All accounts of the bridge, those of ended sessions among them as long as anything counts in them.
+#[derive(Debug, Default)]
+pub struct Accounts(Mutex<Vec<Weak<Account>>>);
+
+impl Accounts {
+    /// A new account.
+    pub fn open(&self) -> Arc<Account> {
+        let account = Arc::default();
+        self.add(&account);
+        account
+    }
+
+    pub fn add(&self, account: &Arc<Account>) {
+        let mut all = lock(&self.0);
+        if all.len() == all.capacity() {
+            all.retain(|account| account.strong_count() > 0);
+        }
+        all.push(Arc::downgrade(account));
+    }
+
+    /// How many bytes wait in all of them together.
+    pub fn total(&self) -> usize {
+        let all = lock(&self.0);
+        all.iter().filter_map(Weak::upgrade).map(|account| account.total()).fold(0, usize::saturating_add)
+    }
+}
+
 /// Bytes that are counted as waiting. Dropping it takes them off the account.
 #[derive(Debug)]
 pub struct Held {
@@ -124,6 +153,20 @@ mod tests {
         assert_eq!((body.bytes(), account.total()), (1, 13));
         drop((body, answer));
         assert_eq!(account.total(), 7);
+    }
+
+    #[test]
+    fn an_account_that_is_gone_leaves_nothing_behind() {
+        let accounts = Accounts::default();
+        let (kept, held) = (accounts.open(), accounts.open().hold(Place::Responses, 5));
+        kept.set(Place::Stdin, 7);
+        for _ in 0..1000 {
+            accounts.open().set(Place::Stdin, 1);
+        }
+        assert_eq!(accounts.total(), 12, "what is held counts, though its session is gone");
+        assert!(lock(&accounts.0).capacity() < 100);
+        drop(held);
+        assert_eq!(accounts.total(), 7);
     }
 
     #[test]

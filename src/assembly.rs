@@ -206,6 +206,7 @@ pub fn http_config(
         env_from_header: options.env_from_header.iter().filter_map(named).collect(),
         max_body: options.max_body,
         body_timeout: options.body_timeout,
+        h2_window: server::H2_STREAM_WINDOW as usize,
         request_timeout: options.request_timeout,
         keep_alive: options.keep_alive,
         prime: options.prime,

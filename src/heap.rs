@@ -44,7 +44,7 @@ pub fn note_freed(bytes: usize) {
 }
 
 /// The shortest bytes that are [`noted`], in bytes.
-const LARGE: usize = 256 * 1024;
+const LARGE: usize = 64 * 1024;
 
 /// The same bytes. If they are many it is noted when they are freed, which may be long from now: whoever reads them takes
 /// its time.

@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::Incoming;
-use hyper::header::{HeaderName, HeaderValue};
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::service::{Service, service_fn};
-use hyper::{Request, Response};
+use hyper::{Request, Response, Uri};
 use tokio::time::Instant;
-use tracing::debug;
+use tracing::{Level, debug, enabled};
 
 use crate::printable::cut;
 use crate::secret::Digest;
@@ -28,6 +28,7 @@ mod body;
 pub mod cors;
 pub mod guard;
 pub mod head;
+mod json_body;
 mod keyed;
 mod legacy;
 pub mod metadata;
@@ -67,8 +68,10 @@ pub struct Config {
     pub env_from_header: Vec<(String, HeaderName)>,
     /// The longest request body, in bytes.
     pub max_body: usize,
-    /// How long a request body may take.
+    /// How long a request body may stand still.
     pub body_timeout: Duration,
+    /// How many bytes of a body that is not read HTTP/2 holds.
+    pub h2_window: usize,
     /// How long a request may wait until it is forwarded, from the time when its head was read.
     pub request_timeout: Duration,
     /// After how long without an event a stream gets a comment.
@@ -93,11 +96,13 @@ pub struct Http {
 
 impl Http {
     pub fn new(config: Config, sessions: Arc<Sessions>) -> Self {
-        let bodies = Arc::new(Bodies::new(body::Limits {
+        let limits = body::Limits {
             max: config.max_body,
             body_timeout: config.body_timeout,
             request_timeout: config.request_timeout,
-        }));
+            h2_window: config.h2_window,
+        };
+        let bodies = Arc::new(Bodies::new(limits, Arc::clone(&sessions)));
         let env_from_header: Arc<[_]> = config.env_from_header.into();
         let metadata = config.metadata.as_ref().and_then(Metadata::document);
         Self {
@@ -151,17 +156,17 @@ impl Http {
     /// Answers one request, whose head has just been read.
     pub async fn handle(&self, request: Request<Incoming>) -> Response<Body> {
         let arrived = Instant::now();
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        // Neither the sentence, in which headers of the client may stand, nor its query.
+        let path = enabled!(Level::DEBUG).then(|| cut(parts.uri.path()).into_owned());
         let (route, page) = self.admit(&parts);
         let answered = match route {
-            Ok(route) => self.answer(route, &parts, arrived, body).await,
+            Ok(route) => self.answer(route, &mut parts, arrived, body).await,
             Err(problem) => Err(problem.into()),
         };
         let mut response = answered.unwrap_or_else(|rejection| {
-            // Neither the sentence, in which headers of the client may stand, nor its query.
-            let (method, path, reason) =
-                (&parts.method, cut(parts.uri.path()), rejection.problem.row().reason);
-            debug!(event = "http.refused", %method, path = &*path, reason, "a request is refused");
+            let (method, path, reason) = (&parts.method, path.as_deref(), rejection.problem.row().reason);
+            debug!(event = "http.refused", %method, path, reason, "a request is refused");
             rejection.response()
         });
         if let Some(origin) = page {
@@ -185,24 +190,40 @@ impl Http {
     async fn answer(
         &self,
         route: Route,
-        parts: &Parts,
+        parts: &mut Parts,
         arrived: Instant,
         body: Incoming,
     ) -> Result<Response<Body>, Rejection> {
         let caller = if route.needs_token() { self.guard.caller(&parts.headers)? } else { None };
-        let head = &Head { headers: &parts.headers, query: parts.uri.query(), caller, arrived };
+        let (headers, query, version) = (&parts.headers, parts.uri.query(), parts.version);
+        let head = &Head { headers, version, query, caller, arrived };
         let absent = || self.paths.absent(parts.uri.path());
         match route {
             Route::Health => Ok(probes::health()),
             Route::Ready => Ok(probes::ready(&self.sessions)),
             Route::Options => Ok(cors::options(head.headers)),
             Route::Metadata => Ok(metadata::answer(self.metadata.as_ref().ok_or_else(absent)?)),
-            Route::Post => self.legacy.post(head, body).await,
+            Route::Post => {
+                let posting = self.legacy.posting(head)?;
+                forget(parts);
+                self.legacy.post(posting, body).await
+            }
             Route::Get => self.legacy.get(head).await,
             Route::Delete => self.legacy.delete(head),
             Route::OpenSse => self.sse_2024.as_ref().ok_or_else(absent)?.open(head),
-            Route::PostMessage => self.sse_2024.as_ref().ok_or_else(absent)?.post(head, body).await,
+            Route::PostMessage => {
+                let sse_2024 = self.sse_2024.as_ref().ok_or_else(absent)?;
+                let posting = sse_2024.posting(head)?;
+                forget(parts);
+                sse_2024.post(posting, body).await
+            }
             Route::NotAllowed(methods) => Err(Problem::Method(methods).into()),
         }
     }
+}
+
+/// Gives a head's memory back: it may be 64 KiB, and its request may wait for an hour.
+fn forget(parts: &mut Parts) {
+    parts.headers = HeaderMap::new();
+    parts.uri = Uri::default();
 }

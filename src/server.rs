@@ -15,7 +15,8 @@ use hyper::body::{Body, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::{Service, service_fn};
 use hyper::{Request, Response};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -24,16 +25,22 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
 use crate::drain::Watch;
+use crate::log_limit::SharedLogLimit;
 
 mod deadlines;
 mod exchanges;
+mod head_end;
 pub mod listener;
+mod pace;
 mod sniff;
+mod streams;
 
-use deadlines::{Guarded, Limits};
-use exchanges::{Exchanges, Expiry, Tracked};
+use deadlines::{Abort, Guarded, Limits};
+use exchanges::{Exchanges, Tracked};
 use listener::{Accepted, Listener};
+use pace::{Peer, log_slow};
 use sniff::{Protocol, sniff};
+use streams::{Expiry, MAX_PIECE, Streams, Watched};
 
 /// What an operator sets.
 #[derive(Clone, Copy, Debug)]
@@ -46,30 +53,39 @@ pub struct Config {
     pub header_timeout: Duration,
     /// How long a connection may idle between requests.
     pub idle_timeout: Duration,
-    /// How long an HTTP/2 peer may take nothing of a response. Over HTTP/1 the kernel notices that, see
-    /// TCP_USER_TIMEOUT.
+    /// How long a peer may take nothing of a response, or less than a floor rate. Over HTTP/2 this holds for each stream.
     pub response_timeout: Duration,
 }
 
 /// The largest request head, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
 
-/// Requests at once on one HTTP/2 connection.
+/// Requests at once on one HTTP/2 connection, and the largest head of one, in bytes, as HPACK counts them (RFC 7541 §4.1).
+/// Heads that wait for their bodies lie in memory, for --body-timeout at most.
 const MAX_H2_STREAMS: u32 = 128;
+const MAX_H2_HEAD: u32 = 32 * 1024;
 
-/// What an HTTP/2 peer may send of bodies that are not read because there is no memory for them: hyper holds it, and no
-/// budget counts it. One stream that waits so must not hold up the others of its connection, hence a few times as much
+/// What an HTTP/2 peer may send of bodies that are not read because there is no memory for them: hyper holds it, and the
+/// account of bodies counts this much for each that waits. One stream that waits so must not hold up the others of its connection, hence a few times as much
 /// for all of them together. In bytes. A client sends no more than a window in a round trip: with this one, a body of
 /// 10 MiB takes 8 s where a round trip takes 100 ms.
-const H2_STREAM_WINDOW: u32 = 128 * 1024;
+pub const H2_STREAM_WINDOW: u32 = 128 * 1024;
 const H2_CONNECTION_WINDOW: u32 = 512 * 1024;
 
 /// How long accepting pauses when the process is out of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// How often that is logged.
+static NOT_ACCEPTED: SharedLogLimit = SharedLogLimit::new("accept.failed");
+
 /// When a dead peer is noticed: first probe after 30 s, then every 10 s, three of them; data unacknowledged for 30 s.
 const TCP_KEEPALIVE: (u32, u32, u32) = (30, 10, 3);
 const TCP_USER_TIMEOUT: u32 = 30_000;
+
+/// How much the kernel takes for a peer that does not take it, in bytes beside what is on the way (tcp(7)). By default it
+/// is up to 4 MiB (net.ipv4.tcp_wmem), a third of which must be free before more can be written: a slow peer would seem to
+/// take nothing for seconds, and all that counts for the container but in no budget.
+const TCP_NOTSENT_LOWAT: u32 = 128 * 1024;
 
 /// Serves connections until the signal; those that are there then finish what they are doing.
 pub async fn serve<S, B>(listener: Listener, config: Config, service: S, mut stop: Watch)
@@ -94,30 +110,54 @@ where
         match accepted {
             Ok(Accepted::Tcp(stream)) => {
                 tune(&stream);
+                let peer = Peer::Tcp(stream.peer_addr().ok());
                 tokio::spawn(async move {
-                    connection(stream, config, service, stop).await;
+                    connection(stream, peer, config, service, stop).await;
                     drop(permit);
                 });
             }
             Ok(Accepted::Unix(stream)) => {
+                let peer = Peer::Unix(stream.peer_cred().ok().and_then(|peer| peer.pid()));
                 tokio::spawn(async move {
-                    connection(stream, config, service, stop).await;
+                    connection(stream, peer, config, service, stop).await;
                     drop(permit);
                 });
             }
-            // A peer that gave up while it waited (accept(2)).
-            Err(error) if is_connection_error(&error) => {}
+            Err(error) if is_of_one_peer(&error) => {}
             Err(error) => {
-                warn!(event = "accept.failed", %error, "no connection can be accepted, descriptors or memory are lacking");
+                if let Some(count) = NOT_ACCEPTED.take() {
+                    let why = "no connection can be accepted, descriptors or memory are lacking";
+                    warn!(event = "accept.failed", %error, count, "{why}");
+                }
                 sleep(ACCEPT_PAUSE).await; // without it the loop would burn a whole core
             }
         }
     }
 }
 
-fn is_connection_error(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+/// Whether accept(2) speaks of the connection that it has taken off the queue, and the next one may be well: its peer
+/// gave up while it waited, or the network to it failed.
+fn is_of_one_peer(error: &io::Error) -> bool {
+    use Errno::{ECONNABORTED, ECONNREFUSED, ECONNRESET, EINTR, EOPNOTSUPP, EPROTO, ETIMEDOUT};
+    use Errno::{EHOSTDOWN, EHOSTUNREACH, ENETDOWN, ENETUNREACH, ENONET, ENOPROTOOPT};
+    error.raw_os_error().is_some_and(|code| {
+        matches!(
+            Errno::from_raw(code),
+            ECONNABORTED
+                | ECONNREFUSED
+                | ECONNRESET
+                | EINTR
+                | EOPNOTSUPP
+                | EPROTO
+                | ETIMEDOUT
+                | EHOSTDOWN
+                | EHOSTUNREACH
+                | ENETDOWN
+                | ENETUNREACH
+                | ENONET
+                | ENOPROTOOPT
+        )
+    })
 }
 
 /// Without TCP_NODELAY the last piece of an answer waits for the peer's delayed acknowledgement, 40 ms.
@@ -131,14 +171,15 @@ fn tune(stream: &TcpStream) {
         setsockopt(stream, sockopt::TcpKeepCount, &count)?;
         setsockopt(stream, sockopt::TcpUserTimeout, &TCP_USER_TIMEOUT)
     };
-    if let Err(error) = set() {
+    let unsent = || socket2::SockRef::from(stream).set_tcp_notsent_lowat(TCP_NOTSENT_LOWAT);
+    if let Err(error) = set().map_err(io::Error::from).and_then(|()| unsent()) {
         debug!(event = "conn.setsockopt", %error, "a socket option cannot be set");
     }
 }
 
-async fn connection<C, S, B>(mut stream: C, config: Config, service: S, mut stop: Watch)
+async fn connection<C, S, B>(mut stream: C, peer: Peer, config: Config, service: S, mut stop: Watch)
 where
-    C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    C: AsyncRead + AsyncWrite + Abort + Unpin + Send + 'static,
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send>,
     S: Send + 'static,
     B: Body<Data = Bytes, Error = io::Error> + Unpin + Send + 'static,
@@ -151,28 +192,27 @@ where
         Ok(Ok(sniffed)) => sniffed,
         Ok(Err(_)) => return, // closed before its first byte, or within a preface
         Err(_) => {
-            debug!(event = "conn.timeout", phase = "sniff", "a new connection did not send enough in time");
+            debug!(event = "conn.timeout", phase = "sniff", %peer, "a new connection did not send enough in time");
             return;
         }
     };
-    let exchanges = Exchanges::new(protocol);
+    let exchanges = Exchanges::new();
     let limits = match protocol {
         Protocol::Http1 => Some(Limits { head: config.header_timeout, idle: config.idle_timeout }),
         Protocol::Http2 => None,
     };
-    let io = TokioIo::new(Guarded::new(stream, first, exchanges.clone(), limits));
-    let tracked = {
-        let exchanges = exchanges.clone();
-        service_fn(move |request| {
-            let (exchange, answering) = (exchanges.begin(), service.call(request));
-            async move {
-                let response = answering.await?;
-                Ok::<_, Infallible>(response.map(|body| Tracked::new(body, exchange)))
-            }
-        })
-    };
+    let patience = config.response_timeout;
+    let io = TokioIo::new(Guarded::new(stream, first, exchanges.clone(), peer, limits, patience));
     let served = match protocol {
         Protocol::Http1 => {
+            let tracked = service_fn(move |request: Request<Incoming>| {
+                let exchange = exchanges.begin(request.body().size_hint().exact());
+                let answering = service.call(request);
+                async move {
+                    let response = answering.await?;
+                    Ok::<_, Infallible>(response.map(|body| Tracked::new(body, exchange)))
+                }
+            });
             // hyper's own header timeout would make and drop a timer for each request.
             let connection = http1::Builder::new()
                 .header_read_timeout(None)
@@ -188,32 +228,46 @@ where
             }
         }
         Protocol::Http2 => {
-            let connection = http2::Builder::new(TokioExecutor::new())
+            let streams = Streams::new(exchanges, peer, patience);
+            let watched = service_fn({
+                let streams = streams.clone();
+                move |request| {
+                    let (stream, answering) = (streams.begin(), service.call(request));
+                    async move {
+                        let response = answering.await?;
+                        Ok::<_, Infallible>(response.map(|body| Watched::new(body, stream)))
+                    }
+                }
+            });
+            let connection = http2::Builder::new(streams.clone())
                 .timer(TokioTimer::new())
                 .max_concurrent_streams(MAX_H2_STREAMS)
                 .initial_stream_window_size(H2_STREAM_WINDOW)
                 .initial_connection_window_size(H2_CONNECTION_WINDOW)
-                .max_header_list_size(MAX_HEAD as u32 / 2)
+                .max_header_list_size(MAX_H2_HEAD)
+                .max_send_buf_size(MAX_PIECE)
                 .keep_alive_interval(config.header_timeout)
                 .keep_alive_timeout(config.header_timeout)
-                .serve_connection(io, tracked);
+                .serve_connection(io, watched);
             tokio::pin!(connection);
-            let mut idle_timeout = Some(config.idle_timeout);
+            let mut ending = false;
             loop {
-                tokio::select! {
+                // A peer that has been told to leave must only confirm that, and need not be waited for.
+                let idle = if ending { config.header_timeout } else { config.idle_timeout };
+                let expiry = tokio::select! {
                     served = &mut connection => break served,
-                    () = stop.signaled(), if idle_timeout.is_some() => {}
-                    expiry = exchanges.expiry(idle_timeout, config.response_timeout) => {
-                        if expiry == Expiry::Stuck {
-                            debug!(event = "conn.timeout", phase = "response", "a peer did not read a response in time");
-                            return;
-                        }
-                    }
+                    () = stop.signaled(), if !ending => Expiry::Idle,
+                    expiry = streams.expiry(idle) => expiry,
+                };
+                if expiry == Expiry::Stuck {
+                    log_slow(peer, patience, "connection");
                 }
-                // Once: what is going on may end.
-                if idle_timeout.take().is_some() {
-                    connection.as_mut().graceful_shutdown();
+                if ending {
+                    return;
                 }
+                // What is going on may end.
+                connection.as_mut().graceful_shutdown();
+                ending = true;
             }
         }
     };
@@ -231,6 +285,17 @@ mod tests {
     use http_body_util::{BodyExt, Empty};
     use tokio::io::AsyncWriteExt;
     use tokio::sync::Notify;
+
+    #[test]
+    fn only_what_all_connections_lack_makes_accepting_pause() {
+        let is_of_one = |code: Errno| is_of_one_peer(&io::Error::from_raw_os_error(code as i32));
+        for code in [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM, Errno::EPERM] {
+            assert!(!is_of_one(code), "{code}: it would fail again at once");
+        }
+        for code in [Errno::ECONNABORTED, Errno::EPROTO, Errno::EHOSTUNREACH] {
+            assert!(is_of_one(code), "{code}");
+        }
+    }
 
     #[tokio::test]
     async fn accepting_ends_with_the_signal_while_all_connections_are_taken() {

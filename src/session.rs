@@ -29,10 +29,10 @@ pub mod stream;
 mod streams;
 pub mod worker;
 
-pub use body_budget::{BodyBudget, BodyPermit};
+pub use body_budget::{BodyBudget, BodyPermit, Coming, NoMemory};
 pub use end::{End, Fault};
 use inbox::Post;
-use stream::{Feed, Reader};
+use stream::{Feed, Outlet, Reader};
 use worker::Worker;
 
 /// How many commands may wait for the loop. It takes all of them in each turn.
@@ -41,6 +41,9 @@ const MAILBOX: usize = 64;
 /// Bytes for the child's stdin beyond which nothing is forwarded: a child that does not read makes its own clients wait
 /// and no others.
 const MAX_STDIN_QUEUE: usize = 4 * 1024 * 1024;
+
+/// Bytes of requests with tiny bodies that may be on their way to one session, and as many with small ones.
+const SMALL_BODIES: usize = 2 * 1024 * 1024;
 
 /// Bytes of the bridge's own replies to a child beyond which that is not read: it asks and does not read the answers.
 /// What clients send it is not counted, because a child may well write before it reads what it has got.
@@ -116,8 +119,6 @@ pub struct Stats {
     pub idle_since: Option<Instant>,
     /// Requests without an answer, and posts that have not been forwarded.
     pub in_flight: usize,
-    /// Bytes that wait for the child.
-    pub stdin_queue: usize,
 }
 
 /// The handle of a session.
@@ -131,10 +132,12 @@ struct Shared {
     is_shared: bool,
     mailbox: mpsc::Sender<Command>,
     account: Arc<Account>,
-    body_budget: BodyBudget,
+    bodies: BodyBudget,
     stop: Mutex<Stop>,
     /// Wakes the loop: [`Shared::stop`] has changed, or a reader is gone or has caught up.
     attention: Arc<Notify>,
+    /// What the queues for its readers have in common.
+    outlet: Arc<Outlet>,
     stats: Mutex<Stats>,
     negotiated: OnceLock<Box<str>>,
     ended: OnceLock<End>,
@@ -145,9 +148,8 @@ impl Session {
     /// `takes`: what its stream may carry.
     pub fn new(config: Config, id: SessionId, initialize: Request, takes: Takes) -> (Self, Worker, Reader) {
         let (sender, mailbox) = mpsc::channel(MAILBOX);
-        let attention = Arc::new(Notify::new());
-        let (feed, reader) = stream::queue(Arc::clone(&attention));
-        let session = Self::handle(&config, id, sender, attention, false);
+        let session = Self::handle(config.max_body, id, sender, false);
+        let (feed, reader) = stream::queue(&session.0.outlet);
         let shared = Arc::clone(&session.0);
         let first = Some((feed, takes));
         (session, Worker { config, shared, mailbox, initialize, first }, reader)
@@ -156,26 +158,23 @@ impl Session {
     /// A session that several clients share and that the bridge opens in its own name, and its loop.
     pub fn shared(config: Config, id: SessionId, initialize: Request) -> (Self, Worker) {
         let (sender, mailbox) = mpsc::channel(MAILBOX);
-        let session = Self::handle(&config, id, sender, Arc::default(), true);
+        let session = Self::handle(config.max_body, id, sender, true);
         let shared = Arc::clone(&session.0);
         (session, Worker { config, shared, mailbox, initialize, first: None })
     }
 
-    fn handle(
-        config: &Config,
-        id: SessionId,
-        mailbox: mpsc::Sender<Command>,
-        attention: Arc<Notify>,
-        is_shared: bool,
-    ) -> Self {
+    fn handle(max_body: usize, id: SessionId, mailbox: mpsc::Sender<Command>, is_shared: bool) -> Self {
+        let (account, attention) = (Arc::<Account>::default(), Arc::<Notify>::default());
+        let outlet = Arc::new(Outlet::new(Arc::clone(&account), Arc::clone(&attention)));
         Self(Arc::new(Shared {
             id,
             is_shared,
             mailbox,
-            account: Arc::default(),
-            body_budget: BodyBudget::new(config.max_body),
+            bodies: BodyBudget::new(SMALL_BODIES, max_body, Arc::clone(&account)),
+            account,
             stop: Mutex::new(Stop::No),
             attention,
+            outlet,
             stats: Mutex::default(),
             negotiated: OnceLock::new(),
             ended: OnceLock::new(),
@@ -216,24 +215,13 @@ impl Session {
         *lock(&self.0.stats)
     }
 
-    /// Waits until `bytes` of a body may be read for this session: the bodies before it have been forwarded, or the
-    /// deadlines of their requests have passed.
-    ///
-    /// # Errors
-    /// Why the session ended, where it has.
-    pub async fn body_permit(&self, bytes: usize) -> Result<BodyPermit, End> {
-        self.0.body_budget.take(bytes).await.ok_or_else(|| self.ended())
+    /// The memory for bodies of requests that are for this session. It is closed when the session ends.
+    pub fn bodies(&self) -> &BodyBudget {
+        &self.0.bodies
     }
 
-    /// Waits until a body that grows may be so many `bytes` long.
-    ///
-    /// # Errors
-    /// Why the session ended, where it has.
-    pub async fn grow_body_permit(&self, permit: &mut BodyPermit, bytes: usize) -> Result<(), End> {
-        self.0.body_budget.grow(permit, bytes).await.ok_or_else(|| self.ended())
-    }
-
-    fn ended(&self) -> End {
+    /// Why it takes nothing any more.
+    pub fn why_closed(&self) -> End {
         self.end_reason().unwrap_or(End::Shutdown)
     }
 
@@ -254,10 +242,10 @@ impl Session {
         takes: Takes,
         arrived: Instant,
     ) -> Result<Reader, NotTaken> {
-        let (feed, reader) = stream::queue(Arc::clone(&self.0.attention));
+        let (feed, reader) = stream::queue(&self.0.outlet);
         let sent = self.0.mailbox.send(Command::Post(Post { posted, permit, takes, feed, arrived })).await;
         match sent {
-            Err(SendError(Command::Post(post))) => Err(NotTaken::new(self.ended(), post.posted)),
+            Err(SendError(Command::Post(post))) => Err(NotTaken::new(self.why_closed(), post.posted)),
             _ => Ok(reader),
         }
     }
@@ -267,14 +255,14 @@ impl Session {
     /// # Errors
     /// Why the session ended, where it has.
     pub async fn listen(&self, after: Option<EventId>) -> Result<Reader, End> {
-        let (feed, reader) = stream::queue(Arc::clone(&self.0.attention));
+        let (feed, reader) = stream::queue(&self.0.outlet);
         self.send(Command::Listen { after, feed }).await?;
         Ok(reader)
     }
 
     async fn send(&self, command: Command) -> Result<(), End> {
         let sent = self.0.mailbox.send(command).await;
-        sent.map_err(|_| self.ended())
+        sent.map_err(|_| self.why_closed())
     }
 
     /// Ends the session now; what is in flight gets an error.

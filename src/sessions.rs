@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::info;
 
+use crate::account::Accounts;
 use crate::child::{Child, Command, Leftovers, Process, Termination};
 use crate::heap;
 use crate::log_limit::SharedLogLimit;
@@ -21,7 +22,7 @@ use crate::reaper::Reaper;
 use crate::secret::Digest;
 use crate::session::stream::Reader;
 use crate::session::worker::Worker;
-use crate::session::{self, End, Session};
+use crate::session::{self, BodyBudget, End, Session};
 use crate::sync;
 
 mod blame;
@@ -139,11 +140,19 @@ pub struct Sessions {
     draining: watch::Sender<bool>,
     registry: Mutex<Registry<Session, Process>>,
     key_locks: KeyLocks,
+    /// The memory for bodies that name no session.
+    anonymous: BodyBudget,
+    accounts: Accounts,
 }
+
+/// Bytes of requests with tiny bodies that name no session, and as many with small ones. Most of them are `initialize`,
+/// which should find memory at any time.
+const SMALL_ANONYMOUS_BODIES: usize = 8 * 1024 * 1024;
 
 impl Sessions {
     /// No sessions yet.
     pub fn new(config: Config, command: Command, reaper: Reaper) -> Arc<Self> {
+        let accounts = Accounts::default();
         Arc::new(Self {
             seats: Seats::new(config.max_sessions),
             starts: StartLimit::new(config.max_starting),
@@ -152,11 +161,18 @@ impl Sessions {
             draining: watch::Sender::new(false),
             registry: Mutex::default(),
             key_locks: KeyLocks::default(),
+            anonymous: BodyBudget::new(SMALL_ANONYMOUS_BODIES, config.session.max_body, accounts.open()),
+            accounts,
             leftovers: Leftovers::new(reaper.clone()),
             config,
             command,
             reaper,
         })
+    }
+
+    /// The memory for bodies of requests that are for no session yet.
+    pub fn anonymous(&self) -> &BodyBudget {
+        &self.anonymous
     }
 
     /// The last child of a session is gone, and its seat is free.
@@ -195,6 +211,7 @@ impl Sessions {
         }
         start.initialize = self.blame().kept(&initialize);
         let (session, worker, rest) = open(self.config.session.clone(), id.clone(), initialize);
+        self.accounts.add(session.account());
         let live = Live {
             session: session.clone(),
             key,

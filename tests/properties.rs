@@ -156,6 +156,15 @@ fn any_object() -> impl Strategy<Value = String> {
     })
 }
 
+/// A step of a session, as the property `front` reads it.
+fn any_step() -> impl Strategy<Value = String> {
+    let kinds = select(&["null", "ask", "doubled", "id", "array", "notes", "bytes"][..]);
+    prop_oneof![
+        4 => (select(&[">", "=", "<"][..]), any_object()).prop_map(|(sort, text)| format!("{sort}{text}\n")),
+        1 => (kinds, 1..1500_usize).prop_map(|(kind, count)| format!("*{kind} {count}\n")),
+    ]
+}
+
 /// A change of an input.
 #[derive(Clone, Debug)]
 enum Edit {
@@ -217,8 +226,7 @@ fn hold(name: &str, property: fn(&[u8])) {
         4 => (select(corpus), vec(any_edit(), 1..6)).prop_map(|(input, edits)| edited(input, &edits)),
         1 => any_object().prop_map(String::into_bytes),
         1 => vec(any_object(), 0..4).prop_map(|objects| format!("[{}]", objects.join(",")).into_bytes()),
-        1 => vec((select(&[">", "=", "<"][..]), any_object()), 0..8)
-            .prop_map(|steps| steps.into_iter().map(|(sort, text)| format!("{sort}{text}\n")).collect::<String>().into_bytes()),
+        1 => vec(any_step(), 0..8).prop_map(|steps| steps.concat().into_bytes()),
         2 => words,
         1 => vec(any::<u8>(), 0..200),
     ];

@@ -1,5 +1,6 @@
-//! Sessions come and go with random faults, and P3 (exactly one end), P4 (isolation) and P6 (nothing left behind) hold
-//! all the while; after each wave memory, descriptors and processes are where they began.
+//! Sessions come and go with random faults, beside clients that wish them ill, and P3 (exactly one end), P4 (isolation)
+//! and P6 (nothing left behind) hold all the while; after each wave memory, descriptors and processes are where they began,
+//! and most of the time the bridge had answered at once.
 //!
 //! `SOAK=2m SOAK_SEED=7 cargo test --release --test soak -- --nocapture`. The seed decides the options of the bridge, the
 //! faults of its children in the order in which they start, and what each client means to do in its n-th session. Which
@@ -17,10 +18,17 @@
 
 #[path = "soak/client.rs"]
 mod client;
+#[allow(dead_code, reason = "the soak says less than the front door's tests")]
+#[path = "front_door/h2.rs"]
+mod h2;
 #[path = "soak/judge.rs"]
 mod judge;
 #[path = "soak/plan.rs"]
 mod plan;
+#[path = "soak/probe.rs"]
+mod probe;
+#[path = "soak/rogue.rs"]
+mod rogue;
 mod support;
 
 use std::collections::{BTreeMap, HashSet};
@@ -33,9 +41,13 @@ use std::{fs, thread};
 use client::Client;
 use nix::sys::signal::Signal;
 use plan::Plan;
+use rogue::Rogue;
 use support::{Bridge, Scratch, Session, eventually, initialize, json, proc, tool_call};
 
 const CLIENTS: u64 = 6;
+
+/// Clients that wish the others ill.
+const ROGUES: u64 = 2;
 
 /// The longest wave; a short run has two.
 const WAVE: Duration = Duration::from_secs(10);
@@ -64,8 +76,9 @@ fn under_random_faults_each_call_has_one_end_nobody_sees_anothers_and_nothing_is
     let (seed, begun) = (plan.seed, Instant::now());
     eprintln!("soak: seed {seed}, {:?}, {}", plan.length, plan.options.join(" "));
     let mut clients: Vec<Client> = (0..CLIENTS).map(Client::new).collect();
+    let mut rogues: Vec<Rogue> = (0..ROGUES).map(Rogue::new).collect();
     let mut soak = Soak::start(plan);
-    let run = catch_unwind(AssertUnwindSafe(|| soak.run(&mut clients)));
+    let run = catch_unwind(AssertUnwindSafe(|| soak.run(&mut clients, &mut rogues)));
     eprintln!("soak: seed {seed}, {} s, {}", begun.elapsed().as_secs(), soak.summary());
     if run.is_err() {
         let log = soak.bridge.log();
@@ -73,6 +86,9 @@ fn under_random_faults_each_call_has_one_end_nobody_sees_anothers_and_nothing_is
         drop(soak);
         for client in clients {
             eprintln!("client {}:\n{}", client.number, client.trace.lines());
+        }
+        for rogue in rogues {
+            eprintln!("rogue {}:\n{}", rogue.number, rogue.trace.lines());
         }
         panic!("a promise is broken; the log of the bridge ends with\n{tail}\nagain with SOAK_SEED={seed}");
     }
@@ -88,7 +104,7 @@ impl Soak {
         Self { plan, bridge, scratch, failed, counts, files: 0, memory: Vec::new(), peak: 0 }
     }
 
-    fn run(&mut self, clients: &mut [Client]) {
+    fn run(&mut self, clients: &mut [Client], rogues: &mut [Rogue]) {
         self.greet();
         self.nothing_is_left();
         eventually("children wait for a session", || self.waiting().len() >= self.plan.warm);
@@ -98,7 +114,7 @@ impl Soak {
         while !left.is_zero() {
             let wave = left.min(WAVE).min(self.plan.length / 2);
             left -= wave;
-            self.wave(clients, Instant::now() + wave);
+            self.wave(clients, rogues, Instant::now() + wave);
             self.greet();
             self.nothing_is_left();
             self.is_back_where_it_began();
@@ -106,21 +122,26 @@ impl Soak {
         self.stop();
     }
 
-    fn wave(&self, clients: &mut [Client], until: Instant) {
+    fn wave(&self, clients: &mut [Client], rogues: &mut [Rogue], until: Instant) {
         self.set_modes(&self.plan.modes());
         thread::scope(|scope| {
             for client in clients {
-                scope.spawn(|| {
-                    let name = client.number;
-                    if catch_unwind(AssertUnwindSafe(|| client.wave(self, until))).is_err()
-                        && !self.failed.swap(true, Ordering::Relaxed)
-                    {
-                        eprintln!("soak: the first to fail is client {name}");
-                    }
-                });
+                let name = format!("client {}", client.number);
+                scope.spawn(|| self.may_fail(name, || client.wave(self, until)));
             }
+            for rogue in rogues {
+                let name = format!("rogue {}", rogue.number);
+                scope.spawn(|| self.may_fail(name, || rogue.wave(self, until)));
+            }
+            scope.spawn(|| self.may_fail("the probe".to_owned(), || probe::wave(self, until)));
         });
         assert!(!self.failed.load(Ordering::Relaxed), "no client has seen a broken promise");
+    }
+
+    fn may_fail(&self, name: String, act: impl FnOnce()) {
+        if catch_unwind(AssertUnwindSafe(act)).is_err() && !self.failed.swap(true, Ordering::Relaxed) {
+            eprintln!("soak: the first to fail is {name}");
+        }
     }
 
     /// For children that start from now on. In one step: some may be starting.
@@ -192,16 +213,17 @@ impl Soak {
             assert!(Instant::now() < deadline, "{before} descriptors before, {now} now");
             thread::sleep(Duration::from_millis(20));
         }
+        let count = WAVES.min(self.memory.len().div_ceil(2));
+        let early = self.memory.iter().take(count).max().unwrap_or(&u64::MAX).saturating_add(SLACK);
+        // What is freed goes back once the bridge has had nothing to do for a while.
+        let deadline = Instant::now() + support::PATIENCE;
+        while proc::resident_memory(self.bridge.pid()) > early && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(100));
+        }
         self.memory.push(proc::resident_memory(self.bridge.pid()));
         self.peak = proc::peak_memory(self.bridge.pid());
-        let count = WAVES.min(self.memory.len() / 2);
-        let early = self.memory.iter().take(count).max().unwrap_or(&u64::MAX);
         let late = self.memory.iter().rev().take(count).min().unwrap_or(&0);
-        assert!(
-            *late <= early.saturating_add(SLACK),
-            "it grows: bytes resident after each wave {:?}",
-            self.memory
-        );
+        assert!(*late <= early, "it grows: bytes resident after each wave {:?}", self.memory);
         let panics: Vec<String> =
             self.bridge.log().into_iter().filter(|line| line.contains("panicked at")).collect();
         assert!(panics.is_empty(), "{panics:?}");

@@ -1,5 +1,7 @@
 //! The forms of an answer: whole as JSON if it comes soon, a stream of events if it does not.
 
+use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -7,13 +9,17 @@ use hyper::header::HeaderValue;
 use hyper::{Response, StatusCode};
 
 use super::head::Accepts;
+use super::json_body::{JsonBody, Outline, text};
 use super::problem::Problem;
 use super::response::{Body, MCP_BRIDGE_ERROR, Rejection, empty, event_stream, json};
 use super::sse::EventStream;
 use crate::proto::ids::{EventId, Id};
 use crate::proto::version::Revision;
-use crate::session::stream::{Delivery, Event, Payload, Reader};
+use crate::session::stream::{Delivery, Reader, SMALL};
 use crate::session::{NotTaken, Session};
+
+/// How many bytes of answers may wait for the last one. Then what is there is written.
+const MAX_COLLECTED: usize = 64 * 1024;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Answers {
@@ -30,47 +36,54 @@ pub(super) enum Form {
     /// The session ended before it took what was posted.
     NotTaken(NotTaken),
     Refused(Problem),
-    Answer(Event),
-    Batch(Vec<Event>),
-    /// A stream that begins with these events.
-    Stream(Vec<Event>),
+    /// JSON, of what the reader has and will get.
+    Json,
+    /// A stream of events, of what the reader has and will get.
+    Stream,
+    /// The reader has nothing and will get nothing: the session has ended, or another one has taken its place.
+    Over,
 }
 
 impl Answers {
     /// Waits for what decides the form of the answer: whole as JSON if it comes soon, a stream if it does not or if
-    /// something else comes before it.
+    /// something else comes before it. What it looks at stays with the reader, which is bounded.
     pub(super) async fn form(&self, reader: &Reader, accepts: Accepts) -> Form {
-        let mut events = Vec::new();
-        loop {
-            match reader.next().await {
-                Some(Delivery::Event(event)) => {
-                    let (answer, last) = (event.payload.is_answer(), event.last);
-                    if last && accepts.json && events.is_empty() {
-                        return Form::Answer(event);
+        let mut seen = 0;
+        let mut look = |waiting: &VecDeque<Delivery>, bytes: usize, closed: bool| {
+            for delivery in waiting.iter().skip(seen) {
+                seen += 1;
+                match delivery {
+                    Delivery::Event(event) if event.payload.is_answer() && accepts.json => {
+                        if event.last {
+                            return Some(Some(Form::Json));
+                        }
                     }
-                    if answer || accepts.stream {
-                        events.push(event);
+                    // Cut off before it began: it breaks as it would have later, and the session is as it was.
+                    Delivery::Event(_) | Delivery::Pending | Delivery::Lagged if accepts.stream => {
+                        return Some(Some(Form::Stream));
                     }
-                    if last && accepts.json {
-                        return Form::Batch(events);
-                    }
-                    if accepts.stream && !(answer && accepts.json) {
-                        return Form::Stream(events);
-                    }
-                }
-                Some(Delivery::Pending) => return Form::Stream(events),
-                Some(Delivery::Accepted) => return Form::Accepted,
-                Some(Delivery::Refused(refusal)) => return Form::Refused(Problem::Refused(refusal)),
-                Some(Delivery::NotForwarded(limit)) => return Form::Refused(Problem::NotForwarded(limit)),
-                Some(Delivery::NoReplay) => return Form::Refused(Problem::NoReplay),
-                Some(Delivery::NotTaken(not_taken)) => return Form::NotTaken(not_taken),
-                // Cut off before it began: the stream breaks as it would have later, and the session is as it was.
-                Some(Delivery::Lagged) if accepts.stream => return Form::Stream(events),
-                // A reader gets a first delivery before the session drops its stream, so this is the end of the session.
-                Some(Delivery::Lagged | Delivery::Gone(_)) | None => {
-                    return Form::Refused(Problem::SessionNotFound);
+                    Delivery::Event(_) | Delivery::Pending => {}
+                    Delivery::Lagged => return Some(Some(Form::Json)),
+                    _ => return Some(None),
                 }
             }
+            if closed && waiting.is_empty() {
+                return Some(Some(Form::Over));
+            }
+            let decided = closed || bytes > MAX_COLLECTED;
+            decided.then_some(Some(if accepts.stream { Form::Stream } else { Form::Json }))
+        };
+        if let Some(form) = poll_fn(|context| reader.poll_look(&mut look, context)).await {
+            return form;
+        }
+        match reader.next().await {
+            Some(Delivery::Accepted) => Form::Accepted,
+            Some(Delivery::Refused(refusal)) => Form::Refused(Problem::Refused(refusal)),
+            Some(Delivery::NotForwarded(limit)) => Form::Refused(Problem::NotForwarded(limit)),
+            Some(Delivery::NoReplay) => Form::Refused(Problem::NoReplay),
+            Some(Delivery::NotTaken(not_taken)) => Form::NotTaken(not_taken),
+            Some(Delivery::Gone(why)) => Form::Refused(Problem::SessionEnded(why)),
+            Some(Delivery::Event(_) | Delivery::Pending | Delivery::Lagged) | None => Form::Over,
         }
     }
 
@@ -83,29 +96,23 @@ impl Answers {
         accepts: Accepts,
         id: Option<Id>,
     ) -> Result<Response<Body>, Rejection> {
+        let form = match (form, session.end_reason()) {
+            (Form::Over, Some(why)) => Form::Refused(Problem::SessionEnded(why)),
+            (Form::Over, None) if !accepts.stream => Form::Json,
+            (form, _) => form,
+        };
         match form {
             Form::Accepted => Ok(empty(StatusCode::ACCEPTED)),
             // Without the request's id: with one, Go's SDK takes it for an answer and stays with the lost session.
             Form::NotTaken(NotTaken { why, .. }) => Err(Problem::SessionEnded(why).into()),
-            Form::Refused(Problem::SessionNotFound) => Err(Problem::SessionNotFound.into()),
+            Form::Refused(Problem::SessionEnded(why)) => Err(Problem::SessionEnded(why).into()),
             Form::Refused(problem) => Err(problem.about(id.as_ref())),
-            Form::Answer(event) => {
-                let mut reason = None;
-                let message = message(event.payload, &mut reason);
-                Ok(json_answer(message, reason))
-            }
-            Form::Batch(events) => {
-                let mut reason = None;
-                let messages: Vec<_> =
-                    events.into_iter().map(|event| message(event.payload, &mut reason)).collect();
-                let batch = [b"[", messages.join(&b","[..]).as_slice(), b"]"].concat();
-                Ok(json_answer(batch.into(), reason))
-            }
-            Form::Stream(events) => {
+            Form::Json => Ok(json_answer(reader)),
+            Form::Stream | Form::Over => {
                 debug_assert!(accepts.stream, "a client that takes JSON only gets JSON");
-                let stream = events.first().map(|event| event.id).or_else(|| reader.position());
-                let prime = stream.filter(|_| self.primes(session)).map(|id| EventId { place: 0, ..id });
-                let stream = EventStream::new(events, reader, self.keep_alive, prime, id);
+                let prime = reader.position().filter(|_| self.primes(session));
+                let prime = prime.map(|id| EventId { place: 0, ..id });
+                let stream = EventStream::new(reader, self.keep_alive, prime, id);
                 Ok(event_stream(Body::Stream(Box::new(stream))))
             }
         }
@@ -117,22 +124,26 @@ impl Answers {
     }
 }
 
-/// The message that an event carries. `reason`: set where it is the bridge's own.
-fn message(payload: Payload, reason: &mut Option<&'static str>) -> Bytes {
-    match payload {
-        Payload::Message(message) | Payload::Answer { message, .. } => message,
-        Payload::Fault { id, fault } => {
-            let row = Problem::Fault(fault).row();
-            *reason = Some(row.reason);
-            row.json(Some(&id.0))
-        }
-    }
-}
-
-fn json_answer(body: Bytes, reason: Option<&'static str>) -> Response<Body> {
+fn json_answer(reader: Reader) -> Response<Body> {
+    let outline = reader.look(Outline::of);
+    let body = match small_answer(&reader, &outline) {
+        Some(answer) => Body::full(answer),
+        None => Body::Json(Box::new(JsonBody::new(reader, &outline))),
+    };
     let mut response = json(StatusCode::OK, body);
-    if let Some(reason) = reason {
+    if let Some(reason) = outline.reason {
         response.headers_mut().insert(MCP_BRIDGE_ERROR, HeaderValue::from_static(reason));
     }
     response
+}
+
+/// A single answer that is not worth being counted.
+fn small_answer(reader: &Reader, outline: &Outline) -> Option<Bytes> {
+    if !outline.is_single() || outline.length()? > SMALL {
+        return None;
+    }
+    match reader.take()? {
+        Delivery::Event(event) => Some(text(&event.payload, &mut None)),
+        _ => None,
+    }
 }

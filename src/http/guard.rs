@@ -56,7 +56,9 @@ impl Guard {
                 "a request is refused because of its Host or Origin"
             );
         }
-        checked.map(|()| parts.headers.get(ORIGIN).cloned())
+        // A copy: the value is a part of the whole head's buffer.
+        let copy = |origin: &HeaderValue| HeaderValue::from_bytes(origin.as_bytes()).ok();
+        checked.map(|()| parts.headers.get(ORIGIN).and_then(copy))
     }
 
     /// Whose token the request carries; `None` where no token is asked for.

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 
+use hyper::Version;
 use hyper::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap, HeaderName, HeaderValue};
 use tokio::time::Instant;
 
@@ -24,6 +25,7 @@ pub const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Head<'r> {
     pub(super) headers: &'r HeaderMap,
+    pub(super) version: Version,
     /// The query of the request target.
     pub(super) query: Option<&'r str>,
     /// The digest of its token; `None` where no token is asked for.
@@ -70,10 +72,68 @@ pub(super) fn filled<'h>(
 }
 
 impl Head<'_> {
+    /// What the request needs of it from now on.
+    pub(super) fn keep(&self) -> Kept {
+        Kept {
+            caller: self.caller,
+            arrived: self.arrived,
+            is_h2: self.version == Version::HTTP_2,
+            asked: Asked::of(self.headers),
+        }
+    }
+}
+
+/// What is kept of a head while its request waits: for its body, for a session, for the answer. The head itself may have
+/// 64 KiB, and many requests may wait.
+#[derive(Debug)]
+pub(super) struct Kept {
+    /// See [`Head::caller`].
+    pub(super) caller: Option<Digest>,
+    /// See [`Head::arrived`].
+    pub(super) arrived: Instant,
+    /// Whether it came over HTTP/2.
+    pub(super) is_h2: bool,
+    pub(super) asked: Asked,
+}
+
+impl Kept {
     /// The known revision that `MCP-Protocol-Version` names.
     pub(super) fn revision(&self) -> Option<Revision> {
-        let value = self.headers.get(MCP_PROTOCOL_VERSION)?;
-        Revision::parse(value.to_str().ok()?)
+        if let Asked::Known(revision) = self.asked { Some(revision) } else { None }
+    }
+}
+
+/// How much of an unknown revision is kept, in bytes. What a child may have negotiated is shorter.
+const MAX_VERSION: usize = 1024;
+
+/// What `MCP-Protocol-Version` says.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Asked {
+    Nothing,
+    Known(Revision),
+    Unknown(Box<str>),
+}
+
+impl Asked {
+    pub fn of(headers: &HeaderMap) -> Self {
+        let Some(value) = headers.get(MCP_PROTOCOL_VERSION) else { return Self::Nothing };
+        let value = value.as_bytes();
+        let text = String::from_utf8_lossy(value.get(..MAX_VERSION).unwrap_or(value));
+        Revision::parse(&text).map_or_else(|| Self::Unknown(text.into()), Self::Known)
+    }
+
+    /// Checks it within a session: any known revision, or what the child negotiated. Clients are known to send another than
+    /// the negotiated one.
+    ///
+    /// # Errors
+    /// [`Problem::Version`].
+    pub fn check(&self, negotiated: Option<&str>) -> Result<(), Problem> {
+        match self {
+            Self::Unknown(version) if negotiated != Some(&**version) => {
+                Err(Problem::Version(version.to_string()))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -192,20 +252,6 @@ pub fn session(headers: &HeaderMap) -> Result<Named, Problem> {
     Ok(SessionId::parse(value).map_or(Named::Impossible, Named::Id))
 }
 
-/// Checks `MCP-Protocol-Version` within a session: any known revision, or what the child negotiated. Clients are
-/// known to send another than the negotiated one.
-///
-/// # Errors
-/// [`Problem::Version`].
-pub fn check_version(headers: &HeaderMap, negotiated: Option<&str>) -> Result<(), Problem> {
-    let Some(value) = headers.get(MCP_PROTOCOL_VERSION) else { return Ok(()) };
-    let text = String::from_utf8_lossy(value.as_bytes());
-    if Revision::parse(&text).is_none() && negotiated != Some(&*text) {
-        return Err(Problem::Version(text.into_owned()));
-    }
-    Ok(())
-}
-
 /// The event behind which a GET resumes.
 ///
 /// # Errors
@@ -292,13 +338,16 @@ mod tests {
 
     #[test]
     fn any_known_version_passes_and_so_does_the_negotiated_one() {
-        let check =
-            |value: &str, negotiated| check_version(&headers(&[("mcp-protocol-version", value)]), negotiated);
+        let check = |value: &str, negotiated| {
+            Asked::of(&headers(&[("mcp-protocol-version", value)])).check(negotiated)
+        };
         assert!(check("2025-03-26", Some("2025-11-25")).is_ok(), "the conformance suite sends such pairs");
         assert!(check("2026-07-28", Some("2026-07-28")).is_ok(), "rmcp does, where the server echoes it");
         assert!(check("2099-01-01", Some("2099-01-01")).is_ok());
         assert!(matches!(check("2099-01-01", Some("2025-11-25")), Err(Problem::Version(_))));
         assert!(matches!(check("", None), Err(Problem::Version(_))));
-        assert!(check_version(&headers(&[]), None).is_ok());
+        assert!(Asked::of(&headers(&[])).check(None).is_ok());
+        let long = Asked::of(&headers(&[("mcp-protocol-version", &"y".repeat(60_000))]));
+        assert!(matches!(long, Asked::Unknown(version) if version.len() == MAX_VERSION), "no more is kept");
     }
 }

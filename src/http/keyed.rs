@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue};
 
-use super::head::{self, Head};
+use super::head::{self, Head, Kept};
 use super::legacy::not_started;
 use super::problem::Problem;
 use super::response::Rejection;
@@ -72,7 +72,7 @@ impl Keyed {
     pub(super) async fn open(
         &self,
         sessions: &Arc<Sessions>,
-        head: &Head<'_>,
+        head: &Kept,
         first: &Message,
     ) -> Result<Session, Rejection> {
         let opened = sessions.keyed(self.key, self.opening(head, first)).await;
@@ -81,7 +81,7 @@ impl Keyed {
 
     /// How the bridge opens the session: in its own name, as a client without capabilities, and with the revision that its
     /// first client speaks.
-    fn opening(&self, head: &Head<'_>, first: &Message) -> Opening {
+    fn opening(&self, head: &Kept, first: &Message) -> Opening {
         let initialize = first.request().filter(|request| request.method() == "initialize");
         let wanted = match initialize.and_then(Request::subject) {
             Some(token) => Revision::parse(&unquote(token)),

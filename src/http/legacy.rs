@@ -1,5 +1,6 @@
 //! The session era (2025-03-26 to 2025-11-25, `basic/transports`): POST, GET and DELETE of the endpoint.
 
+use std::ffi::OsString;
 use std::sync::Arc;
 
 use hyper::body::Incoming;
@@ -10,7 +11,7 @@ use tracing::warn;
 use super::answer::{Answers, Form};
 use super::body::{Bodies, parse};
 use super::guard;
-use super::head::{self, Accepts, Head, MCP_SESSION_ID, Named};
+use super::head::{self, Accepts, Asked, Head, Kept, MCP_SESSION_ID, Named};
 use super::keyed::{Keyed, SessionKey};
 use super::modern;
 use super::problem::Problem;
@@ -19,6 +20,7 @@ use super::sse::EventStream;
 use crate::log_limit::SharedLogLimit;
 use crate::proto::ids::Id;
 use crate::proto::message::Message;
+use crate::secret::Digest;
 use crate::session::stream::{Delivery, Payload};
 use crate::session::{BodyPermit, End, NotTaken, Posted, Session};
 use crate::sessions::{Found, NoSession, Opening, Sessions};
@@ -47,8 +49,15 @@ enum Target {
     Session(Session),
     /// To the session of a key; `None`: that is still to be opened.
     Key(Keyed, Option<Session>),
-    /// To none: only `initialize` is served.
-    None,
+    /// To none: only `initialize` is served, whose child gets this environment.
+    None(Result<Vec<(OsString, OsString)>, Problem>),
+}
+
+/// A POST whose head has been read, and whose body has not.
+pub(super) struct Posting {
+    head: Kept,
+    accepts: Accepts,
+    target: Target,
 }
 
 impl Target {
@@ -56,7 +65,7 @@ impl Target {
         match self {
             Self::Session(session) => Some(session),
             Self::Key(_, session) => session.as_ref(),
-            Self::None => None,
+            Self::None(_) => None,
         }
     }
 }
@@ -85,20 +94,30 @@ impl From<Failure> for Rejection {
 }
 
 impl Legacy {
-    pub(super) async fn post(&self, head: &Head<'_>, body: Incoming) -> Result<Response<Body>, Rejection> {
+    /// Reads the head of a POST.
+    ///
+    /// # Errors
+    /// What can be refused without the body: a client that has lost its session should not have to send it first.
+    pub(super) fn posting(&self, head: &Head<'_>) -> Result<Posting, Problem> {
         let accepts = head::accepts(head.headers);
         if !accepts.json && !accepts.stream {
-            return Err(Problem::NotAcceptable.into());
+            return Err(Problem::NotAcceptable);
         }
         guard::check_body_head(head.headers, self.bodies.max())?;
-        // Before the body: a client that has lost its session should not have to send it first.
-        let target = self.target(head)?;
+        Ok(Posting { target: self.target(head)?, head: head.keep(), accepts })
+    }
+
+    pub(super) async fn post(&self, posting: Posting, body: Incoming) -> Result<Response<Body>, Rejection> {
+        let Posting { head, accepts, target } = posting;
+        let head = &head;
         let (body, permit) = self.bodies.read(head, body, target.session()).await?;
         let posted = parse(body, target.session().and_then(Session::revision))?;
         match target {
             Target::Session(session) => Ok(self.post_to(&session, head, posted, permit, accepts).await?),
             Target::Key(keyed, found) => self.post_keyed(&keyed, found, head, posted, permit, accepts).await,
-            Target::None => self.post_without_session(head, posted, accepts).await,
+            Target::None(environment) => {
+                self.post_without_session(head, environment, posted, permit, accepts).await
+            }
         }
     }
 
@@ -106,7 +125,7 @@ impl Legacy {
         let named = head::session(head.headers)?;
         let lost = match &named {
             Named::None => None,
-            named => match self.find(named, head) {
+            named => match self.find(named, head.caller) {
                 Ok(session) => return Ok(Target::Session(session)),
                 // Platforms put an id of their own on every request. A session of a key has no id, so that no client
                 // waits for a 404 to begin anew.
@@ -124,21 +143,20 @@ impl Legacy {
                 Ok(Target::Key(keyed, session))
             }
             (None, Some(lost)) => Err(lost),
-            (None, None) => Ok(Target::None),
+            (None, None) => Ok(Target::None(head::environment(head.headers, &self.env_from_header))),
         }
     }
 
     async fn post_to(
         &self,
         session: &Session,
-        head: &Head<'_>,
+        head: &Kept,
         posted: Posted,
         permit: BodyPermit,
         accepts: Accepts,
     ) -> Result<Response<Body>, Failure> {
         let id = request_id(&posted);
-        head::check_version(head.headers, session.negotiated())
-            .map_err(|problem| problem.about(id.as_ref()))?;
+        head.asked.check(session.negotiated()).map_err(|problem| problem.about(id.as_ref()))?;
         let posting = session.post(posted, Some(permit), accepts.takes(), head.arrived);
         let reader = posting.await.map_err(Failure::NotTaken)?;
         match self.answers.form(&reader, accepts).await {
@@ -152,7 +170,7 @@ impl Legacy {
         &self,
         keyed: &Keyed,
         found: Option<Session>,
-        head: &Head<'_>,
+        head: &Kept,
         posted: Posted,
         permit: BodyPermit,
         accepts: Accepts,
@@ -166,9 +184,8 @@ impl Legacy {
         let (session, permit, mut is_new) = match (found, &posted) {
             (Some(session), _) => (session, permit, false),
             (None, Posted::One(message)) => {
-                let (session, own) = self.open(keyed, head, message).await?;
-                drop(permit); // the session's own counts the body now, for as long as it is held
-                (session, own, true)
+                let (session, permit) = self.open(keyed, head, message, permit).await?;
+                (session, permit, true)
             }
             (None, Posted::Batch(_)) => return Err(Problem::SessionRequired.into()),
         };
@@ -176,7 +193,8 @@ impl Legacy {
             // Its client named a key and no session: in place of one that has ended it gets a new one.
             Err(Failure::NotTaken(NotTaken { posted, why })) => match *posted {
                 Posted::One(message) => {
-                    let (session, permit) = self.open(keyed, head, &message).await?;
+                    let permit = self.bodies.take_anonymous(head, message.text().len()).await?;
+                    let (session, permit) = self.open(keyed, head, &message, permit).await?;
                     is_new = true;
                     self.post_to(&session, head, Posted::One(message), permit, accepts).await?
                 }
@@ -195,19 +213,23 @@ impl Legacy {
     async fn open(
         &self,
         keyed: &Keyed,
-        head: &Head<'_>,
+        head: &Kept,
         first: &Message,
+        permit: BodyPermit,
     ) -> Result<(Session, BodyPermit), Rejection> {
         let session = keyed.open(&self.sessions, head, first).await?;
-        let permit = self.bodies.in_time(head, session.body_permit(first.text().len())).await?;
-        Ok((session, permit.map_err(Problem::SessionEnded)?))
+        drop(permit); // first: who waits for a session's memory must not hold up those who have none
+        let permit = self.bodies.take(head, &session, first.text().len()).await?;
+        Ok((session, permit))
     }
 
     /// A POST without a session: `initialize` opens one, and nothing else is served.
     async fn post_without_session(
         &self,
-        head: &Head<'_>,
+        head: &Kept,
+        environment: Result<Vec<(OsString, OsString)>, Problem>,
         posted: Posted,
+        permit: BodyPermit,
         accepts: Accepts,
     ) -> Result<Response<Body>, Rejection> {
         let Posted::One(message) = posted else { return Err(Problem::SessionRequired.into()) };
@@ -217,7 +239,6 @@ impl Legacy {
             message => return Err(Problem::SessionRequired.about(message.id())),
         };
         let id = initialize.id().clone();
-        let environment = head::environment(head.headers, &self.env_from_header);
         let opening = Opening {
             initialize,
             takes: accepts.takes(),
@@ -225,22 +246,24 @@ impl Legacy {
             environment: environment.map_err(|problem| problem.about(Some(&id)))?,
         };
         let started = self.sessions.start(opening).await;
+        drop(permit); // the session has the message now, and others may want to open one
         let (session, reader) = started.map_err(|error| not_started(&error).about(Some(&id)))?;
         let unclaimed = Unclaimed { sessions: &self.sessions, session: Some(&session) };
         let form = self.answers.form(&reader, accepts).await;
-        let last = match &form {
-            Form::Answer(event) => Some(event),
-            Form::Batch(events) | Form::Stream(events) => events.last(),
-            Form::Accepted | Form::NotTaken(_) | Form::Refused(_) => None,
-        };
-        let opened = match last.map(|event| &event.payload) {
-            Some(Payload::Fault { fault, .. }) => {
-                return Err(Problem::StartFailed(fault.clone()).about(Some(&id)));
+        let opened = reader.look(|waiting| {
+            let events = waiting.iter().filter_map(|delivery| match delivery {
+                Delivery::Event(event) => Some(&event.payload),
+                _ => None,
+            });
+            match events.last() {
+                Some(Payload::Fault { fault, .. }) => {
+                    Err(Problem::StartFailed(fault.clone()).about(Some(&id)))
+                }
+                Some(Payload::Answer { success, .. }) => Ok(*success),
+                Some(Payload::Message(_)) => Ok(true),
+                None => Ok(matches!(form, Form::Stream)),
             }
-            Some(Payload::Answer { success, .. }) => *success,
-            Some(Payload::Message(_)) => true,
-            None => matches!(form, Form::Stream(_)),
-        };
+        })?;
         let mut response = self.answers.respond(&session, reader, form, accepts, Some(id))?;
         unclaimed.claim();
         if opened && let Ok(value) = HeaderValue::from_str(session.id().as_str()) {
@@ -256,31 +279,31 @@ impl Legacy {
             return Err(Problem::NotAcceptableForGet.into());
         }
         let session = self.named(&named, head)?;
-        head::check_version(head.headers, session.negotiated())?;
+        Asked::of(head.headers).check(session.negotiated())?;
         let after = head::last_event_id(head.headers)?;
         let reader = session.listen(after).await.map_err(Problem::SessionEnded)?;
         match reader.next().await {
             Some(Delivery::Accepted) => {}
             Some(Delivery::NoReplay) => return Err(Problem::NoReplay.into()),
             Some(Delivery::Gone(end)) => return Err(Problem::SessionEnded(end).into()),
-            _ => return Err(Problem::SessionNotFound.into()),
+            _ => return Err(ended(&session).into()),
         }
         let prime = if after.is_none() && self.answers.primes(&session) { reader.position() } else { None };
-        let stream = EventStream::new(Vec::new(), reader, self.answers.keep_alive, prime, None);
+        let stream = EventStream::new(reader, self.answers.keep_alive, prime, None);
         Ok(event_stream(Body::Stream(Box::new(stream))))
     }
 
     /// Answers a DELETE: the session ends.
     pub(super) fn delete(&self, head: &Head<'_>) -> Result<Response<Body>, Rejection> {
         let session = self.named(&named(head)?, head)?;
-        head::check_version(head.headers, session.negotiated())?;
+        Asked::of(head.headers).check(session.negotiated())?;
         self.sessions.end(&session, End::Deleted);
         Ok(empty(StatusCode::NO_CONTENT))
     }
 
     /// The session that a GET or DELETE is for. With keys a foreign id is as good as none, as it is for POST.
     fn named(&self, named: &Named, head: &Head<'_>) -> Result<Session, Problem> {
-        self.find(named, head).map_err(|problem| match problem {
+        self.find(named, head.caller).map_err(|problem| match problem {
             Problem::SessionNotFound if self.session_key.is_some() => {
                 Problem::Method(METHODS_WITHOUT_SESSION)
             }
@@ -288,14 +311,19 @@ impl Legacy {
         })
     }
 
-    fn find(&self, named: &Named, head: &Head<'_>) -> Result<Session, Problem> {
+    fn find(&self, named: &Named, caller: Option<Digest>) -> Result<Session, Problem> {
         let Named::Id(id) = named else { return Err(Problem::SessionNotFound) };
-        match self.sessions.find(id, head.caller) {
+        match self.sessions.find(id, caller) {
             Found::Live(session) => Ok(session),
             Found::Ended(end) => Err(Problem::SessionEnded(end)),
             Found::Unknown => Err(Problem::SessionNotFound),
         }
     }
+}
+
+/// Why a session has given no answer at all.
+pub(super) fn ended(session: &Session) -> Problem {
+    session.end_reason().map_or(Problem::SessionNotFound, Problem::SessionEnded)
 }
 
 /// The session that a GET or DELETE must name.

@@ -51,7 +51,7 @@ pub(super) fn is_at(path: &str, endpoint: &str) -> bool {
 }
 
 pub(super) fn answer(document: &Bytes) -> Response<Body> {
-    json(StatusCode::OK, document.clone())
+    json(StatusCode::OK, Body::full(document.clone()))
 }
 
 /// The two halves of the resource's own URL, between which the well-known part stands.

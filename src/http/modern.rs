@@ -3,14 +3,14 @@
 
 use hyper::{Response, StatusCode};
 
-use super::head::Head;
+use super::head::Kept;
 use super::problem::Problem;
 use super::response::{Body, Rejection, empty};
 use crate::proto::message::Message;
 use crate::proto::version::Revision;
 
 /// Whether a message is of the modern era (2026-07-28 `basic/versioning`): its method or its revision says so.
-pub(super) fn is_modern(head: &Head<'_>, message: &Message) -> bool {
+pub(super) fn is_modern(head: &Kept, message: &Message) -> bool {
     message.method() == "server/discover"
         || head.revision().is_some_and(Revision::modern)
         || message.names_revision()

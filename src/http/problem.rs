@@ -83,12 +83,14 @@ pub enum Problem {
     },
     /// The body is longer than this many bytes.
     BodyTooLarge(usize),
-    /// The body did not come within this time.
-    BodyTimeout(Duration),
+    /// The body came too slowly.
+    BodyTimeout(TooSlow),
     /// The body ended before its length, or its framing is wrong.
     BodyBroken,
     /// For this time there was no memory for the request's body, or its session took nothing. The child has not seen it.
     NotForwarded(Duration),
+    /// As many bodies wait for memory as may. The child has not seen this one.
+    Crowded,
     /// As many sessions exist as are allowed.
     Full(usize),
     Draining,
@@ -115,6 +117,17 @@ pub enum Given {
     Token,
     /// Another scheme, or no scheme at all.
     Other,
+}
+
+/// How slowly a body may come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooSlow {
+    /// How long it may stand still, and how far it may fall behind the rate in all.
+    pub slack: Duration,
+    /// In bytes per second.
+    pub rate: usize,
+    /// Whether that holds because others wait for its memory.
+    pub wanted: bool,
 }
 
 #[derive(Debug)]
@@ -270,12 +283,15 @@ impl Problem {
                 "payload_too_large",
                 format!("The body is longer than {limit} bytes; --max-body sets the limit").into(),
             ),
-            Self::BodyTimeout(limit) => (
-                S::REQUEST_TIMEOUT,
-                INVALID_REQUEST,
-                "request_timeout",
-                format!("The body did not arrive within {limit:?}; --body-timeout sets the limit").into(),
-            ),
+            Self::BodyTimeout(TooSlow { slack, rate, wanted }) => {
+                let rate = rate / 1024;
+                let because = if *wanted { ", because others wait for its memory" } else { "" };
+                let message = format!(
+                    "The body came too slowly: it may fall {slack:?} behind {rate} KiB/s{because}; \
+                     --body-timeout sets the limit"
+                );
+                (S::REQUEST_TIMEOUT, INVALID_REQUEST, "request_timeout", message.into())
+            }
             Self::BodyBroken => (
                 S::BAD_REQUEST,
                 INVALID_REQUEST,
@@ -291,6 +307,14 @@ impl Problem {
                      --request-timeout sets the limit"
                 )
                 .into(),
+            ),
+            Self::Crowded => (
+                S::SERVICE_UNAVAILABLE,
+                INTERNAL_ERROR,
+                "not_forwarded",
+                "Too many requests wait with their bodies for the server to take what came before; \
+                 this one may be sent again"
+                    .into(),
             ),
             Self::Full(limit) => (
                 S::SERVICE_UNAVAILABLE,
@@ -365,7 +389,7 @@ impl Problem {
     /// After how many seconds the client may try again.
     pub fn retry_after(&self) -> Option<u64> {
         match self {
-            Self::Full(_) | Self::NotForwarded(_) => Some(5),
+            Self::Full(_) | Self::NotForwarded(_) | Self::Crowded => Some(5),
             Self::Draining | Self::Spawn { .. } => Some(1),
             Self::Crashing(pause) | Self::Blamed(pause) => Some(pause.as_secs() + 1),
             _ => None,

@@ -12,6 +12,7 @@ use hyper::header::{
 };
 use hyper::{Response, StatusCode};
 
+use super::json_body::JsonBody;
 use super::problem::Problem;
 use super::sse::{EventStream, MergedStream};
 use crate::proto::ids::Id;
@@ -28,6 +29,8 @@ pub enum Body {
     Empty,
     /// A whole one; `None` once it has been sent.
     Full(Option<Bytes>),
+    /// The answers of one POST, as they are taken.
+    Json(Box<JsonBody>),
     /// Server-sent events of one stream.
     Stream(Box<EventStream>),
     /// Server-sent events of all streams of a client of the old transport.
@@ -51,6 +54,9 @@ impl HttpBody for Body {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Json(body) => {
+                body.poll_chunk(context).map(|chunk| chunk.map(|chunk| chunk.map(Frame::data)))
+            }
             Self::Stream(stream) => {
                 stream.poll_chunk(context).map(|chunk| chunk.map(|chunk| chunk.map(Frame::data)))
             }
@@ -64,6 +70,7 @@ impl HttpBody for Body {
         match self {
             Self::Empty => true,
             Self::Full(bytes) => bytes.is_none(),
+            Self::Json(body) => body.is_over(),
             Self::Stream(_) | Self::Merged(_) => false,
         }
     }
@@ -72,6 +79,10 @@ impl HttpBody for Body {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Json(body) => match body.left() {
+                Some(left) => SizeHint::with_exact(left as u64),
+                None => SizeHint::default(),
+            },
             Self::Stream(_) | Self::Merged(_) => SizeHint::default(),
         }
     }
@@ -100,7 +111,7 @@ impl Problem {
 impl Rejection {
     pub(super) fn response(&self) -> Response<Body> {
         let row = self.problem.row();
-        let mut response = json(row.status, row.json(self.id.as_ref()));
+        let mut response = json(row.status, Body::full(row.json(self.id.as_ref())));
         let headers = response.headers_mut();
         headers.insert(MCP_BRIDGE_ERROR, HeaderValue::from_static(row.reason));
         if let Problem::Method(allowed) = self.problem {
@@ -121,10 +132,10 @@ impl Rejection {
     }
 }
 
-pub fn json(status: StatusCode, body: Bytes) -> Response<Body> {
+pub fn json(status: StatusCode, body: Body) -> Response<Body> {
     let mut response = empty(status);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    *response.body_mut() = Body::full(body);
+    *response.body_mut() = body;
     response
 }
 

@@ -1,7 +1,6 @@
 //! Server-sent events (HTML, "Server-sent events"): one stream of a session, or all streams of a client merged. The only
 //! place that knows how they are spelt.
 
-use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -15,7 +14,7 @@ use tokio::time::{Instant, Sleep};
 use super::problem::Problem;
 use crate::proto::ids::{EventId, Id};
 use crate::session::NotTaken;
-use crate::session::stream::{Delivery, Event, Payload, Reader};
+use crate::session::stream::{Delivery, Part, Payload, Reader, Taken};
 
 /// What a client waits before it reconnects to a primed stream, in milliseconds.
 const RETRY: &str = "1000";
@@ -53,12 +52,12 @@ impl KeepAlive {
 /// Events as they come, and a comment when none has come for a while.
 #[derive(Debug)]
 pub struct EventStream {
-    /// What has been taken from the reader already.
-    first: VecDeque<Event>,
     reader: Reader,
     /// The request that is answered, for an error the session makes of it before it counts as an event.
     id: Option<Id>,
     prime: Option<EventId>,
+    /// Whether an event has been written in part: no comment may come in between.
+    begun: bool,
     keep_alive: KeepAlive,
     ending: Option<Ending>,
 }
@@ -73,17 +72,10 @@ enum Ending {
 }
 
 impl EventStream {
-    /// A stream that begins with `first` and goes on with what the reader gets. After each `pause` without an event
-    /// it sends a comment, which keeps idle limits of proxies away. `prime`: begin with an event that carries this
+    /// A stream of what the reader gets. After each `pause` without an event it sends a comment, which keeps idle limits of proxies away. `prime`: begin with an event that carries this
     /// id and no data. `id`: the request's, where there is one.
-    pub fn new(
-        first: Vec<Event>,
-        reader: Reader,
-        pause: Duration,
-        prime: Option<EventId>,
-        id: Option<Id>,
-    ) -> Self {
-        Self { first: first.into(), reader, id, prime, keep_alive: KeepAlive::new(pause), ending: None }
+    pub fn new(reader: Reader, pause: Duration, prime: Option<EventId>, id: Option<Id>) -> Self {
+        Self { reader, id, prime, begun: false, keep_alive: KeepAlive::new(pause), ending: None }
     }
 
     pub(super) fn poll_chunk(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, io::Error>>> {
@@ -92,22 +84,26 @@ impl EventStream {
             // A data line must be there: without one no event is dispatched and the id is not remembered.
             push(&mut chunk, &["id: ", &id.to_string(), "\nretry: ", RETRY, "\ndata: \n\n"]);
         }
-        // All that is there goes out in one chunk.
-        while self.ending.is_none() {
-            let next = match self.first.pop_front() {
-                Some(event) => Poll::Ready(Some(Delivery::Event(event))),
-                None => self.reader.poll_next(context),
-            };
-            let Poll::Ready(next) = next else { break };
+        // What is there goes out in one chunk, up to a piece that the connection can be given.
+        let most = self.reader.piece();
+        while self.ending.is_none() && chunk.len() < most {
+            let Poll::Ready(next) = self.reader.poll_take(most - chunk.len(), context) else { break };
             match next {
-                Some(Delivery::Event(event)) => {
+                Some(Taken::Part(part)) => {
+                    encode_part(&mut chunk, Some(part.id), &part);
+                    self.begun = !part.ends;
+                    if part.ends && part.last {
+                        self.ending = Some(Ending::Complete);
+                    }
+                }
+                Some(Taken::Whole(Delivery::Event(event))) => {
                     encode(&mut chunk, Some(event.id), &event.payload);
                     if event.last {
                         self.ending = Some(Ending::Complete);
                     }
                 }
-                Some(Delivery::Lagged) => self.ending = Some(Ending::Lagged),
-                Some(other) => {
+                Some(Taken::Whole(Delivery::Lagged)) => self.ending = Some(Ending::Lagged),
+                Some(Taken::Whole(other)) => {
                     if encode_refusal(&mut chunk, other, self.id.as_ref()) {
                         self.ending = Some(Ending::Complete);
                     }
@@ -117,7 +113,7 @@ impl EventStream {
         }
         if !chunk.is_empty() {
             self.keep_alive.restart();
-            return Poll::Ready(Some(Ok(chunk.freeze())));
+            return Poll::Ready(Some(Ok(self.reader.hand(chunk.freeze()))));
         }
         match self.ending {
             Some(Ending::Complete) => Poll::Ready(None),
@@ -125,6 +121,7 @@ impl EventStream {
                 self.ending = Some(Ending::Complete);
                 Poll::Ready(Some(Err(lagged())))
             }
+            None if self.begun => Poll::Pending,
             None => self.keep_alive.poll(context).map(|comment| Some(Ok(comment))),
         }
     }
@@ -138,6 +135,14 @@ pub struct Member {
     pub id: Option<Id>,
     /// Whether the merged stream ends with it.
     pub main: bool,
+    /// Whether one of its events has been written in part.
+    begun: bool,
+}
+
+impl Member {
+    pub fn new(reader: Reader, id: Option<Id>, main: bool) -> Self {
+        Self { reader, id, main, begun: false }
+    }
 }
 
 /// What a merged stream belongs to. It is dropped with the stream.
@@ -215,37 +220,28 @@ impl MergedStream {
             return Poll::Ready(Some(Ok(endpoint)));
         }
         let mut open = true;
-        while let Poll::Ready(coming) = self.coming.poll_recv(context) {
-            let Some(member) = coming else {
-                open = false;
-                break;
-            };
-            self.members.push(member);
-            self.unused = None;
-        }
-        let (mut chunk, mut lags) = (BytesMut::new(), false);
-        self.members.retain(|Member { reader, id, main }| {
-            while let Poll::Ready(next) = reader.poll_next(context) {
-                match next {
-                    Some(Delivery::Event(event)) => encode(&mut chunk, None, &event.payload),
-                    Some(Delivery::Lagged) => lags = true,
-                    Some(other) => {
-                        encode_refusal(&mut chunk, other, id.as_ref());
-                    }
-                    None => {
-                        self.over |= main;
-                        return false;
-                    }
+        loop {
+            match self.take(context) {
+                Taking::Some(piece) => {
+                    self.keep_alive.restart();
+                    return Poll::Ready(Some(Ok(piece)));
                 }
+                Taking::Broken => return Poll::Ready(Some(Err(lagged()))),
+                Taking::Wait => return Poll::Pending,
+                Taking::None => {}
             }
-            true
-        });
-        if lags {
-            return Poll::Ready(Some(Err(lagged())));
-        }
-        if !chunk.is_empty() {
-            self.keep_alive.restart();
-            return Poll::Ready(Some(Ok(chunk.freeze())));
+            // Nobody joins while something waits: what a client does not read shall not grow.
+            match self.coming.poll_recv(context) {
+                Poll::Ready(Some(member)) => {
+                    self.members.push(member);
+                    self.unused = None;
+                }
+                Poll::Ready(None) => {
+                    open = false;
+                    break;
+                }
+                Poll::Pending => break,
+            }
         }
         let is_over = self.over
             || (!open && self.members.is_empty())
@@ -255,6 +251,72 @@ impl MergedStream {
         }
         self.keep_alive.poll(context).map(|comment| Some(Ok(comment)))
     }
+
+    /// Takes a piece of what waits for the members. An event that has been begun goes first: no other may come in between.
+    fn take(&mut self, context: &Context<'_>) -> Taking {
+        let (mut chunk, mut at) = (BytesMut::new(), 0);
+        let (mut length, mut last) = (0, 0);
+        if let Some(begun) = self.members.iter().position(|member| member.begun) {
+            self.members.swap(0, begun);
+        }
+        while let Some(Member { reader, id, main, begun }) = self.members.get_mut(at) {
+            let most = reader.piece();
+            let left = loop {
+                if chunk.len() >= most {
+                    break false;
+                }
+                let Poll::Ready(next) = reader.poll_take(most - chunk.len(), context) else { break false };
+                match next {
+                    Some(Taken::Part(part)) => {
+                        *begun = !part.ends;
+                        encode_part(&mut chunk, None, &part);
+                    }
+                    Some(Taken::Whole(Delivery::Event(event))) => encode(&mut chunk, None, &event.payload),
+                    Some(Taken::Whole(Delivery::Lagged)) => return Taking::Broken,
+                    Some(Taken::Whole(other)) => {
+                        encode_refusal(&mut chunk, other, id.as_ref());
+                    }
+                    None if *begun => return Taking::Broken,
+                    None => {
+                        self.over |= *main;
+                        break true;
+                    }
+                }
+            };
+            if chunk.is_empty() && *begun {
+                return Taking::Wait;
+            }
+            if *begun || chunk.len() >= most {
+                let piece = reader.hand(chunk.freeze());
+                // Whoever comes behind is first the next time.
+                let next = (at + usize::from(!*begun)).min(self.members.len());
+                self.members.rotate_left(next);
+                return Taking::Some(piece);
+            }
+            if left && chunk.is_empty() {
+                self.members.remove(at);
+                continue;
+            }
+            if chunk.len() > length {
+                (length, last) = (chunk.len(), at);
+            }
+            at += 1;
+        }
+        match self.members.get(last) {
+            Some(member) if !chunk.is_empty() => Taking::Some(member.reader.hand(chunk.freeze())),
+            _ => Taking::None,
+        }
+    }
+}
+
+/// What a merged stream has taken from its members.
+enum Taking {
+    None,
+    /// An event has been begun, and its rest cannot be written yet.
+    Wait,
+    Some(Bytes),
+    /// The stream cannot go on.
+    Broken,
 }
 
 fn lagged() -> io::Error {
@@ -272,13 +334,30 @@ fn encode(out: &mut BytesMut, id: Option<EventId>, what: &Payload) {
         }
     };
     out.reserve(message.len() + 64);
+    begin(out, id);
+    out.extend_from_slice(message);
+    push(out, &["\n\n"]);
+}
+
+/// Writes a part of an event.
+fn encode_part(out: &mut BytesMut, id: Option<EventId>, part: &Part) {
+    out.reserve(part.bytes.len() + 64);
+    if part.begins {
+        begin(out, id);
+    }
+    out.extend_from_slice(&part.bytes);
+    if part.ends {
+        push(out, &["\n\n"]);
+    }
+}
+
+/// Writes what stands before the message of an event.
+fn begin(out: &mut BytesMut, id: Option<EventId>) {
     push(out, &["event: message\n"]);
     if let Some(id) = id {
         push(out, &["id: ", &id.to_string(), "\n"]);
     }
     push(out, &["data: "]);
-    out.extend_from_slice(message);
-    push(out, &["\n\n"]);
 }
 
 /// Writes a delivery that came in place of events, once the head of the answer is out. Returns whether the stream ends

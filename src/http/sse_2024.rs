@@ -3,6 +3,7 @@
 //! the endpoint's; each ends with its stream, because no header names it.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,8 +14,8 @@ use tokio::sync::mpsc;
 
 use super::body::{Bodies, parse_one};
 use super::guard;
-use super::head::{self, Head};
-use super::legacy::not_started;
+use super::head::{self, Head, Kept};
+use super::legacy::{ended, not_started};
 use super::problem::Problem;
 use super::response::{Body, Rejection, empty, event_stream};
 use super::route::MESSAGE;
@@ -24,7 +25,7 @@ use crate::proto::ids::{ClientId, SessionId};
 use crate::proto::message::{Message, Request};
 use crate::secret::Digest;
 use crate::session::stream::Delivery;
-use crate::session::{End, NotTaken, Posted, Session};
+use crate::session::{BodyPermit, End, NotTaken, Posted, Session};
 use crate::sessions::{Opening, Sessions};
 use crate::sync::lock;
 
@@ -52,6 +53,15 @@ struct Connection {
     owner: Option<Digest>,
     readers: mpsc::Sender<Member>,
     state: Mutex<State>,
+}
+
+/// A POST whose head has been read, and whose body has not.
+pub(super) struct Posting {
+    head: Kept,
+    session: Option<Session>,
+    connection: Arc<Connection>,
+    /// What the child of `initialize` gets.
+    environment: Result<Vec<(OsString, OsString)>, Problem>,
 }
 
 #[derive(Clone, Debug)]
@@ -123,16 +133,30 @@ impl Sse2024 {
         Ok((session, connection))
     }
 
-    /// Takes one message of a client; its answer comes on the client's stream.
-    pub(super) async fn post(&self, head: &Head<'_>, body: Incoming) -> Result<Response<Body>, Rejection> {
+    /// Reads the head of a POST.
+    ///
+    /// # Errors
+    /// What can be refused without the body.
+    pub(super) fn posting(&self, head: &Head<'_>) -> Result<Posting, Problem> {
         guard::check_body_head(head.headers, self.bodies.max())?;
         let (session, connection) = self.find(head)?;
-        let (body, permit) = self.bodies.read(head, body, session.as_ref()).await?;
+        let environment = match session {
+            Some(_) => Ok(Vec::new()),
+            None => head::environment(head.headers, &self.env_from_header),
+        };
+        Ok(Posting { head: head.keep(), session, connection, environment })
+    }
+
+    /// Takes one message of a client; its answer comes on the client's stream.
+    pub(super) async fn post(&self, posting: Posting, body: Incoming) -> Result<Response<Body>, Rejection> {
+        let Posting { head, session: known, connection, environment } = posting;
+        let head = &head;
+        let (body, permit) = self.bodies.read(head, body, known.as_ref()).await?;
         let message = parse_one(body)?;
         let message = match message {
             Message::Request(request) if request.method() == "initialize" => {
                 let id = request.id().clone();
-                let initialized = self.initialize(&connection, head, request).await;
+                let initialized = self.initialize(&connection, environment, request, permit).await;
                 return initialized.map_err(|problem| problem.about(Some(&id)));
             }
             message => message,
@@ -144,6 +168,13 @@ impl Sse2024 {
                 return Err(Problem::Invalid("initialize comes first").about(message.id()));
             }
         };
+        let permit = match known {
+            Some(_) => permit,
+            None => {
+                drop(permit); // first: who waits for a session's memory must not hold up those who have none
+                self.bodies.take(head, &session, message.text().len()).await?
+            }
+        };
         // A place for the answer first: a client that does not read its stream must not fill it.
         let place = match id.is_some() {
             true => self.bodies.in_time(head, connection.readers.reserve()).await?.ok(),
@@ -152,7 +183,7 @@ impl Sse2024 {
         let posting = session.post(Posted::One(message), Some(permit), Takes::Events, head.arrived);
         let reader = posting.await.map_err(|not_taken| Problem::SessionEnded(not_taken.why))?;
         if let Some(place) = place {
-            place.send(Member { reader, id, main: false });
+            place.send(Member::new(reader, id, false));
             return Ok(empty(StatusCode::ACCEPTED));
         }
         match reader.next().await {
@@ -160,7 +191,7 @@ impl Sse2024 {
             Some(Delivery::Refused(refusal)) => Err(Problem::Refused(refusal).into()),
             Some(Delivery::NotForwarded(limit)) => Err(Problem::NotForwarded(limit).into()),
             Some(Delivery::NotTaken(NotTaken { why, .. })) => Err(Problem::SessionEnded(why).into()),
-            _ => Err(Problem::SessionNotFound.into()),
+            _ => Err(ended(&session).into()),
         }
     }
 
@@ -168,10 +199,11 @@ impl Sse2024 {
     async fn initialize(
         &self,
         connection: &Connection,
-        head: &Head<'_>,
+        environment: Result<Vec<(OsString, OsString)>, Problem>,
         initialize: Request,
+        permit: BodyPermit,
     ) -> Result<Response<Body>, Problem> {
-        let environment = head::environment(head.headers, &self.env_from_header)?;
+        let environment = environment?;
         let id = initialize.id().clone();
         // In one step: two initializes at once must not start two sessions.
         let before = std::mem::replace(&mut *lock(&connection.state), State::Starting);
@@ -184,12 +216,13 @@ impl Sse2024 {
         let (takes, owner) = (Takes::Events, connection.owner);
         let opening = Opening { initialize, takes, owner, environment };
         let started = self.sessions.start(opening).await;
+        drop(permit); // the session has the message now, and others may want to open one
         let (session, reader) = started.map_err(|error| not_started(&error))?;
         *lock(&connection.state) = State::Open(session.clone());
         starting.started = true;
-        let _ = connection.readers.send(Member { reader, id: Some(id), main: false }).await;
+        let _ = connection.readers.send(Member::new(reader, Some(id), false)).await;
         if let Ok(reader) = session.listen(None).await {
-            let _ = connection.readers.send(Member { reader, id: None, main: true }).await;
+            let _ = connection.readers.send(Member::new(reader, None, true)).await;
         }
         if connection.readers.is_closed() {
             self.sessions.end(&session, End::Disconnected); // the stream closed meanwhile

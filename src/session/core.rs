@@ -3,6 +3,7 @@
 //!
 //! A long file with one idea: the steps between the loop and the parts, which have files of their own.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -72,7 +73,7 @@ impl<'s> Core<'s> {
         answered: Answered,
         began: Instant,
     ) -> Self {
-        let mut streams = Streams::new(shared.id.clone(), &config);
+        let mut streams = Streams::new(shared.id.clone(), &config, Arc::clone(&shared.outlet));
         let (limits, mut out, now) = (config.limits.clone(), Out::default(), Duration::ZERO);
         let front: Box<dyn Front> = match first {
             Some((feed, takes)) => {
@@ -137,13 +138,10 @@ impl<'s> Core<'s> {
             }
             let _ = agreed.send(ends); // the caller may be gone
         }
-        let stats = Stats {
-            idle_since: idle.then_some(self.active),
-            in_flight: self.in_flight() + self.inbox.len(),
-            stdin_queue: self.stdin().len(),
-        };
+        let stats =
+            Stats { idle_since: idle.then_some(self.active), in_flight: self.in_flight() + self.inbox.len() };
         let account = &self.shared.account;
-        account.set(Place::Stdin, self.out.stdin.len());
+        account.set(Place::Stdin, self.stdin().len());
         account.set(Place::Held, self.front.held_bytes());
         account.set(Place::Replay, self.streams.kept());
         account.set(Place::Stdout, read + self.long.as_ref().map_or(0, LongLine::size));
@@ -214,7 +212,7 @@ impl<'s> Core<'s> {
             }
             Command::Listen { after, feed } => {
                 self.active = now;
-                self.streams.listen(after, feed);
+                self.streams.listen(after, feed, now);
             }
             Command::EndIfIdle { why, agreed } => self.end_if_idle.push((why, agreed)),
         }
@@ -320,7 +318,7 @@ impl<'s> Core<'s> {
         Ok(())
     }
 
-    /// Whether some reader, or the child itself, has so much waiting that the child is not to be read.
+    /// Whether some reader, or all of them, or the child itself, have so much waiting that the child is not to be read.
     pub(super) fn is_full(&mut self) -> bool {
         let unread = self.out.unread_replies();
         if unread > MAX_UNREAD_REPLIES {

@@ -3,14 +3,16 @@
 //!
 //! It knows neither the child nor the protocol, so that one loop can hold the streams of several sessions.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::Config;
-use super::stream::{Delivery, Event, Feed, Offered, Payload};
+use super::stream::{Delivery, Event, Feed, Offered, Outlet, Payload, SMALL};
 use crate::log_limit::{LogLimit, SharedLogLimit};
 use crate::proto::front::{Readership, Refusal, Takes};
 use crate::proto::ids::{EventId, SessionId, StreamId};
@@ -18,10 +20,22 @@ use crate::proto::replay::ReplayBuffer;
 
 static CUTS: SharedLogLimit = SharedLogLimit::new("stream.cut");
 
-/// How long a reader that has too much waiting may take nothing before it is cut off.
+/// How many bytes may wait for all readers of a session together, beside what waits for one of them, before the session
+/// stops reading its child.
+const MAX_WAITING: usize = 4 * 1024 * 1024;
+
+/// How long a reader may take nothing, while the child is not read because of what waits for it, before it is cut off.
 const STUCK: Duration = Duration::from_secs(1);
 
-/// How long it may have too much waiting at all: the child is not read meanwhile.
+/// The same for some seconds after some reader has been cut off: clients that share a session should not wait for each
+/// one of another client's readers in turn.
+const STUCK_AGAIN: Duration = Duration::from_millis(250);
+const AGAIN: Duration = Duration::from_secs(10);
+
+/// Readers that take nothing and have less waiting are cut off only as far as that is needed, in bytes.
+const SPARED: usize = 64 * 1024;
+
+/// How long the child may not be read because of a reader that does take something.
 const TOO_SLOW: Duration = Duration::from_secs(30);
 
 /// One stream: the answer to a POST, or what a GET listens to.
@@ -46,6 +60,14 @@ struct Full {
     checked: Instant,
 }
 
+/// That all readers together have too much waiting.
+#[derive(Clone, Copy, Debug)]
+struct Overdue {
+    since: Instant,
+    /// When the readers were last looked at.
+    checked: Instant,
+}
+
 /// All streams of one session.
 #[derive(Debug)]
 pub(super) struct Streams {
@@ -64,6 +86,14 @@ pub(super) struct Streams {
     undecided: StreamId,
     /// Streams whose readers have too much waiting.
     full: BTreeMap<StreamId, Full>,
+    /// Streams that have ended, but not for their readers, as far as much waits for those. Readers that have come to the
+    /// end are forgotten when it grows.
+    leaving: Vec<(StreamId, Feed)>,
+    /// Set while all readers together have too much waiting.
+    overdue: Option<Overdue>,
+    /// Until when readers have less time than [`STUCK`].
+    impatient_until: Option<Instant>,
+    outlet: Arc<Outlet>,
     evicted: LogLimit,
 }
 
@@ -81,7 +111,7 @@ impl Stream {
 
 impl Streams {
     /// The listening stream alone, without a reader.
-    pub(super) fn new(session: SessionId, config: &Config) -> Self {
+    pub(super) fn new(session: SessionId, config: &Config, outlet: Arc<Outlet>) -> Self {
         let mut replay = ReplayBuffer::new(config.replay_buffer);
         replay.note_unstored(EventId { stream: StreamId::LISTENING, place: 0 });
         let listening = Stream { feed: None, place: 0, unanswered: 0, pending_at: None, known: false };
@@ -95,6 +125,10 @@ impl Streams {
             delivered_to: 0,
             undecided: StreamId::LISTENING,
             full: BTreeMap::new(),
+            leaving: Vec::new(),
+            overdue: None,
+            impatient_until: None,
+            outlet,
             evicted: LogLimit::new(),
         }
     }
@@ -133,7 +167,7 @@ impl Streams {
 
     /// Gives `feed` what the child sends unasked, or resumes a stream behind the event `after`. It takes the place of
     /// the stream's older reader.
-    pub(super) fn listen(&mut self, after: Option<EventId>, feed: Feed) {
+    pub(super) fn listen(&mut self, after: Option<EventId>, feed: Feed, now: Instant) {
         if !feed.is_live() {
             return; // its client left while it waited in the mailbox
         }
@@ -164,13 +198,40 @@ impl Streams {
         for (_, event) in missed {
             feed.push(Delivery::Event(event));
         }
-        // A stream whose last answer is given ends behind it.
-        let Some(stream) = self.table.get_mut(&stream) else { return };
-        stream.pending_at = None;
-        stream.known = true;
-        if let Some(older) = stream.feed.replace(feed) {
-            older.supersede();
+        match self.table.get_mut(&stream) {
+            Some(stream) => {
+                stream.pending_at = None;
+                stream.known = true;
+                if let Some(older) = stream.feed.replace(feed) {
+                    older.supersede();
+                }
+            }
+            // A stream whose last answer is given ends behind it.
+            None => {
+                self.leaving.retain(|(id, older)| {
+                    let superseded = *id == stream;
+                    if superseded {
+                        older.supersede();
+                    }
+                    !superseded
+                });
+                self.leave(stream, feed);
+            }
         }
+        self.watch(now);
+    }
+
+    /// A stream has ended: what waits for its reader is still to be taken.
+    fn leave(&mut self, id: StreamId, feed: Feed) {
+        feed.finish();
+        if feed.waiting() <= SMALL {
+            return;
+        }
+        if self.leaving.len() == self.leaving.capacity() {
+            self.leaving.retain(|(_, feed)| feed.waiting() > 0);
+            self.leaving.reserve(self.leaving.len());
+        }
+        self.leaving.push((id, feed));
     }
 
     /// Gives an event to its stream.
@@ -226,9 +287,12 @@ impl Streams {
         }
         if last {
             self.replay.end(id, offered != Offered::Gone);
-            self.table.remove(&id);
             self.full.remove(&id);
+            if let Some(feed) = self.table.remove(&id).and_then(|stream| stream.feed) {
+                self.leave(id, feed);
+            }
         }
+        self.watch(now);
     }
 
     /// Whether a stream has a reader. A client can resume it behind an event that it has seen, which may be the one that
@@ -251,15 +315,44 @@ impl Streams {
         self.replay.held()
     }
 
-    /// Whether some reader has so much waiting that the child is not to be read.
+    /// Whether some reader, or all together, have so much waiting that the child is not to be read.
     pub(super) fn is_full(&self) -> bool {
-        !self.full.is_empty()
+        !self.full.is_empty() || self.overdue.is_some()
+    }
+
+    /// The queues of all readers.
+    fn feeds(&self) -> impl Iterator<Item = (StreamId, &Feed)> {
+        let streams = self.table.iter().filter_map(|(id, stream)| Some((*id, stream.feed.as_ref()?)));
+        streams.chain(self.leaving.iter().map(|(id, feed)| (*id, feed)))
+    }
+
+    /// How much waits for one reader, if all the others have too much waiting: one message of any size passes.
+    fn excess(&self) -> Option<usize> {
+        if self.outlet.waiting() <= MAX_WAITING {
+            return None;
+        }
+        let waiting = self.feeds().map(|(_, feed)| feed.waiting());
+        let (all, most) = waiting.fold((0, 0), |(all, most), bytes| (all + bytes, most.max(bytes)));
+        (all - most > MAX_WAITING).then_some(most)
+    }
+
+    /// Notices when all readers together have too much waiting, and when that is over.
+    fn watch(&mut self, now: Instant) {
+        let excess = self.excess();
+        self.outlet.tell_at(excess.map_or(0, |most| MAX_WAITING + most));
+        if excess.is_none() {
+            self.overdue = None;
+        } else if self.overdue.is_none() {
+            self.feeds().for_each(|(_, feed)| feed.mark());
+            self.overdue = Some(Overdue { since: now, checked: now });
+        }
     }
 
     /// When [`expire`](Self::expire) is due.
     pub(super) fn next_deadline(&mut self) -> Option<Instant> {
         let full = self.full.values().map(|full| full.checked + STUCK).min();
-        [self.next_pending().map(|(_, at)| at), full].into_iter().flatten().min()
+        let overdue = self.overdue.as_ref().map(|overdue| overdue.checked + self.patience(overdue.checked));
+        [self.next_pending().map(|(_, at)| at), full, overdue].into_iter().flatten().min()
     }
 
     /// The stream whose reader is told next that its answer takes longer, and when.
@@ -283,6 +376,7 @@ impl Streams {
         }
         if self.is_full() {
             self.relieve(now);
+            self.relieve_all(now);
         }
     }
 
@@ -302,13 +396,9 @@ impl Streams {
                 return true;
             }
             if let Some(count) = CUTS.take() {
-                warn!(
-                    event = "stream.cut",
-                    sid,
-                    stream = id.0,
-                    count,
-                    "a client does not read its stream, which is cut; it can resume"
-                );
+                let (stream, waiting) = (id.0, feed.waiting());
+                let why = "a client does not read its stream, which is cut off; it can resume";
+                warn!(event = "stream.cut", sid, stream, waiting, count, "{why}");
             }
             if *id == StreamId::LISTENING {
                 *delivered_to = feed.taken().max(*delivered_to);
@@ -319,10 +409,66 @@ impl Streams {
         });
     }
 
+    /// How long readers may take nothing from now on.
+    fn patience(&self, now: Instant) -> Duration {
+        if self.impatient_until.is_some_and(|until| now < until) { STUCK_AGAIN } else { STUCK }
+    }
+
+    /// Looks at all readers while they have too much waiting together. Those that take nothing are cut off, the one with
+    /// most first; if that does not help for too long, those that have taken least, until the child can be read.
+    fn relieve_all(&mut self, now: Instant) {
+        let Some(Overdue { since, checked }) = self.overdue else { return };
+        if now < checked + self.patience(checked) {
+            return;
+        }
+        self.overdue = Some(Overdue { since, checked: now });
+        let is_late = since + TOO_SLOW <= now;
+        let mut slow: Vec<_> = self
+            .feeds()
+            .filter(|(_, feed)| feed.waiting() > SMALL)
+            .map(|(id, feed)| (feed.has_progress(), id, feed.waiting(), feed.taken_since_mark()))
+            .filter(|(progress, ..)| is_late || !progress)
+            .collect();
+        slow.sort_by_key(|(progress, id, waiting, taken)| match progress {
+            false => (false, Reverse(*waiting), *id),
+            true => (true, Reverse(usize::MAX - taken), *id),
+        });
+        for (progress, id, waiting, taken) in slow {
+            if (progress || waiting < SPARED) && self.excess().is_none() {
+                break;
+            }
+            self.impatient_until = Some(now + AGAIN);
+            if let Some(count) = CUTS.take() {
+                let (sid, stream) = (self.session.short(), id.0);
+                let why = "a client does not read what it asked for, and its session waits: it is cut off";
+                warn!(event = "stream.cut", sid, stream, waiting, taken, count, "{why}");
+            }
+            self.cut_off(id);
+        }
+        self.watch(now);
+    }
+
+    /// Cuts off the reader of a stream.
+    fn cut_off(&mut self, id: StreamId) {
+        self.note_delivered();
+        self.full.remove(&id);
+        if let Some(feed) = self.table.get_mut(&id).and_then(|stream| stream.feed.take()) {
+            feed.cut();
+        }
+        self.leaving.retain(|(leaving, feed)| {
+            let is_it = *leaving == id;
+            if is_it {
+                feed.cut();
+            }
+            !is_it
+        });
+    }
+
     /// Forgets readers that are gone, and notices those that have caught up. Returns the streams whose readers
     /// have left, and whether each had taken everything.
     pub(super) fn sweep(&mut self, now: Instant) -> Vec<(StreamId, bool)> {
         self.relieve(now);
+        self.watch(now);
         self.note_delivered();
         let mut left = Vec::new();
         for (id, stream) in &mut self.table {

@@ -360,7 +360,7 @@ fn close(
 ) {
     let _ = shared.ended.set(why);
     mailbox.close();
-    shared.body_budget.close();
+    shared.bodies.close();
     while let Ok(command) = mailbox.try_recv() {
         match command {
             Command::Post(Post { feed, posted, .. }) => {

@@ -7,6 +7,7 @@ use tracing::info;
 
 use super::Sessions;
 use super::registry::Live;
+use crate::account::Place;
 use crate::session::Session;
 
 /// The state of the bridge at one moment.
@@ -24,6 +25,10 @@ pub struct Snapshot {
     pub processes: usize,
     /// How many sessions there may be; those that are leaving and the warm children count.
     pub max_sessions: usize,
+    /// Bytes that wait in all sessions, those that have ended among them, and in none.
+    pub waiting_bytes: usize,
+    /// Those that are for no session yet.
+    pub anonymous_bytes: usize,
     /// Why no new session would be started; `None`: it would, as far as there are seats.
     pub not_ready: Option<NotReady>,
 }
@@ -52,8 +57,15 @@ pub struct SessionSnapshot {
     pub idle: Option<Duration>,
     /// Requests without an answer.
     pub in_flight: usize,
-    /// Bytes that wait for the child to read them.
-    pub stdin_queue: usize,
+    /// Bytes that wait, by places.
+    pub waiting: [usize; Place::ALL.len()],
+}
+
+impl SessionSnapshot {
+    /// Bytes that wait in all places.
+    pub fn waiting_bytes(&self) -> usize {
+        self.waiting.iter().copied().fold(0, usize::saturating_add)
+    }
 }
 
 /// What a live session is doing.
@@ -101,9 +113,13 @@ impl Snapshot {
             max_sessions = self.max_sessions,
             ready = self.not_ready.is_none(),
             not_ready = self.not_ready.map(NotReady::as_str),
+            waiting_bytes = self.waiting_bytes,
+            anonymous_bytes = self.anonymous_bytes,
             "this is the state of the bridge"
         );
         for session in &self.sessions {
+            let [bodies, held, stdin, stdout, replay, readers, responses] =
+                session.waiting.map(|bytes| Some(bytes).filter(|bytes| *bytes > 0));
             info!(
                 event = "session.state",
                 sid = session.sid,
@@ -111,7 +127,14 @@ impl Snapshot {
                 state = session.state.as_str(),
                 pid = session.pid,
                 in_flight = session.in_flight,
-                stdin_queue = session.stdin_queue,
+                waiting_bytes = session.waiting_bytes(),
+                bodies,
+                held,
+                stdin,
+                stdout,
+                replay,
+                readers,
+                responses,
                 idle = session.idle.unwrap_or_default().as_secs(),
                 age = session.age.as_secs(),
                 "this is the state of a session"
@@ -136,7 +159,7 @@ impl Sessions {
                 age: now.into_std().saturating_duration_since(live.began),
                 idle: stats.idle_since.map(|since| now.saturating_duration_since(since)),
                 in_flight: stats.in_flight,
-                stdin_queue: stats.stdin_queue,
+                waiting: Place::ALL.map(|place| live.session.account().at(place)),
             }
         };
         let mut sessions: Vec<_> = registry.live().map(of_session).collect();
@@ -148,6 +171,8 @@ impl Sessions {
             warm,
             processes: registry.children().len(),
             max_sessions: self.config.max_sessions,
+            waiting_bytes: self.accounts.total(),
+            anonymous_bytes: self.anonymous.account().total(),
             not_ready: self.not_ready(),
         }
     }

@@ -576,7 +576,7 @@ fn floods_of_http_2_frames_end_their_connection_or_do_nothing() {
 /// Their ids are told to nobody, so nobody could ever end them.
 #[test]
 fn initializes_that_are_taken_back_leave_no_child() {
-    let bridge = Bridge::start(&["--lazy", "--max-sessions", "4"], &["hostile", "slow_init", "1000"]);
+    let bridge = Bridge::start(&["--lazy", "--max-sessions", "4"], &["hostile", "slow_init", "3000"]);
     let session = bridge.session();
     let witness = Witness::new(&session);
     let body = initialize(0, "2025-06-18").to_string();
@@ -733,4 +733,160 @@ fn a_call_that_waits_for_its_answer_as_json_keeps_no_memory_of_its_body() {
         }
         memory.stayed_within(2 * SLACK, &format!("{CALLS} calls of a MiB in flight, {options:?}"));
     }
+}
+
+// ---------------------------------------------------------------------------------------------- slow uploads
+
+/// Uploads to where `headers` say that announce 10 MiB, send so many bytes, and then stand still.
+fn stand_still(bridge: &Bridge, session: Option<&Session>, count: usize, sent: usize) -> Vec<Connection> {
+    let request = Request::post("/mcp", "").with("Content-Length", "10000000");
+    let request = session.map_or(request.clone(), |session| session.headers(request.clone()));
+    let request = [request.to_bytes("localhost"), vec![b' '; sent]].concat();
+    let open = |_| {
+        let mut connection = Connection::open(bridge.address);
+        connection.write(&request);
+        connection
+    };
+    (0..count).map(open).collect()
+}
+
+/// Neither a call, a ping nor a cancellation, whoever shares the session with whom; and no other upload.
+#[test]
+fn uploads_that_stand_still_hold_nobody_up() {
+    for options in [&["--body-timeout", "1h"][..], &["--body-timeout", "1h", "--session-key", "shared"]] {
+        let bridge = Bridge::start(options, &["notebook"]);
+        let session = (options.len() == 2).then(|| bridge.session());
+        let post = |body: String| {
+            let request = Request::post("/mcp", body);
+            bridge.send(session.as_ref().map_or(request.clone(), |session| session.headers(request.clone())))
+        };
+        post(PING_REQUEST.to_owned()).expect(200, "its session is there");
+        for sent in [0, 1, 100_000] {
+            let still = stand_still(&bridge, session.as_ref(), 20, sent);
+            let began = Instant::now();
+            for _ in 0..20 {
+                post(PING_REQUEST.to_owned()).expect(200, "a ping");
+                let cancelled = json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": 5 } });
+                post(cancelled.to_string()).expect(202, "a cancellation");
+            }
+            assert!(began.elapsed() < Duration::from_secs(5), "{options:?} {sent}: {:?}", began.elapsed());
+            let text = "x".repeat(5_000_000);
+            let call = tool_call(1, "echo", json!({ "text": text })).to_string();
+            assert_eq!(text_of(&post(call).answer()).len(), text.len(), "a large call");
+            drop(still);
+        }
+    }
+}
+
+#[test]
+fn an_upload_that_keeps_memory_from_others_is_given_up_and_named() {
+    let bridge = Bridge::start(&["--body-timeout", "9s"], &["notebook"]);
+    let session = bridge.session();
+    let still = stand_still(&bridge, Some(&session), 16, 100_000);
+    let text = "x".repeat(200_000);
+    assert_eq!(session.text("echo", json!({ "text": text })), text);
+    let sid = format!("sid=\"{}\"", &session.id[..8]);
+    bridge.logged("who was slow", |line| {
+        line.contains(r#"event="http.slow_body""#) && line.contains(&sid) && line.contains("bytes=100000")
+    });
+    let mut wanted = 0;
+    for connection in still {
+        let refusal = assert_refused(&mut connection.response(), 408, "request_timeout");
+        let message = refusal["error"]["message"].to_string();
+        wanted += usize::from(message.contains("256 KiB/s") && message.contains("others wait"));
+    }
+    assert!(wanted > 0, "it is told what for");
+}
+
+/// Beyond what may wait: at once, and not after an hour. One connection's requests are no more than may wait.
+#[test]
+fn more_bodies_than_may_wait_are_refused_at_once_and_small_ones_are_served() {
+    let bridge = Bridge::start(&["--body-timeout", "1h"], &["notebook"]);
+    let session = bridge.session();
+    let memory = Memory::of(&bridge);
+    let length = (10 * MIB).to_string();
+    let fields = [
+        ("content-type", "application/json"),
+        ("mcp-session-id", &*session.id),
+        ("content-length", &*length),
+    ];
+    let drains: Vec<_> = (0..4)
+        .map(|_| {
+            let mut client = Http2::open(bridge.address);
+            let drain = client.drain();
+            let head = client.head("POST", "/mcp", &fields);
+            for _ in 0..128 {
+                let stream = client.new_stream();
+                client.send(HEADERS, END_HEADERS, stream, &head);
+                client.send(DATA, 0, stream, &[b' '; 500]);
+            }
+            (client, drain)
+        })
+        .collect();
+    let refused =
+        || -> usize { drains.iter().map(|(_, drain)| drain.count(|frame| frame.kind == HEADERS)).sum() };
+    eventually("those beyond are refused", || refused() > 200);
+    assert!(refused() < 4 * 128 - 128, "as many as one connection has may wait: {} are refused", refused());
+    session.ping().expect(200, "a small one");
+    memory.stayed_within(4 * SLACK, "512 requests that wait");
+    let refusal = drains.iter().find_map(|(_, drain)| {
+        drain.find(|frame| {
+            frame.kind == DATA && String::from_utf8_lossy(&frame.payload).contains("not_forwarded")
+        })
+    });
+    assert!(refusal.is_some(), "it says that it may be sent again");
+    drains.iter().for_each(|(client, _)| client.finish());
+}
+
+/// A request that waits for its body, as one that waits for its answer, needs little of its head.
+#[test]
+fn requests_that_wait_do_not_keep_their_heads() {
+    const HEADS: usize = 28 * 1024;
+    let bridge = Bridge::start(&["--body-timeout", "1h"], &["hostile", "hang"]);
+    let session = bridge.session();
+    let call = tool_call(1, "echo", json!({ "text": "a" })).to_string();
+    for body in [None, Some(&call)] {
+        let memory = Memory::of(&bridge);
+        let clients: Vec<_> = (0..5)
+            .map(|_| {
+                let mut client = Http2::open(bridge.address);
+                let filler = "y".repeat(HEADS / 4);
+                let mut fields = vec![("content-type", "application/json"), ("mcp-session-id", &*session.id)];
+                fields.extend(["x-a", "x-b", "x-c", "x-d"].map(|name| (name, &*filler)));
+                let head = client.head("POST", "/mcp", &fields);
+                let (first, rest) = head.split_at(16_000);
+                for number in 0..120 {
+                    let stream = client.new_stream();
+                    client.send(HEADERS, 0, stream, first);
+                    client.send(CONTINUATION, END_HEADERS, stream, rest);
+                    if let Some(body) = body {
+                        let body = body.replace("\"id\":1", &format!("\"id\":\"{number}\""));
+                        client.send(DATA, END_STREAM, stream, body.as_bytes());
+                    }
+                }
+                client
+            })
+            .collect();
+        session.ping().expect(200, "a client beside them");
+        memory.stayed_within(2 * SLACK, "17 MB of heads");
+        drop(clients);
+    }
+}
+
+#[test]
+fn a_slow_initialize_holds_no_other_one_up() {
+    let bridge = Bridge::start(&["--lazy", "--body-timeout", "1h"], &["notebook"]);
+    let slow: Vec<_> = (0..300)
+        .map(|_| {
+            let mut connection = Connection::open(bridge.address);
+            let request = Request::post("/mcp", "").with("Content-Length", "60000").to_bytes("localhost");
+            connection.write(&[request, vec![b' '; 50_000]].concat());
+            connection
+        })
+        .collect();
+    let began = Instant::now();
+    let session = bridge.session();
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    assert_eq!(session.text("list_notes", json!({})), "no notes yet");
+    drop(slow);
 }

@@ -22,7 +22,7 @@ pub const ACK: u8 = 1;
 pub const END_HEADERS: u8 = 4;
 
 pub const ENHANCE_YOUR_CALM: u32 = 11;
-const CANCEL: u32 = 8;
+pub const CANCEL: u32 = 8;
 
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -44,6 +44,11 @@ impl Frame {
     /// That the client gives up a stream.
     pub fn cancel(stream: u32) -> Vec<u8> {
         Self::bytes(RST_STREAM, 0, stream, &CANCEL.to_be_bytes())
+    }
+
+    /// The error code of a RST_STREAM.
+    pub fn reset_error(&self) -> u32 {
+        u32::from_be_bytes(self.payload[..4].try_into().unwrap())
     }
 
     /// The error code of a GOAWAY.
@@ -199,6 +204,25 @@ impl Http2 {
         Some(frame)
     }
 
+    /// As [`polite_frame`](Self::polite_frame), but for a stream of which nothing is taken.
+    #[track_caller]
+    pub fn frame_but_for(&mut self, stuck: &[u32]) -> Option<Frame> {
+        let frame = self.frame()?;
+        let length = u32::try_from(frame.payload.len()).unwrap().to_be_bytes();
+        match frame.kind {
+            SETTINGS if frame.flags & ACK == 0 => self.send(SETTINGS, ACK, 0, &[]),
+            PING if frame.flags & ACK == 0 => self.send(PING, ACK, 0, &frame.payload),
+            DATA if !frame.payload.is_empty()
+                && frame.flags & END_STREAM == 0
+                && !stuck.contains(&frame.stream) =>
+            {
+                self.send(WINDOW_UPDATE, 0, frame.stream, &length)
+            }
+            _ => true,
+        };
+        Some(frame)
+    }
+
     /// Does nothing for a while but what a client must that behaves.
     #[track_caller]
     pub fn stay(&mut self, limit: Duration) {
@@ -270,6 +294,11 @@ impl Drain {
     /// How many such frames have come so far.
     pub fn count(&self, wanted: impl Fn(&Frame) -> bool) -> usize {
         self.frames.lock().unwrap().iter().filter(|frame| wanted(frame)).count()
+    }
+
+    /// The first such frame that has come.
+    pub fn find(&self, wanted: impl Fn(&Frame) -> bool) -> Option<Frame> {
+        self.frames.lock().unwrap().iter().find(|frame| wanted(frame)).cloned()
     }
 
     /// Waits for the end of the connection and returns all.

@@ -21,5 +21,7 @@ mod http;
 mod http_details;
 mod logs;
 mod request_rules;
+mod slow_readers;
 mod time_limits;
 mod token;
+mod unread;

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 #[rustfmt::skip]
 const MODES: &[(&str, &str)] = &[
     ("good",                        "no fault at all"),
-    ("any FILE",                    "one of the modes in FILE, a line each: every process takes the next line"),
+    ("any FILE",                    "one of the modes in FILE, a line each: every process takes the next line, and ends on `initialize` without `params`"),
     ("strict",                      "refuses requests before `initialized` and every second `initialize`, like the Go SDK"),
     // starting
     ("exit_at_start CODE",          "ends before it reads anything"),
@@ -62,6 +62,8 @@ const MODES: &[(&str, &str)] = &[
     ("pretty",                      "prints each answer to a call over many lines"),
     ("huge BYTES",                  "answers each call with a text of that size"),
     ("deep N",                      "answers each call with N nested arrays"),
+    ("spew WHAT N",                 "before each answer: N pings, null-ids or doubled; or big-ids, array, invalid of N bytes"),
+    ("huge_note BYTES",             "sends a notification of that size before each answer"),
     ("flood_stdout",                "sends log notifications without end"),
     ("flood_stderr",                "writes to stderr without end: short, long and binary lines"),
     // processes
@@ -93,6 +95,8 @@ const NEVER_FAULTY: [&str; 6] = ["seen", "exit", "listfd", "sigstate", "echo_env
 struct Server {
     mode: String,
     args: Vec<String>,
+    /// Whether it ends on a bad `initialize`, as many servers do.
+    picky: bool,
     log: Mutex<Log>,
     /// Told whenever `log` grew.
     news: Condvar,
@@ -190,7 +194,8 @@ struct Log {
 
 fn main() {
     let mut args: Vec<String> = env::args().skip(1).collect();
-    if args.first().is_some_and(|mode| mode == "any") {
+    let picky = args.first().is_some_and(|mode| mode == "any");
+    if picky {
         args = next_line(args.get(1).map_or("", String::as_str)).unwrap_or_default();
     }
     let mode = if args.is_empty() { "--help".to_owned() } else { args.remove(0) };
@@ -204,7 +209,7 @@ fn main() {
         write_to(if code == 0 { 1 } else { 2 }, text.as_bytes());
         process::exit(code);
     }
-    let server = Arc::new(Server { mode, args, log: Mutex::default(), news: Condvar::new() });
+    let server = Arc::new(Server { mode, args, picky, log: Mutex::default(), news: Condvar::new() });
     server.start();
     server.read_stdin();
     server.stop();
@@ -362,6 +367,10 @@ impl Server {
 
     fn initialize(self: &Arc<Self>, id: &Value, params: &Value) {
         self.log().initializes += 1;
+        if self.picky && params.is_null() {
+            write_to(2, b"hostile: initialize has no params\n");
+            end("1");
+        }
         match &*self.mode {
             "exit_before_init" => {
                 write_to(2, b"hostile: cannot load the plugin\n");
@@ -597,6 +606,15 @@ impl Server {
                 let message = json!({ "jsonrpc": "2.0", "id": id, "result": text(said) });
                 self.write(format!("{message:#}").as_bytes());
             }
+            "spew" => {
+                self.spew(nth);
+                self.answer(id, text(said));
+            }
+            "huge_note" => {
+                let params = json!({ "level": "info", "data": "x".repeat(self.number(0, 1024)) });
+                self.send(&json!({ "jsonrpc": "2.0", "method": "notifications/message", "params": params }));
+                self.answer(id, text(said));
+            }
             "huge" => self.answer(id, text(&"x".repeat(self.number(0, 1024)))),
             "binary" => {
                 let [before, after] = [r#"{"jsonrpc":"2.0","result":{"binary":""#, r#""},"id":"#];
@@ -614,6 +632,22 @@ impl Server {
             }
             _ => self.answer(id, text(said)),
         }
+    }
+
+    /// What makes a bridge reply, repair or search.
+    fn spew(&self, nth: usize) {
+        let count = self.number(1, 100);
+        let lines = |line: &dyn Fn(usize) -> String| (0..count).map(line).collect::<Vec<_>>().join("\n");
+        let ping = |n| format!(r#"{{"jsonrpc":"2.0","id":"{nth}/{n}","method":"ping"}}"#);
+        let text = match &*self.arg(0, "pings") {
+            "null-ids" => lines(&|_| r#"{"jsonrpc":"2.0","id":null,"method":"ping"}"#.to_owned()),
+            "doubled" => lines(&|_| r#"{"jsonrpc":"2.0","id":1,"ID":2,"id":3,"method":"ping"}"#.to_owned()),
+            "big-ids" => ping(count).replacen('/', &"/".repeat(count), 1),
+            "array" => format!("[{}1]", "1,".repeat(count / 2)),
+            "invalid" => return self.write(&vec![0xff; count]),
+            _ => lines(&ping),
+        };
+        self.write(text.as_bytes());
     }
 
     // ------------------------------------------------------------------------------------------ sending

@@ -20,7 +20,7 @@ const START_FAILURES: &[&str] = &["child_exited", "init_timeout"];
 pub struct Trace(Mutex<VecDeque<String>>);
 
 impl Trace {
-    fn begin(&self, what: String) {
+    pub fn begin(&self, what: String) {
         let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if lines.len() == 20 {
             lines.pop_front();
@@ -371,6 +371,14 @@ impl Talk<'_> {
             (post(r#"{"jsonrpc":"#), 400, "parse_error"),
             (post("{}"), 400, "invalid_request"),
             (post("[]"), 400, "invalid_request"),
+            (post(r#"{"jsonrpc":"2.0","id":"p","ID":3,"method":"ping"}"#), 400, "invalid_request"),
+            (
+                post(
+                    r#"{"jsonrpc":"2.0","id":"p","method":"ping","params":{"_meta":{"progressToken":1,"progressToken":2}}}"#,
+                ),
+                400,
+                "invalid_request",
+            ),
             (post(&initialize(1, "2025-06-18").to_string()), 400, "already_initialized"),
             (post(r#"{"jsonrpc":"2.0","id":"nobody asked","result":{}}"#), 400, "unknown_response"),
             (post(ping).header("MCP-Protocol-Version", "1999-01-01"), 400, "unsupported_protocol_version"),

@@ -35,7 +35,7 @@ impl Talk<'_> {
                 self.own(&body);
                 let body: Value = serde_json::from_str(&body).unwrap();
                 if response.status != 200 {
-                    let evicted = self.mode.name() == "flood_stdout" && last.is_some();
+                    let evicted = self.mode.floods() && last.is_some();
                     let lost = evicted && reason(&body) == "no_replay";
                     let status = response.status;
                     return (if lost { Outcome::Lost } else { Outcome::Refused(status, body) }, response);
@@ -188,7 +188,7 @@ impl Talk<'_> {
     #[track_caller]
     pub fn is_flooded(&self, error: &io::Error) {
         let cut = !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut);
-        assert!(cut && self.mode.name() == "flood_stdout", "in mode {}: {error}", self.mode.line);
+        assert!(cut && self.mode.floods(), "in mode {}: {error}", self.mode.line);
         self.ended("cut");
     }
 

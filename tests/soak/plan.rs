@@ -1,5 +1,5 @@
-//! What the seed decides: the options of the bridge, the faults of its children in their order, and what each client
-//! does in each of its sessions.
+//! What the seed decides: the options of the bridge, the faults of its children in their order, what each client does in
+//! each of its sessions, and what is done to harm it.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
@@ -17,6 +17,11 @@ pub struct Mode {
 impl Mode {
     pub fn name(&self) -> &'static str {
         self.line.split(' ').next().unwrap_or_default()
+    }
+
+    /// Whether its client may be too slow for it.
+    pub fn floods(&self) -> bool {
+        matches!(self.name(), "flood_stdout" | "huge_note")
     }
 }
 
@@ -68,6 +73,13 @@ pub const MODES: &[Mode] = &[
     mode("pretty", 1, LATE),
     mode("huge 300000", 2, NONE),
     mode("deep 100", 1, NONE),
+    mode("spew pings 50", 2, NONE),
+    mode("spew null-ids 1000", 1, NONE),
+    mode("spew doubled 10", 1, NONE),
+    mode("spew big-ids 100000", 1, NONE),
+    mode("spew array 40000", 2, NONE),
+    mode("spew invalid 300000", 1, NONE),
+    mode("huge_note 300000", 1, LATE),
     mode("flood_stdout", 2, LATE),
     mode("flood_stderr", 1, NONE),
     mode("wrapper", 3, NONE),
@@ -257,6 +269,44 @@ impl Action {
     }
 }
 
+/// What a client does that wishes the others ill.
+#[derive(Clone, Copy, Debug)]
+pub enum Mischief {
+    /// So many `initialize` that each child ends on.
+    BadStarts(u64),
+    /// So many bodies that are announced and do not come, in a session or in none.
+    SlowBodies { count: u64, in_session: bool },
+    /// So many big answers that nobody reads, on a connection each.
+    UnreadAnswers(u64),
+    /// So many big answers of one batch, for a client that takes JSON alone and does not read.
+    UnreadBatch(u64),
+    /// So many listeners that ask for everything again and do not read.
+    Resumptions(u64),
+    /// A stream of an HTTP/2 connection that takes nothing, beside one that does.
+    StuckStream,
+    /// So many requests from an origin of this length.
+    Origins { count: u64, length: usize },
+    /// An array of so many numbers instead of a message.
+    Array(usize),
+}
+
+impl Mischief {
+    /// The nth thing that a rogue does.
+    pub fn new(seed: u64, rogue: u64, nth: u64) -> Self {
+        let mut random = Random::new(seed, &[3, rogue, nth]);
+        match random.below(8) {
+            0 => Self::BadStarts(1 + random.below(8)),
+            1 => Self::SlowBodies { count: 1 + random.below(4), in_session: random.one_in(2) },
+            2 => Self::UnreadAnswers(1 + random.below(6)),
+            3 => Self::UnreadBatch(2 + random.below(20)),
+            4 => Self::Resumptions(2 + random.below(20)),
+            5 => Self::StuckStream,
+            6 => Self::Origins { count: 1 + random.below(10), length: random.of(&[10, 1000, 50_000]) },
+            _ => Self::Array(random.of(&[2, 1001, 100_000])),
+        }
+    }
+}
+
 pub struct Plan {
     pub seed: u64,
     pub length: Duration,
@@ -274,7 +324,7 @@ impl Plan {
         let mut random = Random::new(seed, &[0]);
         let (warm, lazy, evict) = (random.of(&[0, 0, 1, 3]), random.one_in(2), random.one_in(3));
         let mut options = format!(
-            "--max-sessions 8 --idle-timeout 1s --init-timeout 3s --request-timeout 3s --stop-grace 300ms \
+            "--max-sessions 12 --idle-timeout 1s --init-timeout 3s --request-timeout 3s --stop-grace 300ms \
              --warm {warm} --sse-after {} --keep-alive {} --replay-buffer {}",
             random.of(&["0ms", "20ms", "250ms"]),
             random.of(&["50ms", "1s"]),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use std::{env, process};
 
 use bytes::Bytes;
+use mcp_bridge::account::Place;
 use mcp_bridge::assembly::{self, Prepared};
 use mcp_bridge::cli::{self, EnvSource, Task};
 use mcp_bridge::proto::front::Takes;
@@ -156,7 +157,7 @@ fn a_snapshot_says_what_each_session_does_and_why_no_new_one_would_start() {
             assert_eq!((snapshot.leaving, snapshot.waiting, snapshot.not_ready), (0, 0, None));
             let of_it = &snapshot.sessions[0];
             assert_eq!((&*of_it.sid, of_it.keyed, of_it.state), (session.id().short(), false, State::Open));
-            assert_eq!((of_it.in_flight, of_it.stdin_queue), (0, 0));
+            assert_eq!((of_it.in_flight, of_it.waiting[Place::Stdin as usize]), (0, 0));
             assert!(of_it.pid.is_some() && of_it.idle <= Some(of_it.age), "{of_it:?}");
 
             sessions.end(&session, End::Deleted);

@@ -266,6 +266,24 @@ impl Response {
         Ok((!piece.is_empty()).then_some(piece))
     }
 
+    /// The next piece of the body, as it came; `None` at its proper end.
+    #[track_caller]
+    pub fn next_piece(&mut self) -> Option<Vec<u8>> {
+        self.piece()
+    }
+
+    /// The rest of a body that may break off.
+    ///
+    /// # Errors
+    /// Where it does.
+    pub fn try_bytes(&mut self) -> io::Result<Vec<u8>> {
+        let mut bytes = std::mem::take(&mut self.pending);
+        while let Some(piece) = self.try_piece()? {
+            bytes.extend(piece);
+        }
+        Ok(bytes)
+    }
+
     /// The rest of the body.
     #[track_caller]
     pub fn bytes(&mut self) -> Vec<u8> {
@@ -302,14 +320,17 @@ impl Response {
     #[track_caller]
     pub fn try_event(&mut self) -> io::Result<Option<Event>> {
         let deadline = Instant::now() + PATIENCE;
+        let mut searched = 0; // a long event comes in many pieces
         loop {
-            while let Some(end) = self.pending.windows(2).position(|window| window == b"\n\n") {
-                let block: Vec<u8> = self.pending.drain(..end + 2).collect();
+            while let Some(end) = self.pending[searched..].windows(2).position(|window| window == b"\n\n") {
+                let block: Vec<u8> = self.pending.drain(..searched + end + 2).collect();
+                searched = 0;
                 let block = String::from_utf8(block).expect("a stream is UTF-8");
                 if let Some(event) = self.parse(block.trim_end_matches('\n')) {
                     return Ok(Some(event));
                 }
             }
+            searched = self.pending.len().saturating_sub(1);
             assert!(Instant::now() < deadline, "only comments come");
             match self.try_piece()? {
                 Some(piece) => self.pending.extend(piece),

@@ -15,6 +15,7 @@ use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{sleep, sleep_until};
 
 use super::*;
+use crate::account::Place;
 use crate::proto::front::{LISTENER_GRACE, Takes};
 use crate::proto::ids::{EventId, Ids, SessionId};
 use crate::proto::link::{CANCEL_GRACE, Limits, Readiness};

@@ -90,7 +90,7 @@ impl Caller {
     }
 
     async fn call(&mut self) -> Outcome<()> {
-        let number = self.numbers.next();
+        let number = self.numbers.another();
         exchange(&mut self.connection, self.call.with(number), self.answer.with(number)).await
     }
 }
@@ -130,7 +130,7 @@ impl window::Caller for Churn {
         let mut latencies = Latencies::default();
         while !window.is_over() {
             let begin = Instant::now();
-            let number = self.numbers.next();
+            let number = self.numbers.another();
             let session = begin_session(&mut self.connection, number, self.text_length).await?;
             session.close(&mut self.connection).await?;
             latencies.add(begin.elapsed(), window);

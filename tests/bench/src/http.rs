@@ -4,31 +4,37 @@ use std::borrow::Cow;
 use std::net::SocketAddr;
 
 use memchr::memmem;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::Outcome;
 
-pub(crate) struct Connection {
-    stream: TcpStream,
+pub struct Connection<S = TcpStream> {
+    stream: S,
     received: Vec<u8>,
 }
 
-pub(crate) struct Response<'a> {
-    pub(crate) status: u16,
-    pub(crate) session: Option<&'a str>,
+pub struct Response<'a> {
+    pub status: u16,
+    pub session: Option<&'a str>,
     /// The JSON, or that of the last event.
-    pub(crate) body: Cow<'a, [u8]>,
+    pub body: Cow<'a, [u8]>,
 }
 
 impl Connection {
-    pub(crate) async fn open(address: SocketAddr) -> Outcome<Self> {
+    pub async fn open(address: SocketAddr) -> Outcome<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, received: Vec::with_capacity(16 * 1024) })
+        Ok(Self::over(stream))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    pub fn over(stream: S) -> Self {
+        Self { stream, received: Vec::with_capacity(16 * 1024) }
     }
 
-    pub(crate) async fn exchange(&mut self, request: &[u8]) -> Outcome<Response<'_>> {
+    pub async fn exchange(&mut self, request: &[u8]) -> Outcome<Response<'_>> {
         self.stream.write_all(request).await?;
         self.received.clear();
         let begin = loop {

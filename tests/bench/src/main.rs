@@ -5,15 +5,11 @@
 mod cell;
 mod client;
 mod column;
-mod http;
-mod message;
-mod programs;
 mod report;
 mod running;
 mod stdio;
 mod window;
 
-use std::error::Error;
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -22,12 +18,10 @@ use std::time::Duration;
 use argh::FromArgs;
 use cell::{CELLS, Cell, Work};
 use column::{Bridge, Column};
+use mcp_bridge_bench::{Failure, Outcome, http, message, programs};
 use report::{Report, Results};
 use tokio::runtime;
 use window::Pace;
-
-type Failure = Box<dyn Error + Send + Sync>;
-type Outcome<T> = Result<T, Failure>;
 
 /// Measures bridges beside bare HTTP and bare pipes, in turns. The bridge of this clone comes first by itself.
 #[derive(FromArgs)]

@@ -4,34 +4,34 @@
 const MARK: &str = "@@@@@@@@@@";
 
 /// The first number. All that follow have as many digits, so a message keeps its length; none exceeds an `int32`.
-pub(crate) const FIRST: u32 = 1_000_000_000;
+pub const FIRST: u32 = 1_000_000_000;
 
 /// How many numbers are apart from each other two callers that may be at work at the same time.
-pub(crate) const APART: u32 = 1_000_000;
+pub const APART: u32 = 1_000_000;
 
-pub(crate) const VERSION: &str = "2025-11-25";
+pub const VERSION: &str = "2025-11-25";
 
 /// The handshake, for every number.
-pub(crate) const INITIALIZE: &str = concat!(
+pub const INITIALIZE: &str = concat!(
     r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","#,
     r#""capabilities":{},"clientInfo":{"name":"bench","version":"0"}}}"#,
 );
-pub(crate) const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
+pub const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
 
 /// A text with a number in it.
 #[derive(Clone)]
-pub(crate) struct Template {
+pub struct Template {
     text: Vec<u8>,
     places: Vec<usize>,
 }
 
 impl Template {
-    pub(crate) fn new(text: String) -> Self {
+    pub fn new(text: String) -> Self {
         let places = text.match_indices(MARK).map(|(at, _)| at).collect();
         Self { text: text.into_bytes(), places }
     }
 
-    pub(crate) fn with(&mut self, number: u32) -> &[u8] {
+    pub fn with(&mut self, number: u32) -> &[u8] {
         let mut digits = [b'0'; MARK.len()];
         let mut rest = number;
         for digit in digits.iter_mut().rev() {
@@ -46,7 +46,7 @@ impl Template {
 }
 
 /// The call of a tool with a text of so many bytes: the number is its id, and a part of the text.
-pub(crate) fn call(length: usize) -> String {
+pub fn call(length: usize) -> String {
     let text = text(length);
     format!(
         r#"{{"jsonrpc":"2.0","id":{MARK},"method":"tools/call","params":{{"name":"echo","arguments":{{"text":"{text}"}}}}}}"#
@@ -54,7 +54,7 @@ pub(crate) fn call(length: usize) -> String {
 }
 
 /// The one right answer to it, byte for byte.
-pub(crate) fn answer(length: usize) -> String {
+pub fn answer(length: usize) -> String {
     let text = text(length);
     format!(r#"{{"jsonrpc":"2.0","id":{MARK},"result":{{"content":[{{"type":"text","text":"{text}"}}]}}}}"#)
 }
@@ -67,7 +67,7 @@ fn text(length: usize) -> String {
 
 /// The numbers of one caller, for as long as the measurement lasts. A server that gives the same answer to all is
 /// asked with the same number again and again.
-pub(crate) struct Numbers {
+pub struct Numbers {
     first: u32,
     step: u32,
     done: u32,
@@ -75,16 +75,16 @@ pub(crate) struct Numbers {
 
 impl Numbers {
     /// The numbers of the nth caller.
-    pub(crate) fn of(caller: usize) -> Self {
+    pub fn of(caller: usize) -> Self {
         Self { first: FIRST + caller as u32 * APART, step: 1, done: 0 }
     }
 
     /// The first number, again and again.
-    pub(crate) fn constant() -> Self {
+    pub fn constant() -> Self {
         Self { first: FIRST, step: 0, done: 0 }
     }
 
-    pub(crate) fn next(&mut self) -> u32 {
+    pub fn another(&mut self) -> u32 {
         self.done = (self.done + self.step) % APART;
         self.first + self.done
     }

@@ -27,20 +27,20 @@ const SETTLED: usize = 5;
 const SETTLE_LOOK: Duration = Duration::from_millis(100);
 
 /// One of the programs beside this one.
-pub(crate) fn program(name: &str) -> Outcome<PathBuf> {
+pub fn program(name: &str) -> Outcome<PathBuf> {
     Ok(env::current_exe()?.with_file_name(name))
 }
 
 /// A process that serves HTTP. It ends when this is dropped, or when this program ends.
-pub(crate) struct Server {
+pub struct Server {
     process: Child,
     log: Option<PathBuf>,
-    pub(crate) address: SocketAddr,
+    pub address: SocketAddr,
 }
 
 impl Server {
     /// Starts bare hyper, which gives this answer to everything.
-    pub(crate) fn floor(answer: &[u8]) -> Outcome<Self> {
+    pub fn floor(answer: &[u8]) -> Outcome<Self> {
         let mut process =
             tied(program("floor")?.as_os_str())?.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         process.stdin.take().ok_or("no stdin")?.write_all(answer)?;
@@ -51,11 +51,18 @@ impl Server {
     }
 
     /// Starts a bridge before the echo server, with defaults but for the port, which the kernel chooses.
-    pub(crate) async fn bridge(name: &str, path: &Path) -> Outcome<Self> {
+    pub async fn bridge(name: &str, path: &Path) -> Outcome<Self> {
+        Self::start(name, path, &["--listen", "127.0.0.1:0"], "echo").await
+    }
+
+    /// Starts a bridge with these options, one of which says where it listens, before one of the programs beside this one.
+    /// Over a unix socket it has no `address`.
+    pub async fn start(name: &str, path: &Path, options: &[&str], child: &str) -> Outcome<Self> {
         let log = program(&format!("{name}.log"))?;
         let process = tied(path.as_os_str())?
-            .args(["--listen", "127.0.0.1:0", "--"])
-            .arg(program("echo")?)
+            .args(options)
+            .arg("--")
+            .arg(program(child)?)
             .env_remove("RUST_LOG") // its first lines name the port
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -64,9 +71,8 @@ impl Server {
         let mut server = Self { process, log: Some(log), address: SocketAddr::from(([127, 0, 0, 1], 0)) };
         let begin = Instant::now();
         loop {
-            let log = server.log();
-            if let Some(port) = port(&log) {
-                server.address.set_port(port);
+            if let Some(start) = first_line(&server.log()) {
+                server.address.set_port(port(start).unwrap_or(0));
                 return Ok(server);
             }
             if begin.elapsed() > PATIENCE || server.process.try_wait()?.is_some() {
@@ -77,16 +83,16 @@ impl Server {
     }
 
     /// What it has logged.
-    fn log(&self) -> String {
+    pub fn log(&self) -> String {
         self.log.as_ref().and_then(|log| fs::read_to_string(log).ok()).unwrap_or_default()
     }
 
-    pub(crate) fn id(&self) -> u32 {
+    pub fn id(&self) -> u32 {
         self.process.id()
     }
 
     /// An error, together with the end of the bridge's log.
-    pub(crate) fn with_log(&self, error: Failure) -> Failure {
+    pub fn with_log(&self, error: Failure) -> Failure {
         match self.log {
             Some(_) => format!("{error}\nthe end of the bridge's log:\n{}", tail(&self.log())).into(),
             None => error,
@@ -94,7 +100,7 @@ impl Server {
     }
 
     /// Ends a bridge in order. The floor is simply killed.
-    pub(crate) async fn end(mut self) -> Outcome<()> {
+    pub async fn end(mut self) -> Outcome<()> {
         if self.log.is_none() {
             return Ok(());
         }
@@ -138,16 +144,21 @@ fn tail(text: &str) -> &str {
     &text[begin..]
 }
 
-/// The port in the first whole line of a log that names the address.
-fn port(log: &str) -> Option<u16> {
+/// The line of a log that names the address, once it is whole.
+fn first_line(log: &str) -> Option<&str> {
     let whole = &log[..=log.rfind('\n')?];
-    let (_, rest) = whole.split_once("http://127.0.0.1:")?;
+    whole.lines().find(|line| line.contains("bridge.start"))
+}
+
+/// The port in the line that names the address.
+fn port(start: &str) -> Option<u16> {
+    let (_, rest) = start.split_once("http://127.0.0.1:")?;
     let digits = rest.find(|character: char| !character.is_ascii_digit())?;
     rest[..digits].parse().ok()
 }
 
 /// How much processor time processes have had so far, user and system, as utime and stime in proc(5) but exact.
-pub(crate) fn cpu_time(processes: &[u32]) -> Outcome<Duration> {
+pub fn cpu_time(processes: &[u32]) -> Outcome<Duration> {
     let time = |&process| -> Outcome<Duration> {
         Ok(clock_getcpuclockid(Pid::from_raw(i32::try_from(process)?))?.now()?.into())
     };
@@ -156,14 +167,14 @@ pub(crate) fn cpu_time(processes: &[u32]) -> Outcome<Duration> {
 
 /// Memory of a process, in KiB.
 #[derive(Clone, Copy, PartialEq)]
-pub(crate) struct Memory {
-    pub(crate) resident: f64,
+pub struct Memory {
+    pub resident: f64,
     /// Pages that it has written and shares with no other process.
-    pub(crate) private_dirty: f64,
+    pub private_dirty: f64,
 }
 
 impl Memory {
-    pub(crate) fn of(process: u32) -> io::Result<Self> {
+    pub fn of(process: u32) -> io::Result<Self> {
         let text = fs::read_to_string(format!("/proc/{process}/smaps_rollup"))?;
         let member = |name: &str| {
             let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB"));
@@ -174,7 +185,7 @@ impl Memory {
     }
 
     /// That of a process which has nothing to do, as soon as it no longer changes.
-    pub(crate) async fn settled(process: u32) -> Outcome<Self> {
+    pub async fn settled(process: u32) -> Outcome<Self> {
         let begin = Instant::now();
         let (mut memory, mut same) = (Self::of(process)?, 0);
         while same < SETTLED && begin.elapsed() < PATIENCE {

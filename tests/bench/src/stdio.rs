@@ -131,7 +131,7 @@ impl window::Caller for Caller {
         loop {
             let now = Instant::now();
             for _ in 0..missing {
-                let number = self.numbers.next();
+                let number = self.numbers.another();
                 batch.extend_from_slice(self.call.with(number));
                 waiting.push_back((number, now));
             }
@@ -174,7 +174,7 @@ impl window::Caller for Churn {
         let mut latencies = Latencies::default();
         while !window.is_over() {
             let begin = Instant::now();
-            let number = self.numbers.next();
+            let number = self.numbers.another();
             let mut server = Server::open().await?;
             server.stdin.write_all(self.call.with(number)).await?;
             check(server.output.line().await?, self.answer.with(number))?;

@@ -24,6 +24,13 @@ const LIMITS: Limits = Limits {
     ids: Ids::counted,
 };
 
+/// How much of a hostile kind may be in one record: each step of it takes time.
+const HOSTILE: usize = 5000;
+
+/// How much longer than what a client said a line to the child may be: an id that is too long does not come back (README,
+/// *Limits*), and what else the bridge says is short.
+const BRIDGE: usize = 9 * 1024;
+
 const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":"init","method":"initialize","params":{}}"#;
 
 struct Session {
@@ -40,6 +47,10 @@ struct Session {
     /// Whether the child has been greeted.
     greeted: bool,
     out: Out,
+    /// What is left of [`HOSTILE`].
+    hostile: usize,
+    /// The length of the longest thing that a client has said.
+    longest: usize,
     /// Whether the handshake has failed, or an answer is lost: the session is over.
     over: bool,
 }
@@ -48,7 +59,8 @@ struct Session {
 /// child is given whole messages, each request under an id of its own, and is told `initialized` at most once.
 ///
 /// Each line is a step, and its first byte says which: `>` a client posts and takes a stream, `=` it posts and takes JSON
-/// alone, `<` the child says, `!` the child says what is too long, `+` seconds pass, `@` a stream's reader comes or goes, `~` the child is lost and another comes.
+/// alone, `<` the child says, `!` the child says what is too long, `*` it says much of one hostile kind, `+` seconds pass,
+/// `@` a stream's reader comes or goes, `~` the child is lost and another comes.
 pub fn front(data: &[u8]) {
     let mut lines = data.split(|byte| *byte == b'\n').peekable();
     let first = lines.next_if(|line| line.starts_with(b">")).map(|line| Bytes::copy_from_slice(&line[1..]));
@@ -82,6 +94,8 @@ impl Session {
             initialized: false,
             greeted: false,
             out,
+            hostile: HOSTILE,
+            longest: initialize.text().len(),
             over: false,
         };
         session.open.insert((StreamId(1), ClientId(initialize.id().clone())));
@@ -100,6 +114,7 @@ impl Session {
                 self.front.child_too_long(rest, &mut self.out);
                 self.take_outputs(None);
             }
+            b'*' => self.hostile(rest),
             b'+' => self.wait(Duration::from_secs(u64::from(number().unwrap_or(1)))),
             b'@' => {
                 let stream = StreamId(u64::from(number().unwrap_or(0)));
@@ -120,6 +135,7 @@ impl Session {
             Err(_) => return,
         };
         self.last_stream.0 += 1;
+        self.longest = self.longest.max(body.len());
         if !self.front.accepting() {
             return;
         }
@@ -161,6 +177,39 @@ impl Session {
                 Found::Pause | Found::Invalid(_) | Found::Stray(_) => {}
                 Found::Noise(_) | Found::TooLong { .. } | Found::End => return,
             }
+        }
+    }
+
+    /// `KIND COUNT`: so many such messages, or one of this length.
+    fn hostile(&mut self, words: &[u8]) {
+        let text = String::from_utf8_lossy(words);
+        let Some((kind, count)) = text.trim().split_once(' ') else { return };
+        let count = count.trim().parse::<usize>().unwrap_or(1).min(self.hostile);
+        self.hostile -= count;
+        match kind {
+            "null" => (0..count).for_each(|_| self.child(br#"{"jsonrpc":"2.0","id":null,"method":"ping"}"#)),
+            "ask" => {
+                for n in 0..count {
+                    let ask = format!(r#"{{"jsonrpc":"2.0","id":"{n}","method":"sampling/createMessage"}}"#);
+                    self.child(ask.as_bytes());
+                }
+            }
+            "doubled" => {
+                let doubled = br#"{"jsonrpc":"2.0","id":1,"ID":2,"id":3,"method":"ping"}"#;
+                (0..count).for_each(|_| self.child(doubled));
+            }
+            "id" => {
+                // Ten times as long: no line of a record has the length of an id that is too long.
+                let id = "i".repeat(count * 10);
+                self.child(format!(r#"{{"jsonrpc":"2.0","id":"{id}","method":"ping"}}"#).as_bytes());
+            }
+            "array" => self.child(format!("[{}1]", "1,".repeat(count)).as_bytes()),
+            "notes" => {
+                let note = r#"{"jsonrpc":"2.0","method":"n"}"#;
+                self.child(format!("[{}]", vec![note; count].join(",")).as_bytes());
+            }
+            "bytes" => self.child(&vec![0xff; count]),
+            _ => {}
         }
     }
 
@@ -224,6 +273,7 @@ impl Session {
         let lines = out[..].split(|byte| *byte == b'\n');
         for line in lines.filter(|line| !line.is_empty()) {
             one_line(line);
+            assert!(line.len() <= self.longest + BRIDGE, "the child gets {} bytes", line.len());
             let envelope = Envelope::peek(line).expect("the child gets messages");
             if envelope.kind == Kind::Request {
                 let id = envelope.id.clone().and_then(|id| std::str::from_utf8(&line[id]).ok()?.parse().ok());

@@ -13,9 +13,9 @@ use mcp_bridge::proto::front::Refusal;
 use mcp_bridge::proto::ids::{ClientId, EventId, Id, StreamId};
 use mcp_bridge::proto::line::push_one_line;
 use mcp_bridge::session::Fault;
-use mcp_bridge::session::stream::{Delivery, Event, Payload, Reader, queue};
+use mcp_bridge::session::stream::{Delivery, Event, Outlet, Payload, Reader, queue};
 use serde_json::Value;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 
 use super::flat;
 use super::sse::{Received, receive};
@@ -39,7 +39,7 @@ pub fn sse_writer(data: &[u8]) {
     let texts: Vec<&str> = text.split(SEPARATOR).collect();
 
     let prime = EventId { stream: STREAM, place: 0 };
-    let stream = EventStream::new(Vec::new(), reader(&texts), Duration::MAX, Some(prime), None);
+    let stream = EventStream::new(reader(&texts), Duration::MAX, Some(prime), None);
     let events = receive(&written(Body::Stream(Box::new(stream))));
     let (primed, events) = events.split_first().expect("the event that primes");
     assert_eq!(*primed, Received { kind: "message".into(), data: String::new(), id: "7-0".into() });
@@ -47,7 +47,7 @@ pub fn sse_writer(data: &[u8]) {
 
     // Clients of the 2024-11-05 transport get the same without ids, behind the event that says where to post.
     let (sender, coming) = mpsc::channel(1);
-    sender.try_send(Member { reader: reader(&texts), id: None, main: true }).expect("there is room");
+    sender.try_send(Member::new(reader(&texts), None, true)).expect("there is room");
     let stream =
         MergedStream::new("/messages?sessionId=1", coming, Duration::MAX, Duration::MAX, Box::new(Used));
     let events = receive(&written(Body::Merged(Box::new(stream))));
@@ -60,7 +60,7 @@ pub fn sse_writer(data: &[u8]) {
 
 /// A finished stream: an id alone stands for a call that failed, all else is the child's.
 fn reader(texts: &[&str]) -> Reader {
-    let (feed, reader) = queue(Arc::new(Notify::new()));
+    let (feed, reader) = queue(&Arc::new(Outlet::new(Arc::default(), Arc::default())));
     for (place, text) in (1..).zip(texts) {
         let payload = match id(text) {
             Some(id) => Payload::Fault { id: ClientId(id), fault: Fault::Cancelled },
@@ -117,9 +117,9 @@ fn check_error(message: &str, id: &Id) {
 /// A refusal that comes when the stream has begun is one event too.
 fn refusal(text: &str) {
     let Some(id) = id(text) else { return };
-    let (feed, reader) = queue(Arc::new(Notify::new()));
+    let (feed, reader) = queue(&Arc::new(Outlet::new(Arc::default(), Arc::default())));
     feed.push(Delivery::Refused(Refusal::DuplicateId(ClientId(id.clone()))));
-    let stream = EventStream::new(Vec::new(), reader, Duration::MAX, None, Some(id.clone()));
+    let stream = EventStream::new(reader, Duration::MAX, None, Some(id.clone()));
     let events = receive(&written(Body::Stream(Box::new(stream))));
     assert_eq!(events.len(), 1);
     check_error(&events[0].data, &id);

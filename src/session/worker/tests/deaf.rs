@@ -4,7 +4,6 @@ use tokio::io::DuplexStream;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::account::Place;
 use crate::session::MAX_UNREAD_REPLIES;
 
 // A child that does not read.
@@ -83,10 +82,10 @@ async fn each_call_to_a_deaf_child_gets_its_one_answer_by_its_deadline_however_m
     let harness = Harness::open_with(Config { limits, ..CONFIG }, NARROW).await;
     let arrived = Instant::now();
     let mut calls = Vec::new();
-    for id in 0..40 {
+    for id in 0..20 {
         let session = harness.session.clone();
         calls.push(tokio::spawn(async move {
-            let permit = session.body_permit(LENGTH).await.expect("the session is there");
+            let permit = session.bodies().take(LENGTH).await.expect("the session is there");
             let big = format!(r#","params":"{}"}}"#, "x".repeat(LENGTH));
             let text = request(&id.to_string(), "x").replace('}', &big);
             let posted = Posted::One(message(&text));
@@ -149,10 +148,15 @@ async fn a_call_whose_client_left_before_it_was_forwarded_is_not_forwarded() {
 #[tokio::test(start_paused = true)]
 async fn a_client_that_leaves_while_its_body_waits_gives_the_memory_back() {
     let Deaf { harness, .. } = Deaf::new().await;
-    let all = bounded(harness.session.body_permit(MAX_STDIN_QUEUE)).await.ok();
+    let all = bounded(harness.session.bodies().take(ALL)).await.ok();
     let posted = Posted::One(message(&request("7", "x")));
-    drop(harness.session.post(posted, all, Takes::Events, Instant::now()).await.unwrap());
-    assert!(bounded(harness.session.body_permit(MAX_STDIN_QUEUE)).await.is_ok());
+    let reader = harness.session.post(posted, all, Takes::Events, Instant::now()).await.unwrap();
+    settle().await;
+    assert!(harness.session.account().at(Place::Bodies) > ALL, "it is counted while it waits");
+    drop(reader);
+    settle().await;
+    assert_eq!(harness.session.account().at(Place::Bodies), 0);
+    assert!(bounded(harness.session.bodies().take(ALL)).await.is_ok());
 }
 
 /// A child that asks and does not read: its questions are so many MiB. Returns where it goes on writing.
@@ -178,10 +182,9 @@ async fn a_deaf_child_that_asks_without_end_is_not_read_until_it_reads() {
         let mut harness = Harness::open_with(CONFIG, WIDE).await;
         let asking = ask_without_end(&mut harness, &ask, 4);
         settle().await;
-        let queue = harness.session.stats().stdin_queue;
+        let queue = harness.session.account().at(Place::Stdin);
         assert!(queue < 2 * MAX_UNREAD_REPLIES, "{queue} bytes wait for it");
         assert!(!asking.is_finished(), "it is not read");
-        assert!(harness.session.account().at(Place::Stdin) <= queue + long_id.len() + 100);
         while !asking.is_finished() {
             bounded(harness.child.line()).await.expect("an answer");
         }
@@ -202,7 +205,7 @@ async fn calls_of_a_child_that_asks_and_does_not_read_time_out_and_it_can_be_end
 #[tokio::test(start_paused = true)]
 async fn a_child_that_writes_much_before_it_reads_is_read_however_much_waits_for_it() {
     let Deaf { mut harness, queued, .. } = Deaf::new().await;
-    assert!(harness.session.stats().stdin_queue >= MAX_STDIN_QUEUE);
+    assert!(harness.session.account().at(Place::Stdin) >= MAX_STDIN_QUEUE);
     let listener = harness.listen(None).await;
     let mut stdout = harness.child.stdout.take().unwrap();
     let writing = tokio::spawn(async move {
@@ -221,49 +224,32 @@ async fn a_child_that_writes_much_before_it_reads_is_read_however_much_waits_for
 
 // Memory for bodies.
 
-#[tokio::test(start_paused = true)]
-async fn bodies_that_wait_are_bounded_together() {
-    let harness = Harness::open().await;
-    let half = bounded(harness.session.body_permit(MAX_STDIN_QUEUE / 2)).await.unwrap();
-    let _other = bounded(harness.session.body_permit(MAX_STDIN_QUEUE / 2)).await.unwrap();
-    let mut third = Box::pin(harness.session.body_permit(1));
-    assert!(poll_once(third.as_mut()).await.is_pending());
-    drop(half);
-    assert!(poll_once(third.as_mut()).await.is_ready());
-}
+/// The largest body that leaves no memory for another one.
+const ALL: usize = 10 * 1024 * 1024;
 
 #[tokio::test(start_paused = true)]
 async fn a_body_gives_its_room_back_when_the_session_has_taken_it() {
     let mut harness = Harness::open().await;
-    let all = bounded(harness.session.body_permit(MAX_STDIN_QUEUE)).await.ok();
+    let all = bounded(harness.session.bodies().take(ALL)).await.ok();
     let posted = Posted::One(message(&note("n")));
     let reader = harness.session.post(posted, all, Takes::Events, Instant::now()).await.unwrap();
     assert_eq!(rest(&reader).await, ["accepted", "end"]);
     harness.child.expect(&note("n")).await;
-    assert!(bounded(harness.session.body_permit(MAX_STDIN_QUEUE)).await.is_ok());
+    assert_eq!(harness.session.account().at(Place::Bodies), 0);
+    assert!(bounded(harness.session.bodies().take(ALL)).await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_body_that_is_not_taken_keeps_its_room_until_the_session_ends() {
     let Deaf { harness, waiting, .. } = Deaf::new().await;
-    let room = bounded(harness.session.body_permit(MAX_STDIN_QUEUE)).await.ok();
+    let room = bounded(harness.session.bodies().take(ALL)).await.ok();
     let posted = Posted::One(message(&note("n")));
     let reader = harness.session.post(posted, room, Takes::Events, Instant::now()).await.unwrap();
-    let mut next_body = Box::pin(harness.session.body_permit(1));
+    let mut next_body = Box::pin(harness.session.bodies().take(ALL));
     assert!(poll_once(next_body.as_mut()).await.is_pending());
+    assert!(bounded(harness.session.bodies().take(100)).await.is_ok(), "small ones have room of their own");
     harness.session.end(End::Deleted);
     assert_eq!(rest(&waiting[0]).await, ["gone deleted", "end"]);
     assert!(bounded(next_body).await.is_err(), "and then it is told so");
     assert_eq!(rest(&reader).await, ["gone deleted", "end"]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_body_of_the_largest_size_gets_room() {
-    let max_body = 3 * MAX_STDIN_QUEUE;
-    let harness = Harness::open_with(Config { max_body, ..CONFIG }, NARROW).await;
-    assert!(bounded(harness.session.body_permit(max_body)).await.is_ok());
-    assert!(
-        bounded(harness.session.body_permit(usize::MAX)).await.is_ok(),
-        "a larger one waits for all there is"
-    );
 }

@@ -7,7 +7,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use tokio::task::yield_now;
 
 use super::*;
-use crate::account::Place;
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_is_too_long_fails_its_own_call_only() {
