@@ -141,6 +141,7 @@ impl Walk {
     }
 
     /// Goes on to the next part, or until it has come to the byte `until`. `None` is a fault in the grammar.
+    #[inline]
     pub(super) fn next(&mut self, text: &[u8], until: usize) -> Option<Step> {
         let mut scanner = Scanner { text, at: self.at };
         let step = self.walk(&mut scanner, until);
@@ -148,6 +149,7 @@ impl Walk {
         step
     }
 
+    #[inline]
     fn walk(&mut self, scanner: &mut Scanner<'_>, until: usize) -> Option<Step> {
         let (open, close) = match self.over {
             Inside::Object => (b'{', b'}'),
@@ -166,7 +168,6 @@ impl Walk {
                     if scanner.at >= until {
                         return Some(Step::Pause);
                     }
-                    self.value = Value::default();
                     self.stage = Stage::Value;
                     if self.over == Inside::Object {
                         self.name = scanner.at;
@@ -482,7 +483,7 @@ pub fn unquote(token: &str) -> Cow<'_, str> {
     }
 }
 
-/// A value of any depth that is being read, with a bit of memory per level and no recursion.
+/// A value of any depth that is being read, with a bit of memory per level and no recursion. At its end it is as new.
 #[derive(Debug, Default)]
 struct Value {
     start: usize,
@@ -500,8 +501,6 @@ enum Phase {
     Value,
     /// Within a string.
     String,
-    /// Before the name of a member.
-    Member,
     /// Within the name of a member.
     Name,
     /// Behind a value: what follows depends on what it stands in.
@@ -533,7 +532,14 @@ impl<'t> Scanner<'t> {
         (self.take()? == wanted).then_some(())
     }
 
+    #[inline]
     fn skip_space(&mut self) {
+        if let Some(b' ' | b'\n' | b'\t' | b'\r') = self.peek() {
+            self.skip_spaces();
+        }
+    }
+
+    fn skip_spaces(&mut self) {
         self.at += run(self.text.get(self.at..), |byte| {
             (byte == b' ') | (byte == b'\n') | (byte == b'\t') | (byte == b'\r')
         });
@@ -549,88 +555,107 @@ impl<'t> Scanner<'t> {
     #[expect(clippy::option_option, reason = "a fault ends it, a pause does not")]
     fn value(&mut self, value: &mut Value, until: usize) -> Option<Option<Span>> {
         let Value { start, nesting, phase } = value;
+        let mut is_behind = false;
+        // Where it has paused. From then on only the place in this function says where it stands.
+        match *phase {
+            Phase::Before => {
+                self.skip_space();
+                *start = self.at;
+            }
+            Phase::Value => {}
+            Phase::String if !self.string_until(until)? => return Some(None),
+            Phase::Name if !self.name_until(until)? => return Some(None),
+            Phase::Name => {}
+            Phase::String | Phase::Behind => is_behind = true,
+        }
         loop {
-            match *phase {
-                Phase::Before => {
-                    self.skip_space();
-                    *start = self.at;
+            if !is_behind {
+                if self.at >= until {
                     *phase = Phase::Value;
+                    return Some(None);
                 }
-                Phase::Value => {
-                    if self.at >= until {
-                        return Some(None);
-                    }
-                    *phase = Phase::Behind;
-                    match self.peek()? {
-                        b'"' => {
-                            self.at += 1;
+                match self.peek()? {
+                    b'"' => {
+                        self.at += 1;
+                        if !self.string_until(until)? {
                             *phase = Phase::String;
+                            return Some(None);
                         }
-                        b'{' => {
-                            self.at += 1;
-                            self.skip_space();
-                            if self.peek()? == b'}' {
-                                self.at += 1;
-                            } else {
-                                nesting.open(Inside::Object);
-                                *phase = Phase::Member;
-                            }
-                        }
-                        b'[' => {
-                            self.at += 1;
-                            self.skip_space();
-                            if self.peek()? == b']' {
-                                self.at += 1;
-                            } else {
-                                nesting.open(Inside::Array);
-                                *phase = Phase::Value;
-                            }
-                        }
-                        b'-' | b'0'..=b'9' => self.number()?,
-                        b't' => self.literal(b"true")?,
-                        b'f' => self.literal(b"false")?,
-                        b'n' => self.literal(b"null")?,
-                        _ => return None,
                     }
+                    b'{' => {
+                        self.at += 1;
+                        self.skip_space();
+                        if self.peek()? != b'}' {
+                            nesting.open(Inside::Object);
+                            self.expect(b'"')?;
+                            if !self.name_until(until)? {
+                                *phase = Phase::Name;
+                                return Some(None);
+                            }
+                            continue;
+                        }
+                        self.at += 1;
+                    }
+                    b'[' => {
+                        self.at += 1;
+                        self.skip_space();
+                        if self.peek()? != b']' {
+                            nesting.open(Inside::Array);
+                            continue;
+                        }
+                        self.at += 1;
+                    }
+                    b'-' | b'0'..=b'9' => self.number()?,
+                    b't' => self.literal(b"true")?,
+                    b'f' => self.literal(b"false")?,
+                    b'n' => self.literal(b"null")?,
+                    _ => return None,
                 }
-                Phase::String => {
-                    if !self.string_until(until)? {
-                        return Some(None);
-                    }
+            }
+            is_behind = false;
+            // Behind a value: what follows depends on what it stands in.
+            loop {
+                let Some(inside) = nesting.innermost() else {
+                    *phase = Phase::Before;
+                    return Some(Some(*start..self.at));
+                };
+                if self.at >= until {
                     *phase = Phase::Behind;
+                    return Some(None);
                 }
-                Phase::Member => {
-                    self.skip_space();
-                    self.expect(b'"')?;
-                    *phase = Phase::Name;
-                }
-                Phase::Name => {
-                    if !self.string_until(until)? {
-                        return Some(None);
-                    }
-                    self.skip_space();
-                    self.expect(b':')?;
-                    self.skip_space();
-                    *phase = Phase::Value;
-                }
-                Phase::Behind => {
-                    let Some(inside) = nesting.innermost() else { return Some(Some(*start..self.at)) };
-                    if self.at >= until {
-                        return Some(None);
-                    }
-                    self.skip_space();
-                    match (self.take()?, inside) {
-                        (b',', Inside::Object) => *phase = Phase::Member,
-                        (b',', Inside::Array) => {
-                            self.skip_space();
-                            *phase = Phase::Value;
+                self.skip_space();
+                match (self.take()?, inside) {
+                    (b',', Inside::Object) => {
+                        self.skip_space();
+                        self.expect(b'"')?;
+                        if !self.name_until(until)? {
+                            *phase = Phase::Name;
+                            return Some(None);
                         }
-                        (b'}', Inside::Object) | (b']', Inside::Array) => nesting.close(),
-                        _ => return None,
+                        break;
                     }
+                    (b',', Inside::Array) => {
+                        self.skip_space();
+                        break;
+                    }
+                    (b'}', Inside::Object) | (b']', Inside::Array) => nesting.close(),
+                    _ => return None,
                 }
             }
         }
+    }
+
+    /// Goes on within the name of a member, and to the value behind it. Whether it has come there, and not to the byte
+    /// `until` before that.
+    #[inline]
+    fn name_until(&mut self, until: usize) -> Option<bool> {
+        if !self.string_until(until)? {
+            return Some(false);
+        }
+        self.skip_space();
+        self.expect(b':')?;
+        self.skip_space();
+        Some(true)
     }
 
     fn literal(&mut self, literal: &[u8]) -> Option<()> {
