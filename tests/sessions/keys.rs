@@ -286,11 +286,12 @@ fn the_first_call_of_a_key_does_not_keep_the_memory_for_bodies_without_a_session
     hanging.write(&large("one", "echo"));
     bridge.logged("the call has opened a session", |line| line.contains("session.start"));
     let (mut other, call) = (TcpStream::connect(bridge.address).unwrap(), large("other", "echo"));
-    let sent = thread::spawn(move || other.write_all(&call)); // which blocks while the bridge does not read
+    // This blocks while the bridge does not read. The connection stays open: a client that leaves is served no more.
+    let sent = thread::spawn(move || other.write_all(&call).map(|()| other));
     eventually("the first call of another key is taken", || {
         bridge.log().iter().filter(|line| line.contains("session.start")).count() == 2
     });
-    sent.join().unwrap().unwrap();
+    drop(sent.join().unwrap().unwrap());
 }
 
 #[test]
