@@ -699,7 +699,7 @@ fn requests_in_one_write_are_answered_in_order_whatever_their_form() {
     assert!(first.is_sse());
     assert_eq!(text_of(&first.answer()), "waited 0.2 s");
     let mut second = first.into_connection().response();
-    assert_eq!(second.json()["result"], json!({}));
+    assert_eq!(second.answer()["result"], json!({})); // in either form, on a busy machine
     let third = second.into_connection().response();
     assert_eq!(third.status, 202);
 }

@@ -60,10 +60,13 @@ fn read_in_drops(mut socket: impl Read + Write + AsFd, request: &[u8]) {
 #[test]
 fn an_answer_that_nobody_takes_over_tcp_ends_with_its_connection_and_the_log_says_whose_it_was() {
     let bridge = start(8_000_000);
-    let session = bridge.session();
+    // Each of a session of its own: one with so much waiting for several clients would cut them off by itself.
+    let sessions: Vec<_> = (0..3).map(|_| bridge.session()).collect();
     let before = proc::resident_memory(bridge.pid());
-    let sockets: Vec<_> = (0..3)
-        .map(|id| {
+    let sockets: Vec<_> = sessions
+        .iter()
+        .zip(0..)
+        .map(|(session, id)| {
             let request = session.headers(Request::post("/mcp", call(id))).to_bytes("localhost");
             let mut socket = TcpStream::connect(bridge.address).unwrap();
             setsockopt(&socket, sockopt::RcvBuf, &4096).unwrap();
@@ -78,7 +81,9 @@ fn an_answer_that_nobody_takes_over_tcp_ends_with_its_connection_and_the_log_say
             .logged("the line names the peer", |line| line.contains("conn.slow") && line.contains(&peer));
         assert!(line.contains("--body-timeout"), "and the option: {line}");
     }
-    session.ping().expect(200, "the session is unharmed");
+    for session in &sessions {
+        session.ping().expect(200, "the session is unharmed");
+    }
     eventually("their memory is free", || proc::resident_memory(bridge.pid()) < before + (16 << 20));
 }
 

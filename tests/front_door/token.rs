@@ -471,7 +471,7 @@ fn sessions_of_keys_and_of_the_old_transport_end_with_their_token_too() {
         bridge.send(with(Request::post("/mcp", PING), token)).expect(200, "a session of this token's own");
     }
     let mut stream = bridge.send(with(Request::listen("/sse"), OTHER));
-    let endpoint = stream.event().unwrap().data.unwrap();
+    let endpoint = format!("/{}", stream.event().unwrap().data.unwrap()); // relative to /sse
     let begin = Request::post(&endpoint, initialize(0, "2024-11-05").to_string());
     bridge.send(with(begin, OTHER)).expect(202, "begun");
     assert_eq!(stream.message()["id"], 0);

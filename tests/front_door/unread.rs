@@ -116,7 +116,7 @@ fn events_that_are_not_read_fill_no_memory_when_their_streams_have_ended() {
 fn the_merged_stream_of_the_old_transport_that_is_not_read_fills_no_memory() {
     let bridge = start(&["--sse-compat"]);
     let mut stream = bridge.send(Request::listen("/sse"));
-    let endpoint = stream.event().unwrap().data.unwrap();
+    let endpoint = format!("/{}", stream.event().unwrap().data.unwrap()); // relative to /sse
     let post = |body: String| bridge.send(Request::post(&endpoint, body)).expect(202, "it is accepted");
     post(crate::support::initialize(0, "2024-11-05").to_string());
     assert_eq!(stream.message()["id"], 0);

@@ -410,7 +410,7 @@ fn an_event_id_that_cannot_be_honoured_is_400_not_an_empty_stream() {
     call.messages();
     session.resume(&evicted).expect(200, "the event is still there");
     start_count(&session, "many", 300, 0).messages();
-    for id in [&*evicted, "", "nonsense", "-", "1-", "-1", "999-0", "99999999999999999999-1", "é"] {
+    for id in [&*evicted, "nonsense", "-", "1-", "-1", "999-0", "99999999999999999999-1", "é"] {
         assert_eq!(session.resume(id).status, 400, "{id:?}: an empty stream would be resumed for ever");
     }
 }

@@ -12,8 +12,8 @@ use nix::unistd::Pid;
 
 use crate::support::http::Connection;
 use crate::support::{
-    self, Bridge, Request, Response, Scratch, Session, assert_refused, bridge_command, eventually, example,
-    first_is_hostile, initialize, json, proc, text_of,
+    self, Bridge, PATIENCE, Request, Response, Scratch, Session, assert_refused, bridge_command, eventually,
+    example, first_is_hostile, initialize, json, proc, text_of, within,
 };
 
 /// A bridge whose children run a shell script; `$0` is `hostile`, `$1` a directory.
@@ -194,7 +194,8 @@ fn servers_that_fail_at_each_start_are_started_with_pauses_until_one_does_not() 
 
     set_good(true);
     eventually("the pause ends", || bridge.get("/readyz").status == 200);
-    eventually("that of the client too", || bridge.send(opening()).status == 200);
+    // Its own pause is anything up to half a minute.
+    within(PATIENCE * 2, "that of the client too", || bridge.send(opening()).status == 200);
     let live = bridge.session();
     set_good(false);
     for _ in 0..4 {

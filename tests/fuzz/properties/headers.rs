@@ -247,7 +247,15 @@ fn preflight(requested: &HeaderMap) {
         allowed.split(',').map(|name| name.trim().to_ascii_lowercase()).collect::<Vec<_>>()
     };
     let always = allowed(&HeaderMap::new());
+    let asked = values(requested, "access-control-request-headers");
+    let asked: Vec<_> = asked
+        .iter()
+        .flat_map(|value| value.split(|byte| *byte == b','))
+        .map(|name| name.trim_ascii().to_ascii_lowercase())
+        .collect();
     for name in allowed(requested) {
-        assert!(always.contains(&name) || name.starts_with("mcp-param-"), "{name:?} is allowed");
+        let is_name = HeaderName::from_bytes(name.as_bytes()).is_ok();
+        let is_asked = asked.iter().any(|asked| asked == name.as_bytes());
+        assert!(is_name && (always.contains(&name) || is_asked), "{name:?} is allowed");
     }
 }
