@@ -29,6 +29,7 @@ const NOT_FOUND: u8 = 127; // as in a shell: the command is not there
 const SIGNALED: u8 = 128; // as in a shell: plus the number of the signal
 
 fn main() -> ExitCode {
+    heap::keep_large_buffers_apart();
     oom_score::open();
     let concealed = dumpable::clear();
     let arguments = std::env::args_os().skip(1).collect();

@@ -212,7 +212,7 @@ async fn old_stream(scene: &Scene) -> Outcome<(Stream, String)> {
     loop {
         let path = received.split("data: ").nth(1).and_then(|rest| rest.split_once('\n'));
         if let Some((path, _)) = path {
-            return Ok((stream, path.trim().to_owned()));
+            return Ok((stream, format!("/{}", path.trim()))); // relative to /sse
         }
         let mut buffer = [0; 256];
         let count = timeout(PATIENCE, stream.read(&mut buffer)).await??;
