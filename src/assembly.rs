@@ -145,6 +145,7 @@ pub fn probe_config(options: &Options) -> probe::Config {
 }
 
 pub fn sessions_config(options: &Options) -> sessions::Config {
+    let steps = Steps::within(options.shutdown_timeout);
     sessions::Config {
         max_sessions: options.max_sessions,
         replica: options.replica.clone(),
@@ -156,10 +157,11 @@ pub fn sessions_config(options: &Options) -> sessions::Config {
         max_starting: options.max_starting,
         env_from_clients: !options.env_from_header.is_empty(),
         stop_grace: options.stop_grace,
-        shutdown_grace: Steps::within(options.shutdown_timeout).grace,
+        at_shutdown: (steps.term, steps.kill),
         session: session::Config {
             limits: limits(options),
             idle_timeout: options.idle_timeout,
+            unclaimed_timeout: options.unclaimed_timeout,
             sse_after: options.sse_after,
             max_lifetime: options.max_lifetime,
             max_body: options.max_body,
@@ -224,8 +226,8 @@ pub fn log_start(options: &Options, listener: &Listener, server: &server::Config
         token,
         max_sessions = options.max_sessions,
         max_connections = server.max_connections,
-        idle_timeout = ?options.idle_timeout,
-        request_timeout = ?options.request_timeout,
+        idle_timeout = options.idle_timeout.as_secs_f64(),
+        request_timeout = options.request_timeout.as_secs_f64(),
         max_body = options.max_body,
         max_message = options.max_message,
         version = env!("CARGO_PKG_VERSION"),

@@ -23,7 +23,7 @@ mod process;
 
 pub use command::{Command, EnvPolicy, Tag, Unrunnable};
 pub use leftovers::Leftovers;
-pub use process::{Process, TERM_GRACE, Termination};
+pub use process::{Ladder, Process, TERM_GRACE, Termination};
 
 use command::TAG_VARIABLE;
 
@@ -56,7 +56,8 @@ impl Command {
         let mut child = oom_score::of_a_child(|| command.spawn())?;
         // From here to adopt() nothing may be awaited, see there. std's Child has no Drop: it does not wait.
         let pid = Pid::from_raw(child.id().cast_signed());
-        let process = Process { pid, tag, exit: reaper.adopt(pid) };
+        let is_container_client = self.runs_container();
+        let process = Process { pid, tag, is_container_client, exit: reaper.adopt(pid) };
         let (Some(stdin), Some(stdout), Some(stderr)) =
             (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {

@@ -9,7 +9,7 @@
 //! main → probe → proto, child
 //! ```
 //!
-//! `account`, `address`, `container`, `drain`, `dumpable`, `exit_status`, `heap`, `log`, `log_limit`, `oom_score`, `open_files`,
+//! `account`, `address`, `container`, `drain`, `dumpable`, `exit_status`, `first_words`, `heap`, `late`, `log`, `log_limit`, `oom_score`, `open_files`,
 //! `printable`, `reaper`, `secret`, `signals` and `sync` are leaves: they know nothing else of the crate but `exit_status`,
 //! `printable` and `sync`; `token` knows `secret`.
 //!
@@ -29,6 +29,8 @@
 //! | [`log_limit`], [`printable`] | how often one thing is logged, and how much of what a peer sent |
 //! | [`secret`], [`token`] | what is compared and never shown; the tokens that open the bridge |
 //! | [`account`] | how many bytes wait, and where |
+//! | [`late`] | deadlines that look at what is there first |
+//! | [`first_words`] | what a server that does not answer has written instead, and what that means |
 //! | [`heap`] | freed memory goes back to the system |
 //! | [`http`] | which request means what; [`http::problem`] is the one table of refusals |
 //! | [`probe`] | asks servers: starts one to see whether it works, and whether a bridge is ready |
@@ -53,8 +55,10 @@ pub mod container;
 pub mod drain;
 pub mod dumpable;
 pub mod exit_status;
+pub mod first_words;
 pub mod heap;
 pub mod http;
+pub mod late;
 pub mod log;
 pub mod log_limit;
 pub mod oom_score;

@@ -3,10 +3,12 @@
 //! [`probe`] starts a server for itself, opens a session with it, has it list its tools, ends it, and says what it has
 //! seen. [`health`] asks a bridge that is running.
 
+use std::future::pending;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, sink};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -21,7 +23,9 @@ use client::Client;
 use last_lines::LastLines;
 use report::{Report, Why};
 
-use crate::child::{Child, Command, Leftovers, Process};
+use crate::child::{Child, Command, Ladder, Leftovers, Process};
+use crate::first_words::{FirstWords, read_on};
+use crate::late;
 use crate::proto::line::LineDecoder;
 use crate::proto::link::Limits;
 use crate::reaper::{ExitWatch, Reaper};
@@ -57,17 +61,21 @@ pub async fn probe(
     let began = Instant::now();
     let Child { process, stdin, mut stdout, stderr } = command.spawn(&[], reaper)?;
     let mut process = KilledOnDrop(process);
-    let mut client = Client::open(config);
-    let mut stderr = LastLines::of(stderr);
+    let first_words = Arc::new(FirstWords::default());
+    let mut client = Client::open(config, Arc::clone(&first_words));
+    let mut stderr = LastLines::of(stderr, Arc::clone(&first_words));
     let leftovers = Leftovers::new(reaper.clone());
 
     let run = async {
         converse(&mut client, stdin, &mut stdout, process.0.exit.clone(), began, stop).await;
         let stopped_by = tokio::select! {
-            stopped_by = process.0.terminate(config.stop_grace) => stopped_by,
+            stopped_by = process.0.terminate(Ladder::after(config.stop_grace), pending()) => stopped_by,
             // A server that still writes while it ends must not die of a closed pipe.
-            never = read_on(&mut stdout) => never,
+            never = read_on(Some(&mut stdout), &first_words) => never,
         };
+        let mut last = [0; 4096];
+        let read = stdout.try_read(&mut last).unwrap_or(0); // it may have written and ended at once
+        first_words.after_the_end(last.get(..read).unwrap_or_default());
         leftovers.kill(&process.0).await;
         stopped_by
     };
@@ -88,6 +96,7 @@ pub async fn probe(
         stopped_by,
         status: process.0.exit.status(),
         stderr: stderr.finish(),
+        first_words,
     })
 }
 
@@ -136,7 +145,8 @@ async fn converse(
                     stdout_open = false;
                 }
             }
-            () = sleep_until(deadline.unwrap_or(began)), if deadline.is_some() => {}
+            () = async { sleep_until(deadline.unwrap_or(began)).await; late::what_is_ready_first().await },
+                if deadline.is_some() => {}
         }
         if closing.is_none() && !(stdin_open && stdout_open && exited.is_none()) {
             closing = Some(Instant::now() + CLOSING);
@@ -150,9 +160,4 @@ async fn converse(
             _ => {}
         }
     }
-}
-
-async fn read_on<T>(stdout: &mut Receiver) -> T {
-    let _ = copy(stdout, &mut sink()).await;
-    std::future::pending().await
 }

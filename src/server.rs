@@ -21,10 +21,11 @@ use nix::sys::socket::{setsockopt, sockopt};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tracing::{debug, warn};
 
 use crate::drain::Watch;
+use crate::late;
 use crate::log_limit::SharedLogLimit;
 
 mod deadlines;
@@ -185,13 +186,13 @@ where
     B: Body<Data = Bytes, Error = io::Error> + Unpin + Send + 'static,
 {
     let sniffed = tokio::select! {
-        sniffed = timeout(config.header_timeout, sniff(&mut stream)) => sniffed,
+        sniffed = late::timeout(config.header_timeout, sniff(&mut stream)) => sniffed,
         () = stop.signaled() => return,
     };
     let (protocol, first) = match sniffed {
-        Ok(Ok(sniffed)) => sniffed,
-        Ok(Err(_)) => return, // closed before its first byte, or within a preface
-        Err(_) => {
+        Some(Ok(sniffed)) => sniffed,
+        Some(Err(_)) => return, // closed before its first byte, or within a preface
+        None => {
             debug!(event = "conn.timeout", phase = "sniff", %peer, "a new connection did not send enough in time");
             return;
         }
@@ -324,7 +325,7 @@ mod tests {
         client.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
         called.notified().await;
         let draining = tokio::spawn(drain.drain());
-        let ended = timeout(Duration::from_secs(10), accepting).await;
+        let ended = tokio::time::timeout(Duration::from_secs(10), accepting).await;
         assert!(ended.is_ok(), "it waits for the connection of an exchange that does not end");
         assert!(!draining.is_finished(), "the exchange goes on");
     }

@@ -56,6 +56,8 @@ pub struct Config {
     pub limits: Limits,
     /// How long a session may have nothing in flight and no client that listens.
     pub idle_timeout: Duration,
+    /// How long a session may be without a second request of its client, after the answer to `initialize`.
+    pub unclaimed_timeout: Option<Duration>,
     /// How long an answer may take before its reader is told to begin a stream of events.
     pub sse_after: Duration,
     /// How long a session may last at all.
@@ -117,6 +119,8 @@ enum Stop {
 pub struct Stats {
     /// Since when nothing is in flight and no client listens; `None` while that is not so.
     pub idle_since: Option<Instant>,
+    /// Whether a client has used it beyond its `initialize`.
+    pub is_claimed: bool,
     /// Requests without an answer, and posts that have not been forwarded.
     pub in_flight: usize,
 }

@@ -5,14 +5,14 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
-use tokio::io::{copy, sink};
 use tokio::net::unix::pipe::Receiver;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::info;
 
 use crate::account::Accounts;
-use crate::child::{Child, Command, Leftovers, Process, Termination};
+use crate::child::{Child, Command, Ladder, Leftovers, Process, Termination};
+use crate::first_words::{FirstWords, read_on};
 use crate::heap;
 use crate::log_limit::SharedLogLimit;
 use crate::proto::front::Takes;
@@ -70,8 +70,8 @@ pub struct Config {
     pub env_from_clients: bool,
     /// From the end of a child's stdin to SIGTERM.
     pub stop_grace: Duration,
-    /// The same while the bridge itself is stopping.
-    pub shutdown_grace: Duration,
+    /// When a child gets SIGTERM, and when SIGKILL, after the bridge itself began to stop.
+    pub at_shutdown: (Duration, Duration),
     pub session: session::Config,
 }
 
@@ -137,7 +137,8 @@ pub struct Sessions {
     starts: StartLimit,
     blame: Mutex<Blame>,
     pool: WarmPool,
-    draining: watch::Sender<bool>,
+    /// The signals of all children, once the bridge is stopping.
+    draining: watch::Sender<Option<Ladder>>,
     registry: Mutex<Registry<Session, Process>>,
     key_locks: KeyLocks,
     /// The memory for bodies that name no session.
@@ -158,7 +159,7 @@ impl Sessions {
             starts: StartLimit::new(config.max_starting),
             blame: Mutex::new(Blame::new(!config.env_from_clients)),
             pool: WarmPool::default(),
-            draining: watch::Sender::new(false),
+            draining: watch::Sender::new(None),
             registry: Mutex::default(),
             key_locks: KeyLocks::default(),
             anonymous: BodyBudget::new(SMALL_ANONYMOUS_BODIES, config.session.max_body, accounts.open()),
@@ -232,7 +233,7 @@ impl Sessions {
             cause,
             is_suspect: start.is_suspect,
             seat: Some(seat),
-            process: Mutex::new(Some(child.process.clone())),
+            process: Mutex::new(Some((child.process.clone(), Arc::clone(&child.stderr)))),
         };
         tokio::spawn(Arc::new(supervisor).run(worker, child, start));
         if !is_caller {
@@ -302,11 +303,12 @@ impl Sessions {
         environment: &[(OsString, OsString)],
         sid: Arc<OnceLock<String>>,
         is_suspect: bool,
-    ) -> io::Result<Child<()>> {
+    ) -> io::Result<Child<Arc<FirstWords>>> {
         let Child { process, stdin, stdout, stderr } = self.command.spawn(environment, &self.reaper)?;
-        tokio::spawn(stderr::log(stderr, sid, process.exit.clone(), is_suspect));
+        let first_words = Arc::new(FirstWords::default());
+        tokio::spawn(stderr::log(stderr, sid, process.exit.clone(), Arc::clone(&first_words), is_suspect));
         self.lock().add_child(process.tag().clone(), process.clone());
-        Ok(Child { process, stdin, stdout, stderr: () })
+        Ok(Child { process, stdin, stdout, stderr: first_words })
     }
 
     /// What this caller may know of this id.
@@ -336,28 +338,29 @@ impl Sessions {
         self.lock().retire(id, why);
     }
 
-    /// Whether new sessions are taken and can be started.
-    pub fn is_ready(&self) -> bool {
-        self.not_ready().is_none()
-    }
-
     /// Whether new sessions are taken: the bridge is not stopping.
     pub fn is_taking(&self) -> bool {
-        !*self.draining.borrow()
+        self.draining.borrow().is_none()
     }
 
     /// Takes no new sessions, ends those with nothing in flight at once and the others when their calls are done.
     pub fn drain(self: &Arc<Self>) {
-        self.draining.send_replace(true);
+        let (term, kill) = self.config.at_shutdown;
+        let now = Instant::now();
+        self.draining.send_if_modified(|draining| {
+            let is_first = draining.is_none();
+            draining.get_or_insert(Ladder { term: now + term, kill: now + kill });
+            is_first
+        });
         for session in self.all() {
             session.end_when_idle();
         }
         for Unclaimed { child, seat, .. } in self.pool.take_all() {
             let this = Arc::clone(self);
             tokio::spawn(async move {
-                let Child { process, stdin, stdout, stderr: () } = child;
+                let Child { process, stdin, stdout, stderr: first_words } = child;
                 drop(stdin);
-                this.terminate(process, Some(stdout)).await;
+                this.terminate(process, Some(stdout), &first_words).await;
                 drop(seat); // drained() waits for it too
             });
         }
@@ -392,29 +395,29 @@ impl Sessions {
     }
 
     /// Ends a child whose stdin has been closed, and then what it left running.
-    async fn terminate(&self, mut process: Process, stdout: Option<Receiver>) -> Termination {
+    async fn terminate(
+        &self,
+        mut process: Process,
+        mut stdout: Option<Receiver>,
+        first_words: &FirstWords,
+    ) -> Termination {
         let mut draining = self.draining.subscribe();
-        let end = async {
-            let stopping = *draining.borrow_and_update();
-            if !stopping {
-                tokio::select! {
-                    stopped_by = process.terminate(self.config.stop_grace) => return stopped_by,
-                    _ = draining.changed() => {} // begins again, with the shorter grace
-                }
+        let stops = async {
+            match draining.wait_for(Option::is_some).await.ok().and_then(|ladder| *ladder) {
+                Some(ladder) => ladder,
+                None => std::future::pending().await,
             }
-            process.terminate(self.config.shutdown_grace).await
         };
         // A child that still writes while it ends must not die of a closed pipe.
-        let read_on = async {
-            if let Some(mut stdout) = stdout {
-                let _ = copy(&mut stdout, &mut sink()).await;
-            }
-            std::future::pending().await
-        };
         let stopped_by = tokio::select! {
-            stopped_by = end => stopped_by,
-            never = read_on => never,
+            stopped_by = process.terminate(Ladder::after(self.config.stop_grace), stops) => stopped_by,
+            never = read_on(stdout.as_mut(), first_words) => never,
         };
+        if let Some(stdout) = stdout {
+            let mut last = [0; 4096];
+            let read = stdout.try_read(&mut last).unwrap_or(0); // it may have written and ended at once
+            first_words.after_the_end(last.get(..read).unwrap_or_default());
+        }
         self.clear(&process).await;
         stopped_by
     }

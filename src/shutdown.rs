@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 use tracing::info;
 
+use crate::child::TERM_GRACE;
 use crate::drain::Drain;
 use crate::http::Http;
 use crate::sessions::Sessions;
@@ -15,6 +16,9 @@ use crate::token::Tokens;
 /// How long the last errors may take to the wire when the program ends at once.
 const FINAL_FLUSH: Duration = Duration::from_millis(100);
 
+/// The longest time that is kept for SIGKILL to work.
+const KILL: Duration = Duration::from_secs(1);
+
 /// How long each step of an orderly shutdown has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Steps {
@@ -22,22 +26,26 @@ pub struct Steps {
     pub total: Duration,
     /// For calls in flight.
     pub calls: Duration,
-    /// For children to end, from the end of their stdin to SIGKILL.
+    /// When children get SIGTERM that are still there, counted from the signal.
+    pub term: Duration,
+    /// When they get SIGKILL.
+    pub kill: Duration,
+    /// When they are given up.
     pub children: Duration,
-    /// Of that, from the end of stdin to SIGTERM, and from there to SIGKILL.
-    pub grace: Duration,
     /// For the last bytes of answers.
     pub answers: Duration,
 }
 
 impl Steps {
-    /// The steps of a shutdown that takes no longer than `total`: an eighth for the last bytes, half of the rest for
-    /// calls in flight, the other half for children. EOF and SIGTERM get about two fifths of that each, which leaves a
-    /// fifth for SIGKILL.
+    /// The steps of a shutdown that takes no longer than `total`: an eighth for the last bytes, and half of the rest for
+    /// calls in flight. A child whose calls are done is told so by the end of its stdin, at once if it has none, and has
+    /// all that is left of the time; from its end only what SIGTERM and SIGKILL take is kept back.
     pub fn within(total: Duration) -> Self {
         let answers = total / 8;
-        let half = (total - answers) / 2;
-        Self { total, calls: half, children: half, grace: total / 6, answers }
+        let children = total - answers;
+        let kill = children - (total / 16).min(KILL);
+        let term = kill - (total / 6).min(TERM_GRACE);
+        Self { total, calls: children / 2, term, kill, children, answers }
     }
 }
 
@@ -77,7 +85,7 @@ pub async fn run(
         event = "bridge.stopping",
         signal = first.name(),
         sessions = sessions.count(),
-        within = ?steps.total,
+        within = steps.total.as_secs_f64(),
         "the bridge stops"
     );
     let outcome = if first == Signal::Quit {
@@ -104,10 +112,30 @@ async fn in_order(steps: Steps, http: &Http, sessions: &Arc<Sessions>, drain: Dr
     http.drain();
     let mut in_time = timeout(steps.calls, sessions.drained()).await.is_ok();
     if !in_time {
-        sessions.end_all();
-        in_time = timeout(steps.children, sessions.drained()).await.is_ok();
+        sessions.end_all(); // those with calls in flight: the others have ended
+        in_time = timeout(steps.children - steps.calls, sessions.drained()).await.is_ok();
     }
     // A request that is still being sent, or an old answer that is still being read, belongs to no session.
     let _ = timeout(steps.answers, drain.drain()).await;
     if in_time { Outcome::Drained } else { Outcome::OutOfTime }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_without_calls_has_what_the_end_does_not_need() {
+        let of = |total| {
+            let steps = Steps::within(Duration::from_millis(total));
+            [steps.calls, steps.term, steps.kill, steps.children, steps.total].map(|time| time.as_millis())
+        };
+        assert_eq!(of(8_000), [3_500, 5_166, 6_500, 7_000, 8_000]);
+        assert_eq!(of(24_000), [10_500, 18_000, 20_000, 21_000, 24_000]);
+        assert_eq!(of(0), [0; 5]);
+        for total in (0..100_000).step_by(77) {
+            let times = of(total);
+            assert!(times.is_sorted(), "{times:?}");
+        }
+    }
 }

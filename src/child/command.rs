@@ -25,6 +25,20 @@ pub struct Command {
     pub(super) tags: Arc<Tags>,
 }
 
+impl Command {
+    /// Whether it has a daemon run a container: `docker … run`, with sudo(8), env(1) or a shell before it too.
+    pub(super) fn runs_container(&self) -> bool {
+        let words = [&self.name].into_iter().chain(&self.arguments).map(|word| word.to_string_lossy());
+        let words: Vec<_> = words.collect();
+        let words = words.iter().flat_map(|word| word.split_ascii_whitespace());
+        let is_client = |word: &&str| {
+            let name = word.rsplit('/').next();
+            matches!(name, Some("docker" | "podman" | "nerdctl"))
+        };
+        words.skip_while(|word| !is_client(word)).any(|word| word == "run" || word == "exec")
+    }
+}
+
 /// What a child inherits, and what it gets in addition.
 #[derive(Clone, Debug, Default)]
 pub struct EnvPolicy {

@@ -1,14 +1,16 @@
 //! A running process, and the ladder that ends it: end of stdin, SIGTERM, SIGKILL.
 
 use std::fmt;
+use std::pin::pin;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use tokio::time::timeout;
+use tokio::time::Instant;
 use tracing::warn;
 
 use super::command::Tag;
+use crate::late;
 use crate::log_limit::SharedLogLimit;
 use crate::reaper::ExitWatch;
 
@@ -18,6 +20,9 @@ pub const TERM_GRACE: Duration = Duration::from_secs(2);
 /// How long after SIGKILL a process is given up: it hangs in the kernel (state D).
 const KILL_GRACE: Duration = Duration::from_secs(1);
 
+/// A client that was killed cannot tell its daemon to stop what it runs.
+const CONTAINER: &str = "only the client of a daemon is killed, and its container may still be running; run it with --init --rm -i";
+
 /// Sessions can come and go as fast as clients like.
 static KILLS: SharedLogLimit = SharedLogLimit::of_sessions("child.kill");
 
@@ -26,7 +31,26 @@ static KILLS: SharedLogLimit = SharedLogLimit::of_sessions("child.kill");
 pub struct Process {
     pub(super) pid: Pid,
     pub(super) tag: Tag,
+    /// Whether it is the client of a daemon that runs a container for it.
+    pub(super) is_container_client: bool,
     pub exit: ExitWatch,
+}
+
+/// When a process whose stdin has been closed gets which signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ladder {
+    /// SIGTERM.
+    pub term: Instant,
+    /// SIGKILL.
+    pub kill: Instant,
+}
+
+impl Ladder {
+    /// SIGTERM after `grace`, and SIGKILL [`TERM_GRACE`] later, or `grace` if that is shorter.
+    pub fn after(grace: Duration) -> Self {
+        let term = Instant::now() + grace;
+        Self { term, kill: term + TERM_GRACE.min(grace) }
+    }
 }
 
 /// What ended a process.
@@ -61,24 +85,46 @@ impl Process {
         &self.tag
     }
 
-    /// Ends the process, whose stdin has been closed: that is the one sign that every server understands. After `grace`
-    /// its group gets SIGTERM, and [`TERM_GRACE`] later, or `grace` if that is shorter, SIGKILL.
-    pub async fn terminate(&mut self, grace: Duration) -> Termination {
-        let steps = [
-            (None, grace, Termination::Eof),
-            (Some(Signal::SIGTERM), TERM_GRACE.min(grace), Termination::Term),
-            (Some(Signal::SIGKILL), KILL_GRACE, Termination::Kill),
-        ];
-        for (signal, patience, stopped_by) in steps {
-            if let Some(signal) = signal {
-                if let Some(count) = KILLS.take() {
-                    let pid = self.pid();
-                    warn!(event = "child.kill", pid, %signal, count, "a child did not end in time and gets a signal");
+    /// Ends the process, whose stdin has been closed: that is the one sign that every server understands. Its group gets
+    /// the signals of this ladder, or from the moment when there is `another`, of that one.
+    pub async fn terminate(
+        &mut self,
+        mut ladder: Ladder,
+        another: impl Future<Output = Ladder>,
+    ) -> Termination {
+        let mut another = pin!(another);
+        let (mut is_changed, mut last) = (false, None);
+        loop {
+            let (until, next) = match last {
+                None => (ladder.term, Some(Signal::SIGTERM)),
+                Some(Signal::SIGTERM) => (ladder.kill, Some(Signal::SIGKILL)),
+                Some(_) => (Instant::now() + KILL_GRACE, None),
+            };
+            let patience = until.saturating_duration_since(Instant::now());
+            let ended = tokio::select! {
+                biased;
+                ended = late::timeout(patience, self.exit.wait()) => ended,
+                other = &mut another, if !is_changed => {
+                    // One that has been told to leave has no longer than it had.
+                    let kill = if last.is_some() { other.kill.min(ladder.kill) } else { other.kill };
+                    (ladder, is_changed) = (Ladder { term: other.term, kill }, true);
+                    continue;
                 }
-                self.signal(signal);
-            }
-            if timeout(patience, self.exit.wait()).await.is_ok() {
-                return stopped_by;
+            };
+            match (ended, next) {
+                (Some(_), _) => {
+                    return match last {
+                        None => Termination::Eof,
+                        Some(Signal::SIGTERM) => Termination::Term,
+                        Some(_) => Termination::Kill,
+                    };
+                }
+                (None, None) => break,
+                (None, Some(signal)) => {
+                    self.log_signal(signal);
+                    self.signal(signal);
+                    last = Some(signal);
+                }
             }
         }
         warn!(
@@ -90,7 +136,24 @@ impl Process {
     }
 
     pub fn kill(&self) {
+        if self.is_container_client && self.exit.status().is_none() {
+            self.log_signal(Signal::SIGKILL);
+        }
         self.signal(Signal::SIGKILL);
+    }
+
+    fn log_signal(&self, signal: Signal) {
+        let Some(count) = KILLS.take() else { return };
+        let pid = self.pid();
+        let hint = (self.is_container_client && signal == Signal::SIGKILL).then_some(CONTAINER);
+        warn!(
+            event = "child.kill",
+            pid,
+            %signal,
+            count,
+            hint,
+            "a child did not end in time and gets a signal"
+        );
     }
 
     /// Sends a signal to the group. Sends none once the process was reaped: its pid may be another's by then.

@@ -11,7 +11,8 @@ use regex_lite::Regex;
 use super::source::Source;
 use super::values::{
     address, assignment, count, count_or_zero, duration, env_from_header, file, host, key_source, log_format,
-    message_size, mode, on_exit, origin, path, pattern, replica, size, some_time, url, variable_name,
+    message_size, mode, on_exit, origin, path, pattern, replica, size, some_time, time_or_off, url,
+    variable_name,
 };
 use super::{KeySource, OnExit};
 use crate::address::Address;
@@ -237,6 +238,8 @@ options! {
         value max_sessions: usize, "N" = "64", count;
         /// end a session after this time with no request in flight and no stream open
         value idle_timeout: Duration, "TIME" = "30m", some_time;
+        /// end a session whose client sends no second request for this time after initialize was answered, or off
+        value unclaimed_timeout: Option<Duration>, "TIME|off" = "60s", time_or_off;
         /// end a session after this time, used or not
         optional max_lifetime: Duration, "TIME", some_time;
         /// when all sessions are taken, end the longest idle one to make room instead of answering 503
@@ -297,9 +300,11 @@ options! {
     "The end" {
         /// when the server of a session exits: end the session, or respawn the server and keep the session's id
         value on_exit: OnExit, "end|respawn" = "end", on_exit;
-        /// how long a server may take to exit by itself at the end of its session, before SIGTERM
+        /// how long a server may take to exit by itself at the end of its session, before SIGTERM; SIGKILL follows 2s later;
+        /// when the bridge stops, see --shutdown-timeout
         value stop_grace: Duration, "TIME" = "5s", duration;
-        /// how long the bridge may take to exit after SIGTERM, about half of it for requests in flight
+        /// how long the bridge may take to exit after SIGTERM; of 8s requests in flight have 3.5s, and a server without any has
+        /// 5.1s to exit by itself before SIGTERM and 1.3s more before SIGKILL
         value shutdown_timeout: Duration, "TIME" = "8s", duration;
     }
     "Log" {

@@ -484,6 +484,11 @@ pub(super) fn some_time(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// A duration above zero, or none.
+pub(super) fn time_or_off(text: &str) -> Result<Option<Duration>, String> {
+    if is_off(text) { Ok(None) } else { some_time(text).map(Some) }
+}
+
 /// What stands for an option that is not given, as texts about options spell it.
 pub(super) fn is_off(text: &str) -> bool {
     matches!(text, "off" | "none")

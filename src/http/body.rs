@@ -208,7 +208,7 @@ fn log_slow(session: Option<&Session>, bytes: usize, within: Duration) {
         event = "http.slow_body",
         sid = session.map(|session| session.id().short()),
         bytes,
-        ?within,
+        within = within.as_secs_f64(),
         count,
         "a request is given up because its body comes too slowly; see --body-timeout"
     );

@@ -1,6 +1,7 @@
 //! A client that opens one session and lists the tools, without I/O: lines in, bytes for stdin out.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
@@ -8,11 +9,12 @@ use serde_json::Value;
 
 use super::Config;
 use super::report::{Failure, Question, Server, Stray, Tools, Why, clipped};
+use crate::first_words::FirstWords;
 use crate::proto::incoming::{Found, Incoming, LongLine};
 use crate::proto::json::{elements, is_array, value_at};
 use crate::proto::line::Frame;
 use crate::proto::link::{Answered, Expired, Limits, Link, Outgoing, TooLong, own_initialize, own_reply};
-use crate::proto::message::{Head, Kind, Request, peek_head};
+use crate::proto::message::{self, Head, Kind, Request, peek_head};
 use crate::proto::output::{Handshake, Out};
 use crate::proto::version::Revision;
 
@@ -41,13 +43,14 @@ pub(super) struct Client {
     pub(super) server: Option<Server>,
     pub(super) tools: Option<Tools>,
     pub(super) stray: Stray,
+    first_words: Arc<FirstWords>,
     /// How it has ended, once it has.
     pub(super) end: Option<Result<(), Failure>>,
 }
 
 impl Client {
     /// Begins with `initialize`, in the name of the newest revision that has one.
-    pub(super) fn open(config: &Config) -> Self {
+    pub(super) fn open(config: &Config, first_words: Arc<FirstWords>) -> Self {
         let mut out = Out::default();
         let initialize = own_initialize(Revision::R2025_11_25);
         Self {
@@ -61,6 +64,7 @@ impl Client {
             server: None,
             tools: None,
             stray: Stray::default(),
+            first_words,
             end: None,
         }
     }
@@ -146,6 +150,7 @@ impl Client {
     }
 
     fn stray(&mut self, line: &[u8]) {
+        self.first_words.stdout(line);
         if self.stray.lines == 0 {
             self.stray.first = clipped(&String::from_utf8_lossy(line));
         }
@@ -253,10 +258,8 @@ fn string(text: &str, path: &[&str]) -> Option<String> {
 }
 
 fn refusal(text: &str) -> Why {
-    Why::Refused {
-        code: clipped(token(text, &["error", "code"]).unwrap_or("?")),
-        message: string(text, &["error", "message"]).unwrap_or_default(),
-    }
+    let (code, message) = message::refusal(text);
+    Why::Refused { code: code.to_owned(), message: clipped(&message) }
 }
 
 /// Each capability, with what is true of it: `resources (listChanged, subscribe)`.

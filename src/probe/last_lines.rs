@@ -1,11 +1,13 @@
 //! The last lines that a server has written to stderr.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
 
 use super::report::clipped;
+use crate::first_words::FirstWords;
 use crate::proto::line::{Frame, LineDecoder};
 
 /// How many lines are kept.
@@ -19,11 +21,12 @@ pub(super) struct LastLines {
     stderr: Receiver,
     decoder: LineDecoder,
     lines: VecDeque<String>,
+    first_words: Arc<FirstWords>,
 }
 
 impl LastLines {
-    pub(super) fn of(stderr: Receiver) -> Self {
-        Self { stderr, decoder: LineDecoder::new(MAX_LINE), lines: VecDeque::new() }
+    pub(super) fn of(stderr: Receiver, first_words: Arc<FirstWords>) -> Self {
+        Self { stderr, decoder: LineDecoder::new(MAX_LINE), lines: VecDeque::new(), first_words }
     }
 
     /// Reads until the end. Cancel safe.
@@ -35,6 +38,7 @@ impl LastLines {
                     Frame::Long(_) => continue, // no line is that long here
                     Frame::TooLong { head, .. } => head,
                 };
+                self.first_words.stderr(line);
                 keep(&mut self.lines, line);
             }
         }
@@ -49,6 +53,7 @@ impl LastLines {
     /// The lines, oldest first.
     pub(super) fn finish(mut self) -> Vec<String> {
         if let Some(Frame::Line(line)) = self.decoder.finish() {
+            self.first_words.stderr(line.bytes());
             keep(&mut self.lines, line.bytes());
         }
         self.lines.into()
@@ -75,7 +80,7 @@ mod tests {
         text += &format!("{}\n\x1b[2J\nunfinished", "x".repeat(2 * MAX_LINE));
         writer.write_all(text.as_bytes()).unwrap();
         drop(writer);
-        let mut stderr = LastLines::of(Receiver::from_owned_fd(reader.into()).unwrap());
+        let mut stderr = LastLines::of(Receiver::from_owned_fd(reader.into()).unwrap(), Arc::default());
         stderr.read().await;
         let mut want: Vec<String> = (18..25).map(|number| format!("line {number}")).collect();
         want.extend([clipped(&"x".repeat(MAX_LINE)), r"\u{1b}[2J".to_owned(), "unfinished".to_owned()]);

@@ -2,10 +2,12 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::child::Termination;
 use crate::exit_status::ExitStatus;
+use crate::first_words::FirstWords;
 
 /// The longest text of a server that is kept, in characters.
 pub const MAX_TEXT: usize = 256;
@@ -28,6 +30,8 @@ pub struct Report {
     pub status: Option<ExitStatus>,
     /// The last lines that it wrote to stderr.
     pub stderr: Vec<String>,
+    /// What it wrote in place of an answer.
+    pub first_words: Arc<FirstWords>,
 }
 
 /// What a server has answered to `initialize`.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::report::{Failure, Question, Report, Server, Tools, Why, clipped};
 use crate::child::Termination;
 use crate::exit_status::ExitStatus;
+use crate::first_words::{OVER_LINES, Unanswered};
 
 /// The report in some lines, the verdict in the first one.
 pub fn of(report: &Report) -> String {
@@ -130,6 +131,7 @@ fn what(Failure { asked, why }: &Failure) -> String {
 /// What an operator can do about it.
 fn advice(Failure { asked, why }: &Failure, report: &Report) -> Vec<&'static str> {
     let at_start = *asked == Question::Initialize;
+    let hint = |how| report.first_words.hint(how).filter(|_| at_start);
     let mut advice = match why {
         Why::Refused { .. } if at_start => {
             vec!["the reason is the server's own; the bridge speaks revisions up to 2025-11-25 to it"]
@@ -144,10 +146,9 @@ fn advice(Failure { asked, why }: &Failure, report: &Report) -> Vec<&'static str
         Why::Exited(_) => vec!["run the command by itself and see what it says at tools/list"],
         Why::StdoutClosed => vec!["a server answers on stdout: does a wrapper redirect it?"],
         Why::StdinClosed => vec!["a server reads requests from stdin: does a wrapper redirect it?"],
-        Why::Silent(_) if at_start => vec![
-            "does the command speak MCP on stdin and stdout? some servers need an argument for that",
-            "--init-timeout gives it more time",
-        ],
+        Why::Silent(_) if at_start => {
+            vec![hint(Unanswered::Silent).unwrap_or_default(), "--init-timeout gives it more time"]
+        }
         Why::Silent(_) => vec!["--init-timeout and --request-timeout give it more time"],
         Why::TooLong(_) => vec!["--max-message takes longer ones"],
         Why::Echoed => vec!["this command is no MCP server"],
@@ -156,8 +157,11 @@ fn advice(Failure { asked, why }: &Failure, report: &Report) -> Vec<&'static str
         }
         Why::Stopped => vec![],
     };
-    if matches!(why, Why::Silent(_)) && report.stray.first.starts_with('{') {
-        advice.push("does it print its answers over many lines? a message stands on one line");
+    if *why == Why::Exited(ExitStatus::Code(0)) {
+        advice.splice(..0, hint(Unanswered::ExitedWell));
+    }
+    if matches!(why, Why::Silent(_)) && !at_start && report.stray.first.starts_with('{') {
+        advice.push(OVER_LINES);
     }
     advice
 }
@@ -178,6 +182,7 @@ mod tests {
             stopped_by: Termination::Eof,
             status: Some(ExitStatus::Code(0)),
             stderr: vec!["loading".to_owned()],
+            first_words: std::sync::Arc::default(),
         }
     }
 

@@ -12,7 +12,8 @@ use std::borrow::Cow;
 use bytes::Bytes;
 
 use super::ids::{Id, MAX_ID};
-use super::json::{Field, Found, Look, Span, Unescaped, is_alike, is_json, slice, unquote};
+use super::json::{Field, Found, Look, Span, Unescaped, is_alike, is_json, slice, unquote, value_at};
+use crate::printable::cut;
 
 /// What kind of message it is (JSON-RPC 2.0 §4, §5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -568,6 +569,16 @@ const METHODS: &[Method] = &[
     method("server/discover", None, 0),
     method("ping", None, 0),
 ];
+
+/// The `code` and the `message` of an error answer, as far as they may be shown; `?` in place of a code that is no number.
+pub fn refusal(text: &str) -> (&str, String) {
+    let token = |name| value_at(text, &["error", name]).and_then(|span| text.get(span));
+    let is_number =
+        |code: &&str| code.len() <= 20 && code.bytes().all(|byte| b"-+.eE0123456789".contains(&byte));
+    let message = token("message").filter(|token| token.starts_with('"'));
+    let message = message.map(|token| cut(&unquote(token)).into_owned());
+    (token("code").filter(is_number).unwrap_or("?"), message.unwrap_or_default())
+}
 
 #[cfg(test)]
 mod tests {

@@ -16,6 +16,7 @@ use tracing::debug;
 use super::exchanges::Exchanges;
 use super::head_end::HeadEnd;
 use super::pace::{Pace, Peer, log_slow};
+use crate::late;
 
 /// How long the peer of an HTTP/1 connection may let the bridge wait.
 #[derive(Clone, Copy, Debug)]
@@ -44,8 +45,9 @@ impl Abort for UnixStream {
     fn abort(&self) {}
 }
 
+type Grace = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// A connection that gives back what was sniffed, and keeps the [`Limits`].
-#[derive(Debug)]
 pub(super) struct Guarded<S> {
     stream: S,
     sniffed: Bytes,
@@ -62,6 +64,8 @@ pub(super) struct Guarded<S> {
     /// One for the whole connection, made at the first wait. It is moved only to an earlier time, or when it fires before
     /// the deadline that holds by then, so that requests one after the other cost no timer.
     timer: Option<Pin<Box<Sleep>>>,
+    /// What lies in the socket when a deadline has passed is read first.
+    grace: Option<Grace>,
 }
 
 /// A request head that has begun.
@@ -123,7 +127,18 @@ impl<S: Abort> Guarded<S> {
         patience: Duration,
     ) -> Self {
         let writing = Writing { pace: Pace::new(patience), taken: 0, blocked: None, flowing: None };
-        Self { stream, sniffed, exchanges, peer, limits, head: None, drained: true, writing, timer: None }
+        Self {
+            stream,
+            sniffed,
+            exchanges,
+            peer,
+            limits,
+            head: None,
+            drained: true,
+            writing,
+            timer: None,
+            grace: None,
+        }
     }
 
     /// The head that is not complete.
@@ -155,7 +170,12 @@ impl<S: Abort> Guarded<S> {
         }
         while timer.as_mut().poll(context).is_ready() {
             if deadline.is_some_and(|deadline| deadline <= timer.deadline()) {
-                return true;
+                let first = || -> Grace { Box::pin(late::what_is_ready_first()) };
+                let is_over = self.grace.get_or_insert_with(first).as_mut().poll(context).is_ready();
+                if is_over {
+                    self.grace = None;
+                }
+                return is_over;
             }
             timer.as_mut().reset(next());
         }
@@ -243,6 +263,7 @@ impl<S: AsyncRead + Abort + Unpin> AsyncRead for Guarded<S> {
         };
         let Some(limits) = this.limits else { return read };
         if read.is_ready() {
+            this.grace = None;
             this.read(limits, buffer.filled().get(before..).unwrap_or_default());
             return read;
         }

@@ -87,7 +87,7 @@ pub(super) fn log_slow(peer: Peer, patience: Duration, ended: &'static str) {
             event = "conn.slow",
             %peer,
             ended,
-            ?patience,
+            patience = patience.as_secs_f64(),
             floor = FLOOR,
             count,
             "a peer did not take its response: nothing within --body-timeout, or less than {FLOOR} bytes a second"

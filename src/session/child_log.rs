@@ -2,9 +2,13 @@
 
 use tracing::{debug, info, warn};
 
-use crate::log_limit::LogLimit;
+use crate::log_limit::{LogLimit, SharedLogLimit};
 use crate::proto::ids::{MAX_ID, SessionId};
+use crate::proto::message::refusal;
 use crate::proto::output::Note;
+
+/// Sessions can come and go as fast as clients like.
+static REFUSALS: SharedLogLimit = SharedLogLimit::new("child.refused_initialize");
 
 /// How much of a line that is no message is logged, in characters.
 const NOISE_WIDTH: usize = 256;
@@ -49,6 +53,21 @@ impl ChildLog {
         warn!(
             event = "child.stdout_noise",
             sid, count, line, hint, "the server wrote a line to stdout that is not a message"
+        );
+    }
+
+    /// The child has refused `initialize` with this error.
+    pub(super) fn refused(&self, error: &str) {
+        let Some(count) = REFUSALS.take() else { return };
+        let (code, said) = refusal(error);
+        let sid = self.session.short();
+        warn!(
+            event = "child.refused_initialize",
+            sid,
+            code,
+            said = &*said,
+            count,
+            "the server refuses initialize; it may speak other revisions only, or lack what it needs"
         );
     }
 

@@ -16,18 +16,19 @@ use super::losses::Losses;
 use super::stdin_queue::{Lost, StdinCursor};
 use super::stream::{Delivery, Feed, Payload};
 use super::streams::Streams;
-use super::worker::Answered;
+use super::worker::Start;
 use super::{
     Command, Config, End, Fault, MAX_STDIN_QUEUE, MAX_UNREAD_REPLIES, NotTaken, Posted, Shared, Stats,
 };
 use crate::account::Place;
+use crate::first_words::FirstWords;
 use crate::heap;
 use crate::log_limit::SharedLogLimit;
 use crate::proto::front::{Front, Origin, Refusal, Takes, keyed, single};
 use crate::proto::ids::{ClientId, StreamId};
 use crate::proto::incoming::{Found, Incoming, LongLine};
 use crate::proto::line::{Frame, LineDecoder};
-use crate::proto::message::{Message, Request};
+use crate::proto::message::{Kind, Message, Request};
 use crate::proto::output::{Handshake, Out, Output, Unanswered};
 use crate::proto::version::Revision;
 use crate::sync::lock;
@@ -51,6 +52,8 @@ pub(super) struct Core<'s> {
     /// When a client last did something, or when the session became idle.
     active: Instant,
     stats: Stats,
+    /// Whether a client has used the session beyond its `initialize`.
+    is_claimed: bool,
     /// Callers of `Session::end_if_idle` that wait for its result, each with its reason.
     end_if_idle: Vec<(End, oneshot::Sender<bool>)>,
     /// Why the session must end, once that is clear.
@@ -58,6 +61,8 @@ pub(super) struct Core<'s> {
     losses: Losses,
     /// Whether a child has answered `initialize` with a result.
     pub(super) opened: bool,
+    /// What the present child writes that is no message.
+    first_words: Arc<FirstWords>,
     child_log: ChildLog,
     /// A long line of the child that is being looked at.
     long: Option<LongLine>,
@@ -70,7 +75,7 @@ impl<'s> Core<'s> {
         shared: &'s Shared,
         initialize: &Request,
         first: Option<(Feed, Takes)>,
-        answered: Answered,
+        start: Start,
         began: Instant,
     ) -> Self {
         let mut streams = Streams::new(shared.id.clone(), &config, Arc::clone(&shared.outlet));
@@ -93,10 +98,12 @@ impl<'s> Core<'s> {
             began,
             active: began,
             stats: Stats::default(),
+            is_claimed: shared.is_shared,
             end_if_idle: Vec::new(),
             ending: None,
-            losses: Losses::new(answered, began),
+            losses: Losses::new(start.answered, began),
             opened: false,
+            first_words: start.first_words,
             child_log: ChildLog::new(shared.id.clone()),
             long: None,
         }
@@ -121,7 +128,9 @@ impl<'s> Core<'s> {
         {
             return Some(End::Lifetime(limit));
         }
-        self.idle_deadline().filter(|deadline| *deadline <= now).map(|_| End::Idle(self.config.idle_timeout))
+        let idle = self.idle_deadline().filter(|deadline| *deadline <= now)?;
+        let is_unclaimed = self.unclaimed_deadline().is_some_and(|deadline| deadline <= idle);
+        Some(if is_unclaimed { End::Unclaimed } else { End::Idle(self.config.idle_timeout) })
     }
 
     /// Notes the moment when the session becomes idle, answers the questions whether it may end then, and publishes
@@ -132,14 +141,18 @@ impl<'s> Core<'s> {
             self.active = now;
         }
         for (why, agreed) in self.end_if_idle.drain(..) {
-            let ends = idle && self.ending.is_none();
+            let is_meant = why != End::Unclaimed || !self.is_claimed;
+            let ends = idle && is_meant && self.ending.is_none();
             if ends {
                 self.ending = Some(why);
             }
             let _ = agreed.send(ends); // the caller may be gone
         }
-        let stats =
-            Stats { idle_since: idle.then_some(self.active), in_flight: self.in_flight() + self.inbox.len() };
+        let stats = Stats {
+            idle_since: idle.then_some(self.active),
+            is_claimed: self.is_claimed,
+            in_flight: self.in_flight() + self.inbox.len(),
+        };
         let account = &self.shared.account;
         account.set(Place::Stdin, self.stdin().len());
         account.set(Place::Held, self.front.held_bytes());
@@ -156,7 +169,14 @@ impl<'s> Core<'s> {
     }
 
     fn idle_deadline(&self) -> Option<Instant> {
-        self.stats.idle_since.map(|since| since + self.config.idle_timeout)
+        let idle = self.stats.idle_since? + self.config.idle_timeout;
+        Some(self.unclaimed_deadline().map_or(idle, |unclaimed| idle.min(unclaimed)))
+    }
+
+    /// Until when a client must have used the session's id, from the answer to `initialize` on.
+    fn unclaimed_deadline(&self) -> Option<Instant> {
+        let limit = self.config.unclaimed_timeout.filter(|_| !self.is_claimed)?;
+        self.stats.idle_since?.checked_add(limit)
     }
 
     /// When the next thing is due: [`expire`](Self::expire), or an end of the session.
@@ -208,10 +228,12 @@ impl<'s> Core<'s> {
         match command {
             Command::Post(post) => {
                 self.active = now;
+                self.is_claimed = true;
                 self.inbox.push(post);
             }
             Command::Listen { after, feed } => {
                 self.active = now;
+                self.is_claimed = true;
                 self.streams.listen(after, feed, now);
             }
             Command::EndIfIdle { why, agreed } => self.end_if_idle.push((why, agreed)),
@@ -219,13 +241,15 @@ impl<'s> Core<'s> {
     }
 
     /// Forwards what was posted, as far as there is room. Nothing is for a child that is about to be given up.
-    pub(super) fn forward(&mut self, now: Instant) {
+    ///
+    /// `judged`: the time by which deadlines count.
+    pub(super) fn forward(&mut self, now: Instant, judged: Instant) {
         while self.ending.is_none()
             && self.accepting()
             && let Some(mut post) = self.inbox.pop()
         {
             let permit = post.permit.take();
-            if self.inbox.is_late(&post, now) {
+            if self.inbox.is_late(&post, judged) {
                 self.not_forwarded(post, now);
             } else {
                 self.post(post, now);
@@ -295,7 +319,7 @@ impl<'s> Core<'s> {
             warn!(
                 event = "request.timeout",
                 sid = self.sid(),
-                ?after,
+                after = after.as_secs_f64(),
                 count,
                 "the server did not read a request in time; see --request-timeout"
             );
@@ -411,9 +435,9 @@ impl<'s> Core<'s> {
             Found::Pause => {}
             Found::Invalid(bytes) => self.child_log.invalid_utf8(bytes),
             Found::Message(message) => self.message(message, now),
-            Found::Stray(text) => self.child_log.noise(&text),
+            Found::Stray(text) => self.noise(&text),
             Found::Noise(text) => {
-                self.child_log.noise(&text);
+                self.noise(&text);
                 return false;
             }
             Found::TooLong { head, length } => {
@@ -425,11 +449,26 @@ impl<'s> Core<'s> {
         true
     }
 
+    fn noise(&mut self, text: &str) {
+        self.first_words.stdout(text);
+        self.child_log.noise(text);
+    }
+
     fn message(&mut self, message: Incoming<'_>, now: Instant) {
         let (streams, since_begin) = (&self.streams, self.since_begin(now));
         let readers = |stream| streams.readership(stream);
+        let in_flight = self.losses.is_unproven().then(|| self.front.in_flight());
+        let is_error = self.losses.is_starting() && message.envelope.kind == Kind::Failure;
+        let error = is_error.then(|| String::from_utf8_lossy(message.text()).into_owned());
         self.front.child(message, since_begin, &readers, &mut self.out);
+        if in_flight.is_some_and(|before| self.front.in_flight() < before) {
+            self.losses.answered_a_call();
+        }
+        let is_refused = self.ending == Some(End::Refused);
         self.give_out(now);
+        if let Some(error) = error.filter(|_| !is_refused && self.ending == Some(End::Refused)) {
+            self.child_log.refused(&error);
+        }
     }
 
     /// Gives what the front has put out to streams, session and log.
@@ -461,7 +500,7 @@ impl<'s> Core<'s> {
                     warn!(
                         event = "request.timeout",
                         sid = self.sid(),
-                        ?after,
+                        after = after.as_secs_f64(),
                         count,
                         "the server did not answer a request in time; see --request-timeout"
                     );
@@ -535,8 +574,9 @@ impl<'s> Core<'s> {
     }
 
     /// Begins the handshake with a new child.
-    pub(super) fn handshake(&mut self, answered: Answered, now: Instant) {
-        self.losses.respawned(answered, now);
+    pub(super) fn handshake(&mut self, start: Start, now: Instant) {
+        self.losses.respawned(start.answered, now);
+        self.first_words = start.first_words;
         let since_begin = self.since_begin(now);
         self.front.restart(since_begin, &mut self.out);
     }

@@ -12,7 +12,7 @@ pub enum End {
     Deleted,
     /// The stream of a client of the 2024-11-05 transport closed, which is the only sign such a client gives.
     Disconnected,
-    /// The client left before it was told the session's id: no client can ever use it.
+    /// No client has used the session's id: it left before it was told it, or sent nothing with it in time.
     Unclaimed,
     /// Nothing was in flight and no client listened for this long.
     Idle(Duration),

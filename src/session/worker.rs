@@ -21,6 +21,8 @@ use super::core::Core;
 use super::inbox::Post;
 use super::stream::{Delivery, Feed};
 use super::{Command, Config, End, ExitStatus, NotTaken, Shared, Stop};
+use crate::first_words::FirstWords;
+use crate::late;
 use crate::proto::front::Takes;
 use crate::proto::line::LineDecoder;
 use crate::proto::message::Request;
@@ -36,6 +38,9 @@ const CLOSED_STDIN_GRACE: Duration = Duration::from_secs(5);
 /// For how many turns of the loop a deadline that has passed waits for what is ready: more than it takes to empty a pipe.
 /// The process may have stood still, and what came in time must count.
 const MAX_LATE_TURNS: u32 = 64;
+
+/// The same for turns in which nothing is ready here: a request may still be on its way through HTTP.
+const MAX_QUIET_TURNS: u32 = late::TURNS;
 
 /// How long a buffer that has grown for a large message is kept for the next one.
 const KEEP_LARGE: Duration = Duration::from_secs(1);
@@ -68,10 +73,18 @@ pub struct Pipes<W, R> {
     pub exit: Pin<Box<dyn Future<Output = ExitStatus> + Send>>,
     /// Told how its handshake ended.
     pub answered: Answered,
+    /// Told what it writes that is no message.
+    pub first_words: Arc<FirstWords>,
 }
 
 /// Told once: that a child has answered `initialize` with a result, or why it was lost, or its session ended, before.
 pub type Answered = oneshot::Sender<Result<(), End>>;
+
+/// What a child's session says about its start.
+pub(super) struct Start {
+    pub(super) answered: Answered,
+    pub(super) first_words: Arc<FirstWords>,
+}
 
 /// What the loop holds of a child.
 struct Child<W, R> {
@@ -81,9 +94,9 @@ struct Child<W, R> {
 }
 
 impl<W, R> Pipes<W, R> {
-    fn split(self) -> (Child<W, R>, Answered) {
-        let Self { stdin, stdout, exit, answered } = self;
-        (Child { stdin, stdout, exit }, answered)
+    fn split(self) -> (Child<W, R>, Start) {
+        let Self { stdin, stdout, exit, answered, first_words } = self;
+        (Child { stdin, stdout, exit }, Start { answered, first_words })
     }
 }
 
@@ -94,7 +107,8 @@ pub struct LostChild<R> {
     pub why: End,
     /// Its stdout, which must be read on until the child exits.
     pub stdout: Option<R>,
-    /// How many children in a row have been lost within 30 s of their start, this one included.
+    /// How many children in a row have been lost within 30 s of their start, this one included; 0: it has served and left in
+    /// good order.
     pub count: u32,
 }
 
@@ -178,7 +192,7 @@ enum Woken<W, R> {
     Read(io::Result<usize>),
     /// Other tasks have had their turn.
     Rested,
-    /// A deadline has passed, and nothing else is ready.
+    /// A deadline has passed, or had before, and nothing else is ready.
     Alarm,
 }
 
@@ -195,15 +209,17 @@ impl Worker {
         let Self { config, shared, mut mailbox, initialize, first: opening } = self;
         let (max_message, init_timeout) = (config.max_message, config.limits.init_timeout);
         let mut now = Instant::now();
-        let (first, answered) = first.split();
-        let mut core = Core::open(config, &shared, &initialize, opening, answered, now);
+        // The time by which deadlines are judged: it stands still while what came in time may still be on its way.
+        let mut judged = now;
+        let (first, start) = first.split();
+        let mut core = Core::open(config, &shared, &initialize, opening, start, now);
         drop(initialize);
         let mut decoder = LineDecoder::new(max_message);
         let mut child = Some(first);
         let mut exiting: Option<Exiting> = None;
         let mut respawning: Option<(End, Pin<Box<N>>)> = None;
         let mut alarm = Alarm::new(now + init_timeout);
-        let mut late_turns = 0;
+        let (mut late_turns, mut quiet_turns) = (0, 0);
         let mut shrink_at: Option<Instant> = None;
         let mut attention = pin!(shared.attention.notified());
         // It is kept over turns of the loop: whatever else is ready, its own turn comes.
@@ -222,7 +238,7 @@ impl Worker {
                 core.command(command, now);
             }
             if exiting.is_none() {
-                core.forward(now);
+                core.forward(now, judged);
             }
             core.settle(decoder.waiting(), now);
 
@@ -232,7 +248,7 @@ impl Worker {
             // What the child has written before it ended counts.
             let ending = exiting.as_mut().filter(|_| !has_lines);
             let end_reason = core
-                .end_reason(now)
+                .end_reason(judged)
                 .or_else(|| ending.and_then(|exiting| exiting.end_reason(core.in_flight(), now)));
             if let Some(why) = end_reason {
                 let lost = if stop == Stop::No { core.child_lost(why, now) } else { None };
@@ -264,6 +280,11 @@ impl Worker {
                 None => (None, None, None),
             };
             let replacement = respawning.as_mut().map(|(_, replacement)| replacement);
+            // Only the runtime's own turn finds out what is ready: see `late`.
+            let was_late = late_turns > 0;
+            if was_late {
+                yield_now().await;
+            }
             // In this order: a child that never stops writing delays nothing but the alarm, and that not for ever.
             let woken = tokio::select! {
                 biased;
@@ -274,16 +295,16 @@ impl Worker {
                 written = present(stdin.map(|stdin| stdin.write(core.stdin()))), if writes => Woken::Written(written),
                 () = rest.as_mut(), if reads_on || is_tired => Woken::Rested,
                 read = present(stdout.map(|stdout| stdout.read_buf(decoder.buffer()))), if reads => Woken::Read(read),
+                () = std::future::ready(()), if was_late => Woken::Alarm,
                 () = alarm.wait(), if deadline.is_some() => Woken::Alarm,
             };
 
             now = Instant::now();
             let is_late = deadline.is_some_and(|deadline| deadline <= now);
+            let is_quiet = is_late && matches!(woken, Woken::Alarm);
             // A long line takes many turns, and has come before its end was looked at.
             late_turns = if is_late { late_turns + u32::from(!matches!(woken, Woken::Rested)) } else { 0 };
-            if matches!(woken, Woken::Alarm) {
-                late_turns = MAX_LATE_TURNS; // there is nothing that should be looked at before
-            }
+            quiet_turns = if is_quiet { quiet_turns + 1 } else { 0 };
             match woken {
                 Woken::Attention => {
                     attention.set(shared.attention.notified());
@@ -297,9 +318,9 @@ impl Worker {
                     match (replacement.map(Pipes::split), lost) {
                         (None, Some(why)) => break why,
                         (None, None) => {}
-                        (Some((next, answered)), _) => {
+                        (Some((next, start)), _) => {
                             child = Some(next);
-                            core.handshake(answered, now);
+                            core.handshake(start, now);
                         }
                     }
                 }
@@ -328,8 +349,9 @@ impl Worker {
                 }
                 Woken::Alarm => {}
             }
-            if late_turns >= MAX_LATE_TURNS {
-                late_turns = 0;
+            if late_turns >= MAX_LATE_TURNS || quiet_turns > MAX_QUIET_TURNS {
+                (late_turns, quiet_turns) = (0, 0);
+                judged = now;
                 core.expire(now);
                 if let Some(exiting) = &mut exiting {
                     exiting.expire(now);

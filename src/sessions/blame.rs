@@ -100,6 +100,10 @@ pub(super) struct Blame {
     turned: Vec<Digest>,
     /// When the last trial began; it counts for [`TRIAL`].
     tried: Option<Instant>,
+    /// Whether a child that no client has harmed failed to start, and none has started since.
+    is_broken: bool,
+    /// Whether somebody tries the server again and again because of that.
+    is_watched: bool,
     /// Whether a trial goes on, and no client has had a child since it began.
     trying: bool,
     /// The `initialize` that worked last.
@@ -140,6 +144,7 @@ impl Blame {
     /// A child has answered a client's `initialize`.
     pub(super) fn succeeded(&mut self, cause: &Cause, initialize: Option<Request>, now: Instant) {
         self.nobody = Crashes::default();
+        self.is_broken = false;
         self.in_a_row.clear();
         self.turned.clear();
         self.trying = false;
@@ -157,12 +162,8 @@ impl Blame {
 
     /// A child that a client asked for failed. `serving`: other children serve, so it can't be the server.
     pub(super) fn failed(&mut self, cause: &Cause, serving: bool, now: Instant) -> Verdict {
-        for failures in [&mut self.failures, &mut self.in_a_row] {
-            failures.push_back(now);
-            if failures.len() > CRASHES.0 {
-                failures.pop_front();
-            }
-        }
+        push(&mut self.failures, now);
+        push(&mut self.in_a_row, now);
         if self.has_worked(cause) && !self.turned.contains(&cause.who) && self.turned.len() < CLIENTS {
             self.turned.push(cause.who);
         }
@@ -178,17 +179,58 @@ impl Blame {
         Verdict::PauseOfOne(pause)
     }
 
+    /// A child has answered a client's `initialize` with an error. Its client is told what it says each time, so this alone
+    /// begins no pause. Returns whether it is time for a trial, which then begins.
+    pub(super) fn refused(&mut self, serving: bool, now: Instant) -> bool {
+        push(&mut self.in_a_row, now);
+        let never_worked = self.last_good.is_none();
+        self.begin_trial_if(never_worked, serving, now)
+    }
+
     /// A child ended of which no client had asked anything. Returns the pause that begins.
     pub(super) fn failed_by_itself(&mut self, serving: bool, now: Instant) -> Option<Duration> {
-        if serving { None } else { self.nobody.failed(now) }
+        if serving {
+            return None;
+        }
+        self.is_broken = true;
+        self.nobody.failed(now)
+    }
+
+    /// Whether a child that no client has harmed failed to start, and none has started since.
+    pub(super) fn is_broken(&self) -> bool {
+        self.is_broken
+    }
+
+    /// Whether somebody is needed to try the server again and again, who then must do it.
+    pub(super) fn begin_watch(&mut self) -> bool {
+        self.has_trials && self.is_broken && !std::mem::replace(&mut self.is_watched, true)
+    }
+
+    /// Whether the one who tries the server is needed no longer.
+    pub(super) fn end_watch(&mut self) -> bool {
+        self.is_watched = self.is_broken;
+        !self.is_broken
+    }
+
+    /// Begins a trial of a server that is known not to start. It begins no pause: a client that comes is told what happens.
+    pub(super) fn begin_watched_trial(&mut self, now: Instant) -> bool {
+        let due = self.is_broken && !self.trying;
+        if due {
+            self.tried = Some(now);
+        }
+        due
     }
 
     /// Whether it is time for a trial, which then begins.
     pub(super) fn begin_trial(&mut self, serving: bool, now: Instant) -> bool {
+        self.begin_trial_if(false, serving, now)
+    }
+
+    fn begin_trial_if(&mut self, is_suspect: bool, serving: bool, now: Instant) -> bool {
         let looping = self.nobody.pauses > 0;
         let (count, within) = CRASHES;
         let first = self.in_a_row.front().filter(|_| self.in_a_row.len() == count);
-        let suspected = looping || first.is_some_and(|first| now <= *first + within);
+        let suspected = is_suspect || looping || first.is_some_and(|first| now <= *first + within);
         let spoken = self.tried.is_some_and(|tried| now < tried + TRIAL) && !looping;
         let due = self.has_trials
             && !self.trying
@@ -213,12 +255,24 @@ impl Blame {
         match works {
             Some(true) => {
                 self.nobody = Crashes::default();
+                self.is_broken = false;
                 self.in_a_row.clear();
                 None
             }
-            Some(false) if counts && !serving => self.nobody.begin_pause(now),
+            Some(false) if counts && !serving => {
+                self.is_broken = true;
+                self.nobody.begin_pause(now)
+            }
             _ => None,
         }
+    }
+}
+
+/// Notes one more of as many as make a crash loop.
+fn push(failures: &mut VecDeque<Instant>, now: Instant) {
+    failures.push_back(now);
+    if failures.len() > CRASHES.0 {
+        failures.pop_front();
     }
 }
 

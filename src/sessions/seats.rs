@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
@@ -13,6 +14,10 @@ use super::start_limit::MAX_START;
 use super::{NoSession, Sessions};
 use crate::child::TERM_GRACE;
 use crate::session::{End, Session};
+
+/// After how long a session whose client has sent nothing since `initialize` was answered gives its place to another client.
+/// Clients send `initialized` at once, or do not.
+const UNCLAIMED: Duration = Duration::from_secs(10);
 
 /// A place for one session and its child; free again when it is dropped.
 pub(super) type Seat = OwnedSemaphorePermit;
@@ -115,29 +120,40 @@ impl Sessions {
         self.lock().leaving() > self.seats.waiting()
     }
 
-    /// Ends the session that has been idle for the longest time, if there is one and the operator wants it. The session
-    /// itself decides: one that a client has posted to meanwhile goes on, and the next is asked.
+    /// Ends the session that no client has claimed for the longest time, or else, if the operator wants it, that has been
+    /// idle for the longest time. The session itself decides: one that a client has posted to meanwhile goes on, and the
+    /// next is asked.
     async fn evict(&self) -> bool {
-        if !self.config.evict {
-            return false;
-        }
-        for session in self.idle() {
-            if session.end_if_idle(End::Evicted).await {
-                self.retire(session.id(), End::Evicted);
+        for (session, is_claimed) in self.idle() {
+            if is_claimed && !self.config.evict {
+                break;
+            }
+            let why = if is_claimed { End::Evicted } else { End::Unclaimed };
+            if session.end_if_idle(why).await {
+                self.retire(session.id(), why);
                 return true;
             }
         }
         false
     }
 
-    /// The idle sessions, the longest idle one first.
-    fn idle(&self) -> Vec<Session> {
+    /// The idle sessions and whether a client has claimed them: first those that none has for [`UNCLAIMED`], and of both
+    /// the longest idle one first.
+    fn idle(&self) -> Vec<(Session, bool)> {
         let registry = self.lock();
         let mut idle: Vec<_> = registry
             .live()
-            .filter_map(|live| Some((live.session.stats().idle_since?, live.session.clone())))
+            .filter_map(|live| {
+                let stats = live.session.stats();
+                let since = stats.idle_since?;
+                // The wait for an answer to `initialize` is none of the client's; a slow client is not robbed.
+                let is_claimed = stats.is_claimed
+                    || self.config.session.unclaimed_timeout.is_none()
+                    || since.elapsed() < UNCLAIMED;
+                Some((is_claimed, since, live.session.clone()))
+            })
             .collect();
-        idle.sort_unstable_by_key(|(since, _)| *since);
-        idle.into_iter().map(|(_, session)| session).collect()
+        idle.sort_unstable_by_key(|(is_claimed, since, _)| (*is_claimed, *since));
+        idle.into_iter().map(|(is_claimed, _, session)| (session, is_claimed)).collect()
     }
 }

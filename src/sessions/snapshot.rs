@@ -39,6 +39,8 @@ pub enum NotReady {
     Draining,
     /// Every child fails at its start; the next is tried after this time.
     Crashing(Duration),
+    /// A child that no client has harmed failed to start, and none has answered `initialize` since.
+    Failing,
 }
 
 /// The state of a live session.
@@ -96,6 +98,7 @@ impl NotReady {
         match self {
             Self::Draining => "draining",
             Self::Crashing(_) => "crashing",
+            Self::Failing => "failing",
         }
     }
 }
@@ -177,12 +180,13 @@ impl Sessions {
         }
     }
 
-    /// Why no session would be started now. That all seats are taken is no reason: a balancer that goes by this answer
+    /// Why no session would be started now, or hardly one. That all seats are taken is no reason: a balancer that goes by this answer
     /// would take the clients of running sessions away.
     pub fn not_ready(&self) -> Option<NotReady> {
         if !self.is_taking() {
             return Some(NotReady::Draining);
         }
-        self.paused().map(NotReady::Crashing)
+        let failing = || self.blame().is_broken().then_some(NotReady::Failing);
+        self.paused().map(NotReady::Crashing).or_else(failing)
     }
 }

@@ -9,6 +9,7 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
+use crate::first_words::FirstWords;
 use crate::log_limit::SharedLogLimit;
 use crate::proto::line::{Frame, LineDecoder};
 use crate::reaper::ExitWatch;
@@ -31,6 +32,7 @@ pub(super) async fn log(
     mut stderr: Receiver,
     sid: Arc<OnceLock<String>>,
     mut exit: ExitWatch,
+    first_words: Arc<FirstWords>,
     is_suspect: bool,
 ) {
     let mut decoder = LineDecoder::new(MAX_LINE);
@@ -48,6 +50,7 @@ pub(super) async fn log(
         }
     };
     let mut log = |line: &[u8]| {
+        first_words.stderr(line);
         if second.elapsed() >= Duration::from_secs(1) {
             log_suppressed(suppressed);
             (second, lines, suppressed) = (Instant::now(), 0, 0);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use super::Sessions;
@@ -14,7 +14,9 @@ use super::blame::{Cause, backoff};
 use super::seats::Seat;
 use super::snapshot::State;
 use super::start_limit::{AFTER_FAILURE, Held, MAX_START};
-use crate::child::{Child, Process, Tag, Termination};
+use crate::child::{Child, Process, Termination};
+use crate::first_words::{FirstWords, Unanswered};
+use crate::late;
 use crate::log_limit::SharedLogLimit;
 use crate::proto::ids::SessionId;
 use crate::session::worker::{Ended, LostChild, Pipes, Worker};
@@ -35,7 +37,8 @@ pub(super) struct Supervisor {
     /// Whether it was started while clients brought the server down, with words that had not worked.
     pub(super) is_suspect: bool,
     pub(super) seat: Option<Seat>,
-    pub(super) process: Mutex<Option<Process>>,
+    /// The present child, and what it writes that is no message.
+    pub(super) process: Mutex<Option<(Process, Arc<FirstWords>)>>,
 }
 
 impl Drop for Supervisor {
@@ -49,6 +52,7 @@ impl Drop for Supervisor {
 /// See the limits of `session.start`.
 static ENDS: SharedLogLimit = SharedLogLimit::of_sessions("session.end");
 static LOSSES: SharedLogLimit = SharedLogLimit::of_sessions("child.lost");
+static SLOW_STARTS: SharedLogLimit = SharedLogLimit::new("child.slow_start");
 static RESPAWNS: SharedLogLimit = SharedLogLimit::of_sessions("child.respawned");
 static SUSPECT_ENDS: SharedLogLimit = SharedLogLimit::new("session.end");
 
@@ -57,13 +61,14 @@ static SUSPECT_ENDS: SharedLogLimit = SharedLogLimit::new("session.end");
 struct Gone {
     status: ExitStatus,
     stopped_by: Termination,
+    first_words: Arc<FirstWords>,
 }
 
 impl Supervisor {
     /// Runs the session to its end, and its last child to its own.
     ///
     /// `start`: what the start of the child holds.
-    pub(super) async fn run(self: Arc<Self>, worker: Worker, child: Child<()>, start: Held) {
+    pub(super) async fn run(self: Arc<Self>, worker: Worker, child: Child<Arc<FirstWords>>, start: Held) {
         let began = Instant::now();
         let this = Arc::clone(&self);
         let respawn = move |lost| Arc::clone(&this).respawn(lost);
@@ -72,14 +77,16 @@ impl Supervisor {
         self.sessions.retire(self.session.id(), why);
 
         let sid = self.session.id().short();
-        let (status, stopped_by) = described(self.terminate(stdout).await);
+        let gone = self.terminate(stdout).await;
+        let first_words = gone.as_ref().map(|gone| Arc::clone(&gone.first_words));
+        let hint = hint(why, first_words.filter(|_| !opened).as_deref());
+        let (status, stopped_by) = described(gone);
         let (status, stopped_by) = (&*status, &*stopped_by);
         let (reason, seconds) = (why.cause(), began.elapsed().as_secs());
         let limit = if self.is_suspect && !opened { &SUSPECT_ENDS } else { &ENDS };
         let Some(count) = limit.take() else { return };
         // A server that ends in good order before it was of any use is trouble too.
         if why.is_trouble() || (matches!(why, End::Exited(_)) && !opened) {
-            let hint = hint(why);
             warn!(
                 event = "session.end",
                 sid, reason, status, stopped_by, seconds, count, hint, "a session has ended"
@@ -87,7 +94,7 @@ impl Supervisor {
         } else {
             info!(
                 event = "session.end",
-                sid, reason, status, stopped_by, seconds, count, "a session has ended"
+                sid, reason, status, stopped_by, seconds, count, hint, "a session has ended"
             );
         }
     }
@@ -110,7 +117,7 @@ impl Supervisor {
                 status = &*status,
                 stopped_by = &*stopped_by,
                 count,
-                ?pause,
+                pause = pause.as_secs_f64(),
                 "a session has lost its child and goes on with another one"
             );
         }
@@ -128,7 +135,7 @@ impl Supervisor {
                         info!(event = "child.respawned", sid, pid, "a session has another child");
                     }
                     self.sessions.lock().note(id, State::Restarting, Some(child.process.tag().clone()));
-                    self.set_current(child.process.clone());
+                    self.set_current(&child);
                     return Some(self.attach(child, Held { permit, ..Held::default() }, false));
                 }
                 Err(error) => {
@@ -141,27 +148,27 @@ impl Supervisor {
     }
 
     /// The child as the session's loop takes it; its start is watched from now on.
-    fn attach(&self, child: Child<()>, held: Held, is_first: bool) -> Pipes<Sender, Receiver> {
-        let Child { process, stdin, stdout, stderr: () } = child;
+    fn attach(&self, child: Child<Arc<FirstWords>>, held: Held, is_first: bool) -> Pipes<Sender, Receiver> {
+        let Child { process, stdin, stdout, stderr: first_words } = child;
         let (answered, is_answered) = oneshot::channel();
         let id = self.session.id().clone();
         let cause = self.cause.clone();
-        let start = Start { id, cause, child: process.tag().clone(), is_first, held, is_answered };
+        let start = Start { id, cause, child: process.clone(), is_first, held, is_answered };
         tokio::spawn(start.watch(Arc::clone(&self.sessions)));
         let mut exit = process.exit;
-        Pipes { stdin, stdout, exit: Box::pin(async move { exit.wait().await }), answered }
+        Pipes { stdin, stdout, exit: Box::pin(async move { exit.wait().await }), answered, first_words }
     }
 
-    fn set_current(&self, process: Process) {
-        *sync::lock(&self.process) = Some(process);
+    fn set_current(&self, child: &Child<Arc<FirstWords>>) {
+        *sync::lock(&self.process) = Some((child.process.clone(), Arc::clone(&child.stderr)));
     }
 
     /// Ends the present child, if there is one.
     async fn terminate(&self, stdout: Option<Receiver>) -> Option<Gone> {
-        let process = sync::lock(&self.process).take()?;
-        let stopped_by = self.sessions.terminate(process.clone(), stdout).await;
+        let (process, first_words) = sync::lock(&self.process).take()?;
+        let stopped_by = self.sessions.terminate(process.clone(), stdout, &first_words).await;
         let status = process.exit.status().unwrap_or(ExitStatus::Unknown);
-        Some(Gone { status, stopped_by })
+        Some(Gone { status, stopped_by, first_words })
     }
 }
 
@@ -169,7 +176,7 @@ impl Supervisor {
 struct Start {
     id: SessionId,
     cause: Cause,
-    child: Tag,
+    child: Process,
     is_first: bool,
     held: Held,
     is_answered: oneshot::Receiver<Result<(), End>>,
@@ -179,16 +186,17 @@ impl Start {
     /// Waits for the answer, and notes it. The permit is given back when the child had its time: others may start then.
     async fn watch(self, sessions: Arc<Sessions>) {
         let Self { id, cause, child, is_first, mut held, mut is_answered } = self;
-        let answered = match timeout(MAX_START, &mut is_answered).await {
-            Ok(answered) => answered,
-            Err(_) => {
+        let answered = match late::timeout(MAX_START, &mut is_answered).await {
+            Some(answered) => answered,
+            None => {
+                sessions.log_slow_start(&id, child.pid());
                 drop(held.permit.take());
                 is_answered.await
             }
         };
         let Ok(answered) = answered else { return }; // the runtime has ended before the session
         if answered.is_ok() {
-            sessions.lock().note_open(&id, &child);
+            sessions.lock().note_open(&id, child.tag());
         }
         // Later children of a session fail on its own account: it is given up after some of them.
         if is_first || answered.is_ok() {
@@ -201,20 +209,45 @@ impl Start {
     }
 }
 
+impl Sessions {
+    fn log_slow_start(&self, id: &SessionId, pid: i32) {
+        let Some(count) = SLOW_STARTS.take() else { return };
+        warn!(
+            event = "child.slow_start",
+            sid = id.short(),
+            pid,
+            seconds = MAX_START.as_secs(),
+            limit = self.config.session.limits.init_timeout.as_secs_f64(),
+            count,
+            "a server has not answered initialize yet; see --init-timeout for how long it may take"
+        );
+    }
+}
+
 /// The fields `status` and `stopped_by` of a log line.
 fn described(gone: Option<Gone>) -> (String, String) {
     match gone {
-        Some(Gone { status, stopped_by }) => (status.to_string(), stopped_by.to_string()),
+        Some(Gone { status, stopped_by, .. }) => (status.to_string(), stopped_by.to_string()),
         None => ("no child".to_owned(), "none".to_owned()),
     }
 }
 
+const SLOW: &str = "see --init-timeout, and --warm for servers that start slowly";
+const UNCLAIMED: &str =
+    "no request came with its id; see --unclaimed-timeout, and --session-key for clients that carry no id";
+
 /// What may be behind an end.
-fn hint(why: End) -> Option<&'static str> {
+///
+/// `first_words`: what the child wrote, where it has not answered `initialize`.
+fn hint(why: End, first_words: Option<&FirstWords>) -> Option<&'static str> {
+    let said = |how| first_words.and_then(|words| words.hint(how));
     match why {
+        End::Unclaimed => Some(UNCLAIMED),
+        End::Exited(ExitStatus::Code(0)) => said(Unanswered::ExitedWell),
+        End::InitTimeout(_) => said(Unanswered::Silent).or(Some(SLOW)),
+
         // A child that was not asked to leave is killed by the kernel and nothing else.
         End::Exited(ExitStatus::Signal("SIGKILL")) => Some("out of memory? see the container's memory limit"),
-        End::InitTimeout(_) => Some("see --init-timeout, and --warm for servers that start slowly"),
         _ => None,
     }
 }

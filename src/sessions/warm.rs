@@ -13,6 +13,7 @@ use super::blame::backoff;
 use super::seats::Seat;
 use super::{NoSession, Sessions};
 use crate::child::{Child, Process, Tag};
+use crate::first_words::FirstWords;
 use crate::log_limit::SharedLogLimit;
 use crate::sync;
 
@@ -22,7 +23,7 @@ static WARM: SharedLogLimit = SharedLogLimit::of_sessions("child.warm");
 /// A child that no session has yet, and its seat.
 #[derive(Debug)]
 pub(super) struct Unclaimed {
-    pub(super) child: Child<()>,
+    pub(super) child: Child<Arc<FirstWords>>,
     /// Set to the name of the session that gets the child: the child's log lines carry it.
     pub(super) sid: Arc<OnceLock<String>>,
     pub(super) seat: Seat,
@@ -104,7 +105,7 @@ impl Sessions {
 
     /// Starts a child for the pool, unless there are `target` or none is to be started.
     fn add_warm(self: &Arc<Self>, target: usize) -> io::Result<bool> {
-        if !self.is_ready() || self.pool.len() >= target {
+        if !self.is_taking() || self.paused().is_some() || self.pool.len() >= target {
             return Ok(false);
         }
         let Some(seat) = self.seats.try_take() else { return Ok(false) };

@@ -119,7 +119,7 @@ fn a_child_that_never_answers_loses_one_call_and_is_told() {
         let answer = call(&bad).answer();
         assert_eq!(answer["id"], 7);
         assert_fault(&answer, "request_timeout", &json!({}));
-        beside.logged(&bad, &["WARN", r#"event="request.timeout""#, "after=3s", "--request-timeout"]);
+        beside.logged(&bad, &["WARN", r#"event="request.timeout""#, "after=3.0", "--request-timeout"]);
         let seen = bad.seen();
         let cancelled: Vec<&Value> =
             seen.iter().filter(|entry| entry["method"] == "notifications/cancelled").collect();

@@ -324,7 +324,7 @@ fn a_child_that_crashes_at_every_respawn_ends_its_session_in_the_end() {
         assert!(line.contains(&format!("count={count} ")) && line.contains("pause="), "{count}: {line}");
     }
     assert_eq!(lost.len(), 5);
-    assert!(lost[0].contains("pause=0ns") && lost[0].contains(r#"status="exit code 3""#), "{}", lost[0]);
+    assert!(lost[0].contains("pause=0.0") && lost[0].contains(r#"status="exit code 3""#), "{}", lost[0]);
     bridge.leaves_nothing();
 }
 

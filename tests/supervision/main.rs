@@ -18,6 +18,7 @@ mod check;
 mod health;
 mod inside;
 mod ladder;
+mod lives;
 mod reaper;
 mod shutdown;
 mod spawning;

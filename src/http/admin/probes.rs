@@ -4,20 +4,20 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
 
 use crate::http::response::{Body, empty};
-use crate::sessions::Sessions;
+use crate::sessions::{NotReady, Sessions};
 
 pub(in crate::http) fn health() -> Response<Body> {
     text(StatusCode::OK, "ok\n")
 }
 
 pub(in crate::http) fn ready(sessions: &Sessions) -> Response<Body> {
-    if sessions.is_ready() {
-        text(StatusCode::OK, "ready\n")
-    } else if sessions.is_taking() {
-        text(StatusCode::SERVICE_UNAVAILABLE, "every start of the server fails\n")
-    } else {
-        text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
-    }
+    let why = match sessions.not_ready() {
+        None => return text(StatusCode::OK, "ready\n"),
+        Some(NotReady::Draining) => "stopping\n",
+        Some(NotReady::Crashing(_)) => "every start of the server fails\n",
+        Some(NotReady::Failing) => "the server did not start, and none has answered initialize since\n",
+    };
+    text(StatusCode::SERVICE_UNAVAILABLE, why)
 }
 
 fn text(status: StatusCode, text: &'static str) -> Response<Body> {

@@ -30,7 +30,11 @@ impl Script {
             ids: Ids::counted,
         };
         let config = Config { limits, max_message: MAX_MESSAGE, stop_grace: secs(1) };
-        Self { client: Client::open(&config), received: Vec::new(), now: Duration::ZERO }
+        Self {
+            client: Client::open(&config, std::sync::Arc::default()),
+            received: Vec::new(),
+            now: Duration::ZERO,
+        }
     }
 
     /// Takes what the client has written, and returns the id of the last request in it.

@@ -48,6 +48,7 @@ const CONFIG: Config = Config {
         ids: Ids::counted,
     },
     idle_timeout: secs(1000),
+    unclaimed_timeout: None,
     sse_after: Duration::MAX,
     max_lifetime: None,
     max_body: 1024 * 1024,
@@ -125,7 +126,11 @@ impl Child {
 
     /// Exits. Another process may hold the pipes open.
     fn exit(&mut self) {
-        let told = self.exit.take().map(|exit| exit.send(DIED));
+        self.exit_with(DIED);
+    }
+
+    fn exit_with(&mut self, status: ExitStatus) {
+        let told = self.exit.take().map(|exit| exit.send(status));
         assert!(told.is_none_or(|told| told.is_ok()), "the exit is waited for");
     }
 }
@@ -224,7 +229,7 @@ fn pipes(size: usize) -> (Pipes<DuplexStream, DuplexStream>, Child) {
     let stdin_lines = BufReader::new(childs_stdin).lines();
     let (answered, handshake) = oneshot::channel();
     let child = Child { stdin: Some(stdin_lines), stdout: Some(childs_stdout), exit: Some(exit), handshake };
-    (Pipes { stdin, stdout, exit: Box::pin(exited), answered }, child)
+    (Pipes { stdin, stdout, exit: Box::pin(exited), answered, first_words: Arc::default() }, child)
 }
 
 async fn post(session: &Session, text: &str, streams: bool) -> Result<Reader, End> {

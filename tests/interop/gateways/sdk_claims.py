@@ -127,7 +127,7 @@ def _(world):
 @claim("mcpg", "its ping every 25 min comes before the end of the default --idle-timeout")
 def _(world):
     bridge = world.bridge()
-    limit = int(bridge.await_log(r"idle_timeout=(\d+)s")[1])
+    limit = int(bridge.await_log(r"idle_timeout=(\d+)\.0")[1])
     assert limit > 1500, f"--idle-timeout is {limit} s"
 
 

@@ -113,3 +113,39 @@ async fn a_child_that_still_writes_after_the_end_has_a_reader() {
     read_all.unwrap();
     assert_eq!(read, news(1).as_bytes());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_session_whose_id_no_client_uses_ends_and_one_that_is_used_once_does_not() {
+    for (uses, why, seconds) in [
+        (None, End::Unclaimed, 60),
+        (Some("post"), End::Idle(secs(1000)), 1000),
+        (Some("listen"), End::Idle(secs(1000)), 1000),
+    ] {
+        let config = Config { unclaimed_timeout: Some(secs(60)), ..CONFIG };
+        let (session, opening, mut child, run) = unspawned(config, NARROW);
+        let worker = tokio::spawn(run);
+        child.expect(&request("1", "initialize")).await;
+        sleep(secs(9)).await; // which is the child's time and not the client's
+        child.send(&result("1")).await;
+        rest(&opening).await;
+        let used = Instant::now();
+        match uses {
+            Some("post") => {
+                drop(rest(&post(&session, &note("notifications/initialized"), true).await.unwrap()).await)
+            }
+            Some(_) => drop(session.listen(None).await.unwrap()),
+            None => {}
+        }
+        assert_eq!(bounded(worker).await.unwrap().why, why);
+        assert_eq!(used.elapsed().as_secs(), seconds);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_is_used_meanwhile_is_not_taken_for_unclaimed() {
+    let harness = Harness::open().await;
+    let session = harness.session.clone();
+    rest(&post(&session, &note("notifications/initialized"), true).await.unwrap()).await;
+    assert!(!session.end_if_idle(End::Unclaimed).await);
+    assert!(session.end_if_idle(End::Evicted).await, "idle it is");
+}

@@ -298,7 +298,7 @@ async fn what_comes_when_a_child_has_just_refused_the_handshake_is_for_the_next_
     let (session, worker, _opening) = Session::new(config, id, initialize, Takes::Events);
     let Worker { config, shared, mut mailbox, initialize, first } = worker;
     let now = Instant::now();
-    let mut core = Core::open(config, &shared, &initialize, first, oneshot::channel().0, now);
+    let mut core = Core::open(config, &shared, &initialize, first, start(), now);
     let answer = |core: &mut Core<'_>, text: &str| {
         let mut decoder = LineDecoder::new(1000);
         decoder.buffer().extend_from_slice(format!("{text}\n").as_bytes());
@@ -306,7 +306,7 @@ async fn what_comes_when_a_child_has_just_refused_the_handshake_is_for_the_next_
     };
     answer(&mut core, &result("1"));
     assert!(core.child_lost(End::Exited(DIED), now).is_some());
-    core.handshake(oneshot::channel().0, now);
+    core.handshake(start(), now);
     answer(&mut core, r#"{"jsonrpc":"2.0","id":2,"error":{"code":1,"message":"no"}}"#);
 
     let (said, called) = (note("notifications/x"), call("7", "7"));
@@ -315,15 +315,43 @@ async fn what_comes_when_a_child_has_just_refused_the_handshake_is_for_the_next_
     while let Ok(command) = mailbox.try_recv() {
         core.command(command, now);
     }
-    core.forward(now);
+    core.forward(now, now);
     assert_eq!(core.end_reason(now), Some(End::Refused));
     assert!(core.child_lost(End::Refused, now).is_some());
-    core.forward(now);
-    core.handshake(oneshot::channel().0, now);
+    core.forward(now, now);
+    core.handshake(start(), now);
     answer(&mut core, &result("4"));
     let stdin = std::str::from_utf8(core.stdin()).unwrap();
     assert!(stdin.contains(&said), "what was accepted is not lost: {stdin}");
     assert!(stdin.contains("tools/call"), "the child that refused has not seen the call: {stdin}");
     assert_eq!(rest(&noted).await, ["accepted", "end"]);
     assert_eq!(available(&calling).await, [""; 0]);
+}
+
+/// The start of a child, which nobody watches.
+fn start() -> Start {
+    Start { answered: oneshot::channel().0, first_words: Arc::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_child_that_serves_a_call_and_leaves_in_good_order_is_no_loss() {
+    let mut session = Respawning::open().await;
+    let well = ExitStatus::Code(0);
+    for (id, next) in [("2", "3"), ("4", "5"), ("6", "7")] {
+        let reader = session.harness.call(&format!("1{id}"), id).await;
+        session.harness.child.send(&result(id)).await;
+        rest(&reader).await;
+        session.harness.child.exit_with(well);
+        session.harness.child.close_stdout();
+        assert_eq!(bounded(session.lost.recv()).await, Some((End::Exited(well), 0)));
+        session.good_child(next).await;
+    }
+    session.harness.child.exit_with(well);
+    session.harness.child.close_stdout();
+    assert_eq!(bounded(session.lost.recv()).await, Some((End::Exited(well), 1)), "it was of no use");
+    session.good_child("8").await;
+    let reader = session.harness.call("19", "9").await;
+    session.harness.child.send(&result("9")).await;
+    rest(&reader).await;
+    assert_eq!(session.die().await, (End::Exited(DIED), 2), "this is no good order");
 }

@@ -144,7 +144,9 @@ async fn an_answer_that_lies_in_the_pipe_counts_though_its_deadline_has_passed()
         assert!(poll_once(run.as_mut()).await.is_pending());
         child.send(&result_of("2", 60_000)).await;
         tokio::time::advance(2 * CONFIG.limits.request_timeout).await;
-        assert!(poll_once(run.as_mut()).await.is_pending());
+        for _ in 0..2 * MAX_LATE_TURNS {
+            assert!(poll_once(run.as_mut()).await.is_pending());
+        }
         let got = rest(&reader).await;
         assert!(got[0].starts_with("2-1 {"), "{:.100}", got[0]);
     }
@@ -160,7 +162,11 @@ async fn last_words_in_the_pipe_count_though_the_loop_comes_late_to_them() {
         assert!(poll_once(run.as_mut()).await.is_pending(), "another process may hold stdout open");
         child.send(&result_of("2", 60_000)).await;
         tokio::time::advance(2 * DRAIN_STDOUT).await;
-        assert!(poll_once(run.as_mut()).await.is_ready());
+        let mut turns = 0;
+        while poll_once(run.as_mut()).await.is_pending() {
+            turns += 1;
+            assert!(turns < 2 * MAX_LATE_TURNS, "it ends");
+        }
         let got = rest(&reader).await;
         assert!(got[0].starts_with("2-1 {"), "{:.100}", got[0]);
     }
