@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Incoming};
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::{http1, http2};
 use hyper::service::{Service, service_fn};
-use hyper::{Request, Response};
+use hyper::{Method, Request, Response, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
@@ -30,14 +31,17 @@ use crate::log_limit::SharedLogLimit;
 
 mod deadlines;
 mod exchanges;
+mod half_close;
 mod head_end;
+mod linger;
 pub mod listener;
 mod pace;
 mod sniff;
 mod streams;
 
 use deadlines::{Abort, Guarded, Limits};
-use exchanges::{Exchanges, Tracked};
+use exchanges::{Exchanges, Length, Tracked};
+use linger::{Patience, linger};
 use listener::{Accepted, Listener};
 use pace::{Peer, log_slow};
 use sniff::{Protocol, sniff};
@@ -208,25 +212,41 @@ where
         Protocol::Http1 => {
             let tracked = service_fn(move |request: Request<Incoming>| {
                 let exchange = exchanges.begin(request.body().size_hint().exact());
+                let (is_get, is_current) =
+                    (request.method() == Method::GET, request.version() == Version::HTTP_11);
                 let answering = service.call(request);
                 async move {
-                    let response = answering.await?;
+                    let mut response = answering.await?;
+                    if is_current && response.body().size_hint().exact().is_none() {
+                        exchange.respond(if is_get { Length::Endless } else { Length::Chunked });
+                    }
+                    if exchange.lacks_body() {
+                        // What is to come of it is not read, so that no other request can follow.
+                        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                    }
                     Ok::<_, Infallible>(response.map(|body| Tracked::new(body, exchange)))
                 }
             });
             // hyper's own header timeout would make and drop a timer for each request.
-            let connection = http1::Builder::new()
+            let mut connection = http1::Builder::new()
                 .header_read_timeout(None)
                 .max_buf_size(MAX_HEAD)
                 .serve_connection(io, tracked);
-            tokio::pin!(connection);
-            tokio::select! {
+            let served = tokio::select! {
                 served = &mut connection => served,
                 () = stop.signaled() => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
+                    std::pin::Pin::new(&mut connection).graceful_shutdown();
+                    (&mut connection).await
                 }
+            };
+            let guarded = connection.into_parts().io.into_inner();
+            // hyper answers a head that it does not understand.
+            let is_answered = served.as_ref().map_or_else(hyper::Error::is_parse, |()| true);
+            if is_answered && guarded.is_sending() {
+                let patience = Patience { whole: patience, silence: config.header_timeout };
+                linger(&mut guarded.into_stream(), patience, &mut stop).await;
             }
+            served
         }
         Protocol::Http2 => {
             let streams = Streams::new(exchanges, peer, patience);

@@ -14,6 +14,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod closing;
 mod environment;
 mod floods;
 mod h2;
