@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::header::HeaderValue;
 use hyper::{Response, StatusCode};
+use tokio::time::timeout;
 
 use super::head::Accepts;
 use super::json_body::{JsonBody, Outline, text};
@@ -48,16 +49,36 @@ impl Answers {
     /// Waits for what decides the form of the answer: whole as JSON if it comes soon, a stream if it does not or if
     /// something else comes before it. What it looks at stays with the reader, which is bounded.
     pub(super) async fn form(&self, reader: &Reader, accepts: Accepts) -> Form {
-        let mut seen = 0;
+        self.form_at(reader, accepts, true).await
+    }
+
+    /// As [`form`](Self::form), for the request that opens a session: a stream does not begin before the answer is there, or
+    /// a comment on it would be due. A head that is out says that there is a session, and names it; if the child then does
+    /// not start, clients keep the name, lose the reason and look for a session that never was.
+    pub(super) async fn form_of_opening(&self, reader: &Reader, accepts: Accepts) -> Form {
+        let answered = timeout(self.keep_alive, self.form_at(reader, accepts, false)).await;
+        match answered {
+            Ok(form) => form,
+            Err(_) => self.form(reader, accepts).await,
+        }
+    }
+
+    /// `early`: whether a stream begins as soon as it is clear that there will be one.
+    async fn form_at(&self, reader: &Reader, accepts: Accepts, early: bool) -> Form {
+        let (mut seen, mut streams) = (0, false);
         let mut look = |waiting: &VecDeque<Delivery>, bytes: usize, closed: bool| {
             for delivery in waiting.iter().skip(seen) {
                 seen += 1;
                 match delivery {
-                    Delivery::Event(event) if event.payload.is_answer() && accepts.json => {
+                    Delivery::Event(event) if event.payload.is_answer() && accepts.json && !streams => {
                         if event.last {
                             return Some(Some(Form::Json));
                         }
                     }
+                    Delivery::Event(event) if !early && !event.payload.is_answer() => {
+                        streams = accepts.stream;
+                    }
+                    Delivery::Pending if !early => streams = accepts.stream,
                     // Cut off before it began: it breaks as it would have later, and the session is as it was.
                     Delivery::Event(_) | Delivery::Pending | Delivery::Lagged if accepts.stream => {
                         return Some(Some(Form::Stream));

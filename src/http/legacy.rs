@@ -1,5 +1,6 @@
 //! The session era (2025-03-26 to 2025-11-25, `basic/transports`): POST, GET and DELETE of the endpoint.
 
+use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::sync::Arc;
 
@@ -156,11 +157,22 @@ impl Legacy {
         accepts: Accepts,
     ) -> Result<Response<Body>, Failure> {
         let id = request_id(&posted);
+        let opens = matches!(&posted, Posted::One(message) if is_initialize(message));
         head.asked.check(session.negotiated()).map_err(|problem| problem.about(id.as_ref()))?;
         let posting = session.post(posted, Some(permit), accepts.takes(), head.arrived);
         let reader = posting.await.map_err(Failure::NotTaken)?;
-        match self.answers.form(&reader, accepts).await {
+        let form = match opens {
+            true => self.answers.form_of_opening(&reader, accepts).await,
+            false => self.answers.form(&reader, accepts).await,
+        };
+        match form {
             Form::NotTaken(not_taken) => Err(Failure::NotTaken(not_taken)),
+            _ if opens
+                && session.negotiated().is_none()
+                && let Some(Payload::Fault { fault, .. }) = reader.look(last_event) =>
+            {
+                Err(Problem::StartFailed(fault).about(id.as_ref()).into())
+            }
             form => Ok(self.answers.respond(session, reader, form, accepts, id)?),
         }
     }
@@ -249,21 +261,15 @@ impl Legacy {
         drop(permit); // the session has the message now, and others may want to open one
         let (session, reader) = started.map_err(|error| not_started(&error).about(Some(&id)))?;
         let unclaimed = Unclaimed { sessions: &self.sessions, session: Some(&session) };
-        let form = self.answers.form(&reader, accepts).await;
-        let opened = reader.look(|waiting| {
-            let events = waiting.iter().filter_map(|delivery| match delivery {
-                Delivery::Event(event) => Some(&event.payload),
-                _ => None,
-            });
-            match events.last() {
-                Some(Payload::Fault { fault, .. }) => {
-                    Err(Problem::StartFailed(fault.clone()).about(Some(&id)))
-                }
-                Some(Payload::Answer { success, .. }) => Ok(*success),
-                Some(Payload::Message(_)) => Ok(true),
-                None => Ok(matches!(form, Form::Stream)),
+        let form = self.answers.form_of_opening(&reader, accepts).await;
+        let opened = match reader.look(last_event) {
+            Some(Payload::Fault { fault, .. }) => {
+                return Err(Problem::StartFailed(fault).about(Some(&id)));
             }
-        })?;
+            Some(Payload::Answer { success, .. }) => success,
+            Some(Payload::Message(_)) => true,
+            None => matches!(form, Form::Stream),
+        };
         let mut response = self.answers.respond(&session, reader, form, accepts, Some(id))?;
         unclaimed.claim();
         if opened && let Ok(value) = HeaderValue::from_str(session.id().as_str()) {
@@ -332,6 +338,14 @@ fn named(head: &Head<'_>) -> Result<Named, Problem> {
         Named::None => Err(Problem::Method(METHODS_WITHOUT_SESSION)),
         named => Ok(named),
     }
+}
+
+/// The last event that waits: where `initialize` has been answered, the answer.
+fn last_event(waiting: &VecDeque<Delivery>) -> Option<Payload> {
+    waiting.iter().rev().find_map(|delivery| match delivery {
+        Delivery::Event(event) => Some(event.payload.clone()),
+        _ => None,
+    })
 }
 
 fn request_id(posted: &Posted) -> Option<Id> {

@@ -7,8 +7,8 @@ use std::path::Path;
 
 use crate::beside::{Beside, assert_fault};
 use crate::support::{
-    self, Bridge, Scratch, Value, assert_refused, bridge_command, eventually, example, initialize, json, run,
-    run_command,
+    self, Bridge, Request, Scratch, Session, Value, assert_refused, bridge_command, eventually, example,
+    initialize, json, run, run_command,
 };
 
 // ---------------------------------------------------------------------------------------------- the command
@@ -154,6 +154,53 @@ fn a_child_that_exits_before_its_answer_to_initialize_is_502_with_its_code() {
     for (mode, code, status) in codes {
         let data = json!({ "exit_code": code, "cause": "child_exited" });
         check(&[], &Failed { mode, token: "child_exited", data, status }).finish();
+    }
+}
+
+#[test]
+fn a_child_that_takes_its_time_to_fail_is_502_too() {
+    for ms in [600, 2000] {
+        for accept in ["text/event-stream", "application/json, text/event-stream"] {
+            let bridge = Bridge::start(&["--lazy"], &["hostile", "exit_before_init", "3", &ms.to_string()]);
+            let request = Request::post("/mcp", initialize("me", "2025-06-18").to_string());
+            let mut response = bridge.send(request.with("Accept", accept));
+            response.expect(502, "no head says that there is a session before there is one");
+            assert_eq!(response.header("mcp-session-id"), None);
+            assert_eq!(response.header("mcp-bridge-error"), Some("child_exited"));
+            let answer = response.json();
+            assert_eq!((&answer["id"], &answer["error"]["data"]["exit_code"]), (&json!("me"), &json!(3)));
+        }
+    }
+}
+
+#[test]
+fn a_child_that_takes_its_time_to_refuse_is_heard_and_has_no_session() {
+    for ms in [0, 600, 2000] {
+        for accept in ["text/event-stream", "application/json, text/event-stream"] {
+            let bridge = Bridge::start(&["--lazy"], &["hostile", "refuse_init", &ms.to_string()]);
+            let request = Request::post("/mcp", initialize("me", "2025-06-18").to_string());
+            let mut response = bridge.send(request.with("Accept", accept));
+            response.expect(200, "the child's own error is passed on");
+            assert_eq!(response.header("mcp-session-id"), None, "{ms} ms, {accept}");
+            assert_eq!(response.answer()["error"]["message"], "this server cannot start: no licence");
+        }
+    }
+}
+
+#[test]
+fn a_child_that_takes_its_time_to_start_has_a_session_and_one_that_takes_long_begins_a_stream() {
+    for (ms, keep_alive) in [(0, "15s"), (1000, "15s"), (2000, "300ms")] {
+        let options = ["--lazy", "--keep-alive", keep_alive];
+        let bridge = Bridge::start(&options, &["hostile", "slow_init", &ms.to_string()]);
+        let mut response = bridge.post(initialize("me", "2025-06-18").to_string());
+        assert_eq!(response.status, 200);
+        let streams = ms > 0;
+        assert_eq!(response.is_sse(), streams, "an answer after --sse-after is a stream");
+        if keep_alive != "15s" {
+            response.wait_for_comments(1);
+        }
+        let session = Session::from_response(bridge.address, &mut response);
+        assert_eq!(session.text("echo", json!({ "text": "a" })), "a");
     }
 }
 

@@ -185,7 +185,7 @@ fn a_child_that_never_answers_initialize_is_given_up() {
 
 #[test]
 fn a_child_that_is_given_up_while_its_client_waits_on_a_stream_ends_that_with_the_error() {
-    let options = ["--lazy", "--init-timeout", "500ms", "--stop-grace", "100ms", "--sse-after", "50ms"];
+    let options = ["--lazy", "--init-timeout", "500ms", "--stop-grace", "100ms", "--keep-alive", "50ms"];
     let bridge = Bridge::start(&options, &["hostile", "hang_init"]);
     let mut response = bridge.post(initialize("me", "2025-06-18").to_string());
     assert!(response.is_sse());

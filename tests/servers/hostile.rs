@@ -26,10 +26,10 @@ const MODES: &[(&str, &str)] = &[
     ("strict",                      "refuses requests before `initialized` and every second `initialize`, like the Go SDK"),
     // starting
     ("exit_at_start CODE",          "ends before it reads anything"),
-    ("exit_before_init CODE",       "ends on `initialize`, unanswered"),
+    ("exit_before_init CODE [MS]",  "ends on `initialize`, unanswered, after a while"),
     ("signal_before_init SIGNAL",   "dies by a signal on `initialize`, unanswered"),
     ("hang_init",                   "never answers `initialize`"),
-    ("refuse_init",                 "answers `initialize` with an error"),
+    ("refuse_init [MS]",            "answers `initialize` with an error, after a while"),
     ("slow_init MS",                "answers `initialize` after a while"),
     ("not_ready MS",                "refuses calls for a while after `initialized`: \"server is not ready\""),
     // ending
@@ -373,12 +373,16 @@ impl Server {
         }
         match &*self.mode {
             "exit_before_init" => {
+                thread::sleep(self.millis(1, 0));
                 write_to(2, b"hostile: cannot load the plugin\n");
                 end(&self.arg(0, "1"));
             }
             "signal_before_init" => end(&self.arg(0, "SEGV")),
             "hang_init" => return,
-            "refuse_init" => return self.refuse(id, -32603, "this server cannot start: no licence"),
+            "refuse_init" => {
+                thread::sleep(self.millis(0, 0));
+                return self.refuse(id, -32603, "this server cannot start: no licence");
+            }
             "slow_init" => thread::sleep(self.millis(0, 1000)),
             "strict" if self.log().initializes > 1 => {
                 return self.refuse(id, -32600, r#"duplicate "initialize" received"#);

@@ -410,7 +410,8 @@ fn a_batch_without_a_session_is_400_and_starts_no_child() {
 
 #[test]
 fn a_batch_before_the_revision_is_known_is_taken_or_refused_but_never_lost() {
-    let bridge = Bridge::start(&["--sse-after", "20ms"], &["hostile", "slow_init", "500"]);
+    let bridge =
+        Bridge::start(&["--sse-after", "20ms", "--keep-alive", "20ms"], &["hostile", "slow_init", "500"]);
     let mut response = bridge.post(initialize(0, WITH_BATCHES).to_string());
     assert!(response.is_sse(), "the session has its id before the child has answered");
     let id = response.header("mcp-session-id").expect("the session's id").to_owned();

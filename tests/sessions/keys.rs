@@ -798,7 +798,10 @@ fn a_failed_start_is_told_to_each_request_and_the_next_one_tries_again() {
             let command = first_is_hostile(&scratch, mode);
             let command: Vec<&str> = command.iter().map(String::as_str).collect();
             let bridge = by_header(&["--init-timeout", "1s"], &command);
-            let failed = post(&bridge, Some("key"), &body).answer();
+            let mut failed = post(&bridge, Some("key"), &body);
+            let opens = body["method"] == "initialize";
+            assert_eq!(failed.status, if opens { 502 } else { 200 }, "{mode}: {body}");
+            let failed = failed.answer();
             assert_eq!((reason(&failed), &failed["id"]), (why, &json!("me")), "{mode}: {failed}");
             let mut again = post(&bridge, Some("key"), &body);
             again.expect(200, mode);

@@ -151,7 +151,8 @@ fn a_cancel_in_one_session_leaves_the_same_id_of_another_alone() {
 
 #[test]
 fn a_call_that_is_cancelled_before_the_child_has_it_never_reaches_it_and_ends_at_once() {
-    let bridge = Bridge::start(&["--sse-after", "20ms"], &["hostile", "slow_init", "1500"]);
+    let bridge =
+        Bridge::start(&["--sse-after", "20ms", "--keep-alive", "20ms"], &["hostile", "slow_init", "1500"]);
     let mut greeting = bridge.post(initialize(0, "2025-06-18").to_string());
     let id =
         greeting.header("mcp-session-id").expect("the id is known before the child has answered").to_owned();
@@ -169,7 +170,8 @@ fn a_call_that_is_cancelled_before_the_child_has_it_never_reaches_it_and_ends_at
 
 #[test]
 fn initialize_cannot_be_cancelled() {
-    let bridge = Bridge::start(&["--sse-after", "20ms"], &["hostile", "slow_init", "500"]);
+    let bridge =
+        Bridge::start(&["--sse-after", "20ms", "--keep-alive", "20ms"], &["hostile", "slow_init", "500"]);
     let mut greeting = bridge.post(initialize("i", "2025-06-18").to_string());
     let id =
         greeting.header("mcp-session-id").expect("the id is known before the child has answered").to_owned();
