@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use memchr::memchr2_iter;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep};
 
@@ -323,7 +324,26 @@ fn lagged() -> io::Error {
     io::Error::other("the client reads too slowly")
 }
 
-/// Writes one event (HTML, "Server-sent events"): LF only, one `data:` line. A message holds no raw CR or LF here.
+/// Writes JSON, whole or a part of it that ends with a character. Beside LF and CR, which it does not hold raw here, many
+/// readers of events take U+0085, U+2028 and U+2029 for the end of a line. In valid JSON these stand only within strings,
+/// where their escapes mean the same.
+fn data(out: &mut BytesMut, json: &[u8]) {
+    let mut written = 0;
+    for at in memchr2_iter(0xC2, 0xE2, json) {
+        let (length, escape) = match json.get(at..).unwrap_or_default() {
+            [0xC2, 0x85, ..] => (2, "\\u0085"),
+            [0xE2, 0x80, 0xA8, ..] => (3, "\\u2028"),
+            [0xE2, 0x80, 0xA9, ..] => (3, "\\u2029"),
+            _ => continue,
+        };
+        out.extend_from_slice(json.get(written..at).unwrap_or_default());
+        push(out, &[escape]);
+        written = at + length;
+    }
+    out.extend_from_slice(json.get(written..).unwrap_or_default());
+}
+
+/// Writes one event (HTML, "Server-sent events"): LF only, one `data:` line.
 fn encode(out: &mut BytesMut, id: Option<EventId>, what: &Payload) {
     let fault;
     let message = match what {
@@ -335,7 +355,7 @@ fn encode(out: &mut BytesMut, id: Option<EventId>, what: &Payload) {
     };
     out.reserve(message.len() + 64);
     begin(out, id);
-    out.extend_from_slice(message);
+    data(out, message);
     push(out, &["\n\n"]);
 }
 
@@ -345,7 +365,7 @@ fn encode_part(out: &mut BytesMut, id: Option<EventId>, part: &Part) {
     if part.begins {
         begin(out, id);
     }
-    out.extend_from_slice(&part.bytes);
+    data(out, &part.bytes);
     if part.ends {
         push(out, &["\n\n"]);
     }
@@ -369,7 +389,7 @@ fn encode_refusal(out: &mut BytesMut, delivery: Delivery, id: Option<&Id>) -> bo
         _ => return false,
     };
     push(out, &["event: message\ndata: "]);
-    out.extend_from_slice(&problem.row().json(id));
+    data(out, &problem.row().json(id));
     push(out, &["\n\n"]);
     true
 }
@@ -377,5 +397,40 @@ fn encode_refusal(out: &mut BytesMut, delivery: Delivery, id: Option<&Id>) -> bo
 fn push(out: &mut BytesMut, parts: &[&str]) {
     for part in parts {
         out.extend_from_slice(part.as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(json: &[u8]) -> String {
+        let mut out = BytesMut::new();
+        data(&mut out, json);
+        String::from_utf8(out.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn what_readers_take_for_the_end_of_a_line_is_escaped_and_means_the_same() {
+        for text in [
+            "",
+            "plain",
+            "\u{2028}",
+            "\u{2029}\u{2028}\u{85}",
+            "a\u{85}b\u{2028}c\u{2029}",
+            "\u{c2}\u{84}\u{86}\u{a0}",
+            "\u{2027}\u{202a}\u{2038}\u{20a8}",
+            "\u{e2}\u{80}\u{a8}",
+            "日本語 — “quotes” …",
+            "😀\u{2028}😀",
+        ] {
+            let json = format!("[\"{text}\"]");
+            let line = written(json.as_bytes());
+            assert!(!line.contains(['\u{85}', '\u{2028}', '\u{2029}']), "{line:?}");
+            assert_eq!(serde_json::from_str::<[String; 1]>(&line).unwrap(), [text]);
+            if !text.contains(['\u{85}', '\u{2028}', '\u{2029}']) {
+                assert_eq!(line, json, "and nothing else is changed");
+            }
+        }
     }
 }

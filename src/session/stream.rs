@@ -419,14 +419,19 @@ impl Queue {
         Some(delivery)
     }
 
-    /// The next part of the message of the first event, if it is too long to be taken at once. `max` is in bytes.
+    /// The next part of the message of the first event, if it is too long to be taken at once. `max` is in bytes, and may be
+    /// exceeded by what is left of a character.
     fn part(&mut self, max: usize, outlet: &Outlet) -> Option<Part> {
         let Some(Delivery::Event(event)) = self.waiting.front() else { return None };
         let message = event.payload.message()?;
         if self.begun == 0 && message.len() <= max {
             return None;
         }
-        let end = self.begun.saturating_add(max.max(1)).min(message.len());
+        let mut end = self.begun.saturating_add(max.max(1)).min(message.len());
+        // To the end of a character (RFC 3629 §3), which may have to be written otherwise.
+        while message.get(end).is_some_and(|byte| byte & 0xC0 == 0x80) {
+            end += 1;
+        }
         let part = Part {
             id: event.id,
             bytes: message.slice(self.begun..end),
@@ -652,6 +657,27 @@ mod tests {
         assert_eq!(feed.taken_since_mark(), 1000);
         assert!(matches!(take(), Poll::Ready(Some(Taken::Whole(Delivery::Event(_))))));
         assert_eq!(outlet.waiting(), 0);
+    }
+
+    #[test]
+    fn a_long_message_is_cut_between_characters() {
+        for max in 1..9 {
+            let (feed, reader) = pair();
+            let message = "aé\u{2028}😀".repeat(50);
+            let payload = Payload::Message(message.clone().into());
+            feed.offer(Event { id: EventId { stream: StreamId(1), place: 1 }, payload, last: false });
+            let context = Context::from_waker(Waker::noop());
+            let mut taken = String::new();
+            loop {
+                let Poll::Ready(Some(Taken::Part(part))) = reader.poll_take(max, &context) else { panic!() };
+                assert!(part.bytes.len() < max + 4);
+                taken += std::str::from_utf8(&part.bytes).unwrap();
+                if part.ends {
+                    break;
+                }
+            }
+            assert_eq!(taken, message);
+        }
     }
 
     #[tokio::test]

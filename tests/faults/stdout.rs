@@ -4,7 +4,7 @@
 use crate::beside::{
     Answer, Beside, Fault, REQUEST_TIMEOUT, Then, assert_fault, assert_goes_on, call, check,
 };
-use crate::support::{Request, eventually, json, proc, text_of, tool_call};
+use crate::support::{Request, eventually, json, proc, reason, text_of, tool_call};
 
 // ---------------------------------------------------------------------------------------------- bytes that are no message
 
@@ -122,6 +122,42 @@ fn a_carriage_return_between_tokens_ends_no_line_of_a_stream() {
         }
         assert_goes_on(&bad);
     });
+    beside.finish();
+}
+
+/// Where readers of events see the end of a line, though the standard knows only CR and LF.
+const LINE_ENDS: [char; 3] = ['\u{85}', '\u{2028}', '\u{2029}'];
+
+#[test]
+fn what_some_readers_take_for_the_end_of_a_line_is_escaped_in_events_and_left_alone_in_json() {
+    let beside = Beside::start(&["--max-message", "32MiB"], "good");
+    let session = beside.bad();
+    let ends: String = LINE_ENDS.iter().collect();
+    // At each place of a piece, however events are cut.
+    let long = (0..200_000).map(|n| LINE_ENDS[n % 3]).collect::<String>();
+    let spread: String = (0..40).map(|n| "x".repeat(5000 + n) + &ends + "é—“日😀").collect();
+    for text in ["a", &format!("a{ends}b"), &ends, &long, &spread] {
+        for form in ["application/json", "text/event-stream"] {
+            let body = tool_call(7, "echo", json!({ "text": text })).to_string();
+            let mut response =
+                beside.bridge.send(session.headers(Request::post("/mcp", body).with("Accept", form)));
+            assert_eq!(response.header("content-type"), Some(form));
+            let body = response.text();
+            let is_raw = body.contains(LINE_ENDS);
+            assert_eq!(is_raw, form == "application/json" && text.contains(LINE_ENDS), "{form}");
+            let message = body.lines().find_map(|line| line.strip_prefix("data: ")).unwrap_or(&body);
+            assert!(text_of(&serde_json::from_str(message).unwrap()) == text, "{form}, {} bytes", text.len());
+        }
+    }
+    // The bridge's own words hold the client's id.
+    let id = format!("id{ends}");
+    let body = tool_call(&*id, "sleep", json!({ "ms": 5000 })).to_string();
+    let request = session.headers(Request::post("/mcp", body)).with("Accept", "text/event-stream");
+    let mut response = beside.bridge.send(request);
+    assert_eq!(session.delete().status, 204);
+    let event = response.event().unwrap();
+    assert!(!event.raw.contains(LINE_ENDS), "{event:?}");
+    assert_eq!((reason(&event.json()), &event.json()["id"]), ("session_terminated", &json!(id)));
     beside.finish();
 }
 

@@ -232,6 +232,17 @@ fn events_are_framed_as_on_any_other_stream() {
 }
 
 #[test]
+fn no_event_holds_what_some_readers_take_for_the_end_of_a_line() {
+    let bridge = start(&[], &["hostile", "good"]);
+    let mut client = Client::connect(&bridge);
+    let text = "x\u{85}é\u{2028}—\u{2029}".repeat(20_000);
+    client.post(tool_call(1, "echo", json!({ "text": text })).to_string());
+    let event = client.stream.event().unwrap();
+    assert!(!event.raw.contains(['\u{85}', '\u{2028}', '\u{2029}']));
+    assert!(text_of(&event.json()) == text);
+}
+
+#[test]
 fn a_large_answer_fits_into_one_event() {
     let bridge = start(&[], &["notebook"]);
     let mut client = Client::connect(&bridge);
