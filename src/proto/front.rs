@@ -11,6 +11,7 @@ use bytes::Bytes;
 use super::ids::{ClientId, Id, ProgressToken, StreamId};
 use super::incoming::Incoming;
 use super::json::Span;
+use super::link::Link;
 use super::message::{Message, Notification, Request};
 use super::output::{Out, Output, Unanswered};
 
@@ -136,6 +137,19 @@ impl Caller {
     fn unanswered(self, why: Unanswered, out: &mut Out) {
         out.push(Output::Unanswered { stream: self.stream, id: self.client, why });
     }
+}
+
+/// Whether this is `initialized`, sent as a request: some clients give an id to everything. It must not reach the child,
+/// which would take it for the handshake, or answer that it knows no such method; and a refusal would end such a client.
+fn is_initialized(request: &Request) -> bool {
+    request.method() == "notifications/initialized"
+}
+
+/// Takes it for what it means, and answers it.
+fn acknowledge(link: &mut Link<Caller>, caller: &Caller, now: Duration, out: &mut Out) {
+    link.initialized_as_request(now, out);
+    let message = format!(r#"{{"jsonrpc":"2.0","id":{},"result":{{}}}}"#, caller.client.0.as_json()).into();
+    out.push(Output::Answer { stream: caller.stream, message, success: true });
 }
 
 /// The id that a cancellation names, and where it lies in the text; `None` where the notification is none, or names none.

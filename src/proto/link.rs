@@ -209,6 +209,11 @@ impl<C> Link<C> {
         }
     }
 
+    /// Takes an `initialized` that some client has sent as a request. The child is told without the id.
+    pub fn initialized_as_request(&mut self, now: Duration, out: &mut Out) {
+        self.initialized(INITIALIZED, now, out);
+    }
+
     /// Each child sees exactly one `initialized`, be the client's late, missing or repeated.
     fn initialized(&mut self, text: &[u8], now: Duration, out: &mut Out) {
         match &mut self.handshake {

@@ -57,6 +57,27 @@ fn a_client_that_never_sends_initialized_is_served_all_the_same() {
 }
 
 #[test]
+fn an_initialized_with_an_id_is_taken_for_what_it_means_and_answered() {
+    for early in [false, true] {
+        let bridge = Bridge::start(&[], &["hostile", "strict"]);
+        let session = bridge.initialize();
+        if early {
+            session.notify("notifications/initialized", json!({}));
+        }
+        for id in [json!(1), json!("one"), json!(1)] {
+            let request = json!({ "jsonrpc": "2.0", "id": id, "method": "notifications/initialized" });
+            let mut response = session.post(request.to_string());
+            response.expect(200, "a request is answered");
+            assert_eq!(response.answer(), json!({ "jsonrpc": "2.0", "id": id, "result": {} }));
+        }
+        assert_eq!(session.text("echo", json!({ "text": "a" })), "a");
+        assert_one_handshake(&session);
+        let told = session.seen().into_iter().find(|entry| entry["method"] == "notifications/initialized");
+        assert_eq!(told.unwrap().get("id"), None, "the child is told, and not asked");
+    }
+}
+
+#[test]
 fn a_repeated_initialized_reaches_the_child_once() {
     let bridge = Bridge::start(&[], &["hostile", "strict"]);
     let session = bridge.initialize();

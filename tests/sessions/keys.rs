@@ -785,6 +785,20 @@ fn with_respawn_the_session_of_a_key_goes_on_and_says_what_is_lost() {
 }
 
 #[test]
+fn an_initialized_with_an_id_is_answered_and_goes_no_further() {
+    let bridge = by_header(&[], &["hostile", "strict"]);
+    let request = json!({ "jsonrpc": "2.0", "id": "x", "method": "notifications/initialized" });
+    for _ in 0..2 {
+        let mut response = post(&bridge, Some("key"), &request);
+        response.expect(200, "a request is answered");
+        assert_eq!(response.answer(), json!({ "jsonrpc": "2.0", "id": "x", "result": {} }));
+    }
+    let told =
+        || seen_methods(&bridge, "key").into_iter().filter(|method| method.contains("initialized")).count();
+    assert_eq!(told(), 1);
+}
+
+#[test]
 fn a_failed_start_is_told_to_each_request_and_the_next_one_tries_again() {
     for (mode, why) in [
         ("exit_at_start 3", "child_exited"),

@@ -4,7 +4,9 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use super::{Caller, Front, Origin, Readers, Refusal, Takes, cancelled, with_id};
+use super::{
+    Caller, Front, Origin, Readers, Refusal, Takes, acknowledge, cancelled, is_initialized, with_id,
+};
 use crate::proto::ids::{ClientId, StreamId};
 use crate::proto::incoming::Incoming;
 use crate::proto::line::join_lines;
@@ -53,6 +55,8 @@ impl Keyed {
         let (caller, token) = Caller::of(&request, from);
         if request.method() == "initialize" {
             self.initialize(caller, out);
+        } else if is_initialized(&request) {
+            acknowledge(&mut self.link, &caller, now, out);
         } else if self.link.is_full() {
             caller.unanswered(Unanswered::Overload, out);
         } else {

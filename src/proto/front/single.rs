@@ -5,7 +5,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use super::{Caller, Front, LISTENER_GRACE, Origin, Readers, Readership, Refusal, Takes, cancelled, with_id};
+use super::{
+    Caller, Front, LISTENER_GRACE, Origin, Readers, Readership, Refusal, Takes, acknowledge, cancelled,
+    is_initialized, with_id,
+};
 use crate::proto::ids::{BridgeId, ChildId, ClientId, Id, ProgressToken, StreamId, echoed};
 use crate::proto::incoming::Incoming;
 use crate::proto::link::{Answered, Expired, Limits, Link, Outgoing, TooLong};
@@ -68,6 +71,10 @@ impl Single {
         }
         if self.by_client.contains_key(&client) || self.opened_by(&client) {
             return Err(Refusal::DuplicateId(client));
+        }
+        if is_initialized(&request) {
+            acknowledge(&mut self.link, &caller, now, out);
+            return Ok(());
         }
         if self.link.is_full() {
             caller.unanswered(Unanswered::Overload, out);
