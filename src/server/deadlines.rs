@@ -19,7 +19,10 @@ use super::exchanges::{Exchanges, Length, Received};
 use super::half_close::{self, HalfClose};
 use super::head_end::HeadEnd;
 use super::pace::{Pace, Peer, log_slow};
-use crate::late;
+use crate::{heap, late};
+
+/// What a connection holds during an exchange, near enough, in bytes.
+const EXCHANGE: usize = 32 * 1024;
 
 /// How long the peer of an HTTP/1 connection may let the bridge wait.
 #[derive(Clone, Copy, Debug)]
@@ -307,6 +310,7 @@ impl<S: AsyncWrite + Abort + Unpin> Guarded<S> {
         loop {
             if self.stream.is_gone() {
                 self.broken = true;
+                heap::note_freed(EXCHANGE); // those who leave often do so together
                 return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
             }
             let begun = self.answered == exchange;

@@ -20,7 +20,7 @@ pub(super) const AHEAD: &[u8] = b"H";
 pub(super) const ZERO: &[u8] = b"0";
 
 /// How long a response is waited for before its first byte is written. Most come sooner, and leave in one piece.
-const BEFORE: Duration = Duration::from_millis(250);
+const BEFORE: Duration = Duration::from_millis(100);
 
 /// How long it is from one look to the next: first, and at most.
 const PAUSE: Duration = Duration::from_millis(20);
