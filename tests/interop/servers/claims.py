@@ -456,7 +456,11 @@ def respawn(server, bridge_binary):
             client = open_session(bridge.port, server)
             client.send(INITIALIZED)
             lists(client, "1")()
-            first = {int(path.suffix[1:]) for path in server.folder.glob("stdin.*") if path.stat().st_size}
+            copies = list(server.folder.glob("stdin.*"))
+            # tee gives a line to the server first and to the file then.
+            if not eventually(lambda: any(b"tools/list" in path.read_bytes() for path in copies), 5):
+                return "the copy of what the child read lacks the call"
+            first = {int(path.suffix[1:]) for path in copies if path.stat().st_size}
             for pid in first:
                 os.kill(pid, signal.SIGKILL)
             if not eventually(lambda: not first & set(bridge.family()), 5):
