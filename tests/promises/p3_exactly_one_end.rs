@@ -231,7 +231,7 @@ fn large_calls_to_a_child_that_reads_nothing_each_end_at_the_request_timeout_whe
  {
     let bridge = Bridge::start(&["--lazy", "--request-timeout", "3s"], &["hostile", "deaf"]);
     let session = bridge.session();
-    let text = "x".repeat(700_000);
+    let text = "x".repeat(400_000); // more together than may wait
     let begun = Instant::now();
     let calls: Vec<_> = (0..40)
         .map(|id| {
@@ -251,7 +251,7 @@ fn large_calls_to_a_child_that_reads_nothing_each_end_at_the_request_timeout_whe
             "{answer}"
         );
         assert!(took > Duration::from_millis(2500), "call {id} after {took:?}");
-        assert!(took < Duration::from_secs(10), "call {id} after {took:?}");
+        assert!(took < Duration::from_secs(12), "call {id} after {took:?}");
     }
 }
 
