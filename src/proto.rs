@@ -6,6 +6,7 @@
 //! and streams. Nothing here reads a clock, a file, the environment or a random number. What time it is comes in as a
 //! [`Duration`](std::time::Duration) since the session began, so that every rule can be tested by a table.
 
+pub mod echo;
 pub mod front;
 pub mod ids;
 pub mod incoming;
@@ -13,6 +14,7 @@ pub mod json;
 pub mod line;
 pub mod link;
 pub mod message;
+pub mod nearly;
 pub mod output;
 pub mod replay;
 pub mod version;

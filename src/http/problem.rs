@@ -13,6 +13,7 @@ use hyper::StatusCode;
 use crate::printable::cut;
 use crate::proto::front::Refusal;
 use crate::proto::ids::Id;
+use crate::proto::nearly::Wrong;
 use crate::proto::version::Revision;
 use crate::session::{End, ExitStatus, Fault};
 
@@ -432,6 +433,7 @@ fn fault_row(fault: &Fault) -> (i32, &'static str, Cow<'static, str>) {
                 format!("The server's answer is longer than {limit} bytes; --max-message sets the limit");
             ("response_too_large", message.into())
         }
+        Fault::Invalid(wrong) => ("invalid_response", invalid(*wrong).into()),
         Fault::Overload(limit) => {
             let message =
                 format!("{limit} requests of this session are in flight; --max-in-flight sets the limit");
@@ -461,6 +463,12 @@ fn fault_row(fault: &Fault) -> (i32, &'static str, Cow<'static, str>) {
                 );
                 ("init_timeout", message.into())
             }
+            End::Echoed => (
+                "child_echo",
+                "The server sends back what it is sent and has not answered initialize: is it behind a terminal?"
+                    .into(),
+            ),
+            End::Invalid(wrong) => ("invalid_response", invalid(*wrong).into()),
             End::TooLong(limit) => {
                 let message =
                     format!("The server sent more than {limit} bytes; --max-message sets the limit");
@@ -480,6 +488,11 @@ fn fault_row(fault: &Fault) -> (i32, &'static str, Cow<'static, str>) {
         },
     };
     (INTERNAL_ERROR, reason, message)
+}
+
+/// The sentence about an answer of the child that is no message. Nothing of it is in there.
+fn invalid(Wrong { what, at }: Wrong) -> String {
+    format!("The server's answer is not a valid message: {what} (at byte {at} of its line)")
 }
 
 impl Row {

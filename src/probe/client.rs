@@ -13,8 +13,9 @@ use crate::first_words::FirstWords;
 use crate::proto::incoming::{Found, Incoming, LongLine};
 use crate::proto::json::{elements, is_array, value_at};
 use crate::proto::line::Frame;
-use crate::proto::link::{Answered, Expired, Limits, Link, Outgoing, TooLong, own_initialize, own_reply};
+use crate::proto::link::{Answered, Expired, Limits, Link, Outgoing, Untaken, own_initialize, own_reply};
 use crate::proto::message::{self, Head, Kind, Request, peek_head};
+use crate::proto::nearly::{Part, look};
 use crate::proto::output::{Handshake, Out};
 use crate::proto::version::Revision;
 
@@ -44,6 +45,8 @@ pub(super) struct Client {
     pub(super) tools: Option<Tools>,
     pub(super) stray: Stray,
     first_words: Arc<FirstWords>,
+    /// Whether the line that is being looked at ended with CR LF.
+    crlf: bool,
     /// How it has ended, once it has.
     pub(super) end: Option<Result<(), Failure>>,
 }
@@ -65,6 +68,7 @@ impl Client {
             tools: None,
             stray: Stray::default(),
             first_words,
+            crlf: false,
             end: None,
         }
     }
@@ -103,8 +107,14 @@ impl Client {
     /// Takes what the server wrote.
     pub(super) fn frame(&mut self, frame: Frame<'_>, now: Duration) {
         match frame {
-            Frame::Line(line) => self.line(line.bytes().into(), now),
-            Frame::Long(line) => self.line(line, now),
+            Frame::Line(line) => {
+                self.crlf = line.crlf();
+                self.line(line.bytes().into(), now);
+            }
+            Frame::Long(line) => {
+                self.crlf = line.ends_with(b"\r");
+                self.line(line, now);
+            }
             Frame::TooLong { head, .. } => self.too_long(head),
         }
         self.forget_notes();
@@ -112,11 +122,11 @@ impl Client {
 
     fn too_long(&mut self, head: &[u8]) {
         match self.link.too_long(head, &mut self.out) {
-            TooLong::Call(..) | TooLong::Handshake | TooLong::Unclear => {
+            Untaken::Call(..) | Untaken::Handshake | Untaken::Unclear => {
                 self.fail(Why::TooLong(self.max_message));
             }
-            TooLong::Nothing if peek_head(head) == Head::NoMessage => self.stray(head),
-            TooLong::Nothing => {}
+            Untaken::Nothing if peek_head(head) == Head::NoMessage => self.stray(head),
+            Untaken::Nothing => {}
         }
     }
 
@@ -125,9 +135,9 @@ impl Client {
         loop {
             match line.step() {
                 Found::Pause | Found::Invalid(_) => {}
-                Found::Message(message) => self.message(&message, now),
-                Found::Stray(text) => self.stray(text.as_bytes()),
-                Found::Noise(text) => return self.stray(text.as_bytes()),
+                Found::Message(message) => self.message(message, now),
+                Found::Stray(text) => self.no_message(text, now),
+                Found::Noise(text) => return self.no_message(text, now),
                 Found::TooLong { head, .. } => return self.too_long(head),
                 Found::End => return,
             }
@@ -136,10 +146,11 @@ impl Client {
 
     pub(super) fn expire(&mut self, now: Duration) {
         while let Some(expired) = self.link.expire(now, &mut self.out) {
-            self.fail(Why::Silent(match expired {
-                Expired::Handshake => self.limits.init_timeout,
-                Expired::Call(..) => self.limits.request_timeout,
-            }));
+            self.fail(match expired {
+                Expired::Handshake { echoed: true } => Why::Echoed,
+                Expired::Handshake { .. } => Why::Silent(self.limits.init_timeout),
+                Expired::Call(..) => Why::Silent(self.limits.request_timeout),
+            });
         }
         self.forget_notes();
     }
@@ -157,15 +168,35 @@ impl Client {
         self.stray.lines += 1;
     }
 
-    fn message(&mut self, message: &Incoming<'_>, now: Duration) {
+    /// Takes what is in a line that is no message, as a session does.
+    fn no_message(&mut self, line: &[u8], now: Duration) {
+        let text = String::from_utf8_lossy(line);
+        for part in look(&text).parts {
+            match part {
+                Part::Message { message, quoted } => {
+                    if !quoted || self.link.awaits(&message) {
+                        self.message(message, now);
+                    }
+                }
+                Part::Broken(broken) => match self.link.broken(&broken) {
+                    Untaken::Call(..) | Untaken::Handshake => self.fail(Why::Invalid(broken.wrong)),
+                    Untaken::Nothing | Untaken::Unclear => {}
+                },
+            }
+        }
+        self.stray(line);
+    }
+
+    fn message(&mut self, mut message: Incoming<'_>, now: Duration) {
+        message.crlf = self.crlf;
+        let message = &message;
+        if self.link.echoes(message, now, &mut self.out) {
+            return;
+        }
         let (kind, text) = (message.envelope.kind, std::str::from_utf8(message.text()).unwrap_or_default());
         let success = kind == Kind::Success;
         match kind {
             Kind::Notification => {}
-            // It is a question to servers only.
-            Kind::Request if message.envelope.method(message.text()) == "initialize" => {
-                self.fail(Why::Echoed)
-            }
             Kind::Request => own_reply(message, &mut self.out),
             Kind::Success | Kind::Failure => match self.link.answer(message, now, &mut self.out) {
                 Answered::Handshake(Handshake::Done(protocol)) => self.opened(text, protocol, now),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::child::Termination;
 use crate::exit_status::ExitStatus;
 use crate::first_words::FirstWords;
+use crate::proto::nearly::Wrong;
 
 /// The longest text of a server that is kept, in characters.
 pub const MAX_TEXT: usize = 256;
@@ -115,6 +116,8 @@ pub enum Why {
     TooLong(usize),
     /// It sent the question back: it copies its stdin to its stdout.
     Echoed,
+    /// Its answer is no message; why.
+    Invalid(Wrong),
     /// It answered `tools/list` with a result in which there is no array of tools.
     NoArray,
     /// After this many pages its list of tools went on.

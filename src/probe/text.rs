@@ -122,6 +122,10 @@ fn what(Failure { asked, why }: &Failure) -> String {
         Why::Silent(time) => format!("it did not answer {method} within {time:?}"),
         Why::TooLong(max) => format!("its answer to {method} is longer than {max} bytes"),
         Why::Echoed => format!("it sent {method} back: it copies its stdin to its stdout"),
+        Why::Invalid(wrong) => {
+            let (what, at) = (wrong.what, wrong.at);
+            format!("its answer to {method} is not a valid message: {what} (at byte {at} of its line)")
+        }
         Why::NoArray => format!("its answer to {method} has no array of tools"),
         Why::Endless(pages) => format!("its answer to {method} goes on after {pages} pages"),
         Why::Stopped => format!("the check was stopped before it answered {method}"),
@@ -151,7 +155,8 @@ fn advice(Failure { asked, why }: &Failure, report: &Report) -> Vec<&'static str
         }
         Why::Silent(_) => vec!["--init-timeout and --request-timeout give it more time"],
         Why::TooLong(_) => vec!["--max-message takes longer ones"],
-        Why::Echoed => vec!["this command is no MCP server"],
+        Why::Echoed => vec!["this command is no MCP server, or runs on a terminal: docker run -i without -t"],
+        Why::Invalid(_) => vec!["it is the server that must change"],
         Why::NoArray | Why::Endless(_) => {
             vec!["clients cannot list its tools: it is the server that must change"]
         }

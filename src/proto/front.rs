@@ -13,6 +13,7 @@ use super::incoming::Incoming;
 use super::json::Span;
 use super::link::Link;
 use super::message::{Message, Notification, Request};
+use super::nearly::Broken;
 use super::output::{Out, Output, Unanswered};
 
 pub mod keyed;
@@ -79,6 +80,12 @@ pub trait Front: Send {
     /// Takes note of a message of the child that began with `head` and was too long to take.
     fn child_too_long(&mut self, head: &[u8], out: &mut Out);
 
+    /// Takes note of what was to be a response of the child and is none. Returns whether a request has ended with it.
+    fn child_broken(&mut self, broken: &Broken<'_>, out: &mut Out) -> bool;
+
+    /// Whether this answers a request that the child has.
+    fn awaits(&self, answer: &Incoming<'_>) -> bool;
+
     /// Ends all whose deadline has passed.
     fn expire(&mut self, now: Duration, readers: Readers<'_>, out: &mut Out);
 
@@ -121,6 +128,8 @@ struct Caller {
     stream: StreamId,
     takes: Takes,
     token: Option<ProgressToken>,
+    /// Whether it has something in place of a token that is none.
+    odd_token: bool,
 }
 
 impl Caller {
@@ -130,7 +139,14 @@ impl Caller {
         let token = span.clone().and_then(|span| std::str::from_utf8(request.text().get(span)?).ok());
         let token = token.and_then(Id::parse).map(ProgressToken);
         let Origin { stream, takes, .. } = from;
-        (Self { client: ClientId(request.id().clone()), stream, takes, token }, span)
+        let odd_token = span.is_some() && token.is_none();
+        (Self { client: ClientId(request.id().clone()), stream, takes, token, odd_token }, span)
+    }
+
+    /// The token by which its client knows progress of this request. Servers take the id of a request for it where the
+    /// client has named none, and without a bridge between them the client would see its own.
+    fn token(&self) -> &Id {
+        self.token.as_ref().map_or(&self.client.0, |token| &token.0)
     }
 
     /// Ends its request without an answer of the child.

@@ -16,14 +16,13 @@ const PIECE: usize = 256 * 1024;
 /// How many messages an array may have. 2025-03-26 has arrays, and knows no limit; each message costs more than its bytes.
 pub const MAX_BATCH: usize = 1000;
 
-/// How much of what is no message is looked at, in bytes.
-const NOISE: usize = 256;
-
 /// A message of the child, and where its parts lie.
 #[derive(Debug)]
 pub struct Incoming<'l> {
     text: Text<'l>,
     pub envelope: Envelope,
+    /// Whether its line ended with CR LF, where somebody has looked.
+    pub crlf: bool,
 }
 
 #[derive(Debug)]
@@ -40,7 +39,7 @@ impl<'l> Incoming<'l> {
     /// [`Malformed`], where the text is no message: a banner, a log line.
     pub fn peek(text: &'l str) -> Result<Self, Malformed> {
         let (envelope, _) = Envelope::read(text)?;
-        Ok(Self { envelope, text: Text::Lent(text.as_bytes()) })
+        Ok(Self { envelope, text: Text::Lent(text.as_bytes()), crlf: false })
     }
 
     /// Its text as it came, which is UTF-8.
@@ -162,9 +161,9 @@ pub enum Found<'l> {
     Invalid(usize),
     Message(Incoming<'l>),
     /// An element of an array that is no message.
-    Stray(String),
-    /// It is no message, or no further one: how that begins.
-    Noise(String),
+    Stray(&'l [u8]),
+    /// It is no message, or no further one: what there is in place of it.
+    Noise(&'l [u8]),
     /// It would be too long if it was repaired.
     TooLong {
         /// The beginning of the line.
@@ -228,7 +227,7 @@ impl LongLine {
         match self.text.first() {
             None => Found::End,
             Some(b'{' | b'[') => self.then(Stage::Utf8),
-            Some(_) => Found::Noise(beginning(&self.text)),
+            Some(_) => Found::Noise(&self.text),
         }
     }
 
@@ -301,10 +300,12 @@ impl LongLine {
     fn object(&mut self, mut reading: Reading) -> Found<'_> {
         match reading.step(&self.text, self.piece) {
             Some(None) => self.then(Stage::Object(reading)),
-            Some(Some(envelope)) => {
-                Found::Message(Incoming { text: Text::Own(std::mem::take(&mut self.text)), envelope })
-            }
-            None => Found::Noise(beginning(&self.text)),
+            Some(Some(envelope)) => Found::Message(Incoming {
+                text: Text::Own(std::mem::take(&mut self.text)),
+                envelope,
+                crlf: false,
+            }),
+            None => Found::Noise(&self.text),
         }
     }
 
@@ -317,10 +318,10 @@ impl LongLine {
             Some(Step::Value(value)) if count < MAX_BATCH && self.text.get(value.start) == Some(&b'{') => {
                 self.element(walk, count + 1, value, Reading::new())
             }
-            Some(Step::Value(value)) => Found::Noise(beginning(self.text.get(value).unwrap_or_default())),
-            Some(Step::End) => Found::Noise(beginning(&self.text)),
+            Some(Step::Value(value)) => Found::Noise(self.text.get(value).unwrap_or_default()),
+            Some(Step::End) => Found::Noise(&self.text),
             Some(Step::Name(_) | Step::Left) | None => {
-                Found::Noise(beginning(self.text.get(from..).unwrap_or_default()))
+                Found::Noise(self.text.get(from..).unwrap_or_default())
             }
         }
     }
@@ -334,11 +335,11 @@ impl LongLine {
             }
             Some(Some(envelope)) => {
                 self.stage = Stage::Array { walk, count };
-                Found::Message(Incoming { text: Text::Lent(text), envelope })
+                Found::Message(Incoming { text: Text::Lent(text), envelope, crlf: false })
             }
             None => {
                 self.stage = Stage::Array { walk, count };
-                Found::Stray(beginning(text))
+                Found::Stray(text)
             }
         }
     }
@@ -347,11 +348,6 @@ impl LongLine {
 /// Whether so many bytes before the end there begins a character of several bytes, and no other behind it.
 fn is_lead(text: &[u8], back: usize) -> bool {
     text.len().checked_sub(back).and_then(|at| text.get(at)).is_some_and(|byte| *byte >= 0xc0)
-}
-
-/// How a text begins, for the log.
-fn beginning(text: &[u8]) -> String {
-    String::from_utf8_lossy(text.get(..NOISE).unwrap_or(text)).into_owned()
 }
 
 #[cfg(test)]
@@ -373,9 +369,9 @@ mod tests {
                     let kind = message.envelope.kind;
                     format!("{kind:?} {}", String::from_utf8(message.into_line().to_vec()).unwrap())
                 }
-                Found::Stray(text) => format!("stray {text}"),
+                Found::Stray(text) => format!("stray {}", String::from_utf8_lossy(text)),
                 Found::Noise(text) => {
-                    found.push(format!("noise {text}"));
+                    found.push(format!("noise {}", String::from_utf8_lossy(text)));
                     return found;
                 }
                 Found::TooLong { length, .. } => {
@@ -441,12 +437,12 @@ mod tests {
     }
 
     #[test]
-    fn of_noise_a_beginning_is_looked_at_and_no_more() {
+    fn what_begins_as_no_message_is_clear_at_its_first_byte() {
         let mut line = LongLine::new(vec![0xff; 1_000_000].as_slice().into(), usize::MAX);
         for step in 0.. {
             match line.step() {
                 Found::Pause => assert!(step < 2, "it is clear at the first byte"),
-                Found::Noise(text) => return assert_eq!(text, "\u{fffd}".repeat(NOISE)),
+                Found::Noise(text) => return assert_eq!(text.len(), 1_000_000),
                 other => panic!("{other:?}"),
             }
         }

@@ -24,6 +24,15 @@ pub fn is_json(text: &str) -> bool {
     scanner.value(&mut Value::default(), usize::MAX).is_some() && scanner.ends()
 }
 
+/// Where the value ends that begins at `start`, whatever follows; `Err`: where the first byte is that is no JSON.
+pub(super) fn value_end(text: &str, start: usize) -> Result<usize, usize> {
+    let mut scanner = Scanner { text: text.as_bytes(), at: start };
+    match scanner.value(&mut Value::default(), usize::MAX) {
+        Some(Some(value)) => Ok(value.end),
+        _ => Err(scanner.at),
+    }
+}
+
 /// The elements of a batch one by one, each as it stands in the text. `None` is a fault, and the last: the text is not a
 /// JSON array, or not from there on.
 pub fn elements(text: &str) -> impl Iterator<Item = Option<&str>> {
@@ -529,7 +538,7 @@ impl<'t> Scanner<'t> {
     }
 
     fn expect(&mut self, wanted: u8) -> Option<()> {
-        (self.take()? == wanted).then_some(())
+        (self.peek()? == wanted).then(|| self.at += 1)
     }
 
     #[inline]
@@ -624,8 +633,9 @@ impl<'t> Scanner<'t> {
                     return Some(None);
                 }
                 self.skip_space();
-                match (self.take()?, inside) {
+                match (self.peek()?, inside) {
                     (b',', Inside::Object) => {
+                        self.at += 1;
                         self.skip_space();
                         self.expect(b'"')?;
                         if !self.name_until(until)? {
@@ -635,10 +645,14 @@ impl<'t> Scanner<'t> {
                         break;
                     }
                     (b',', Inside::Array) => {
+                        self.at += 1;
                         self.skip_space();
                         break;
                     }
-                    (b'}', Inside::Object) | (b']', Inside::Array) => nesting.close(),
+                    (b'}', Inside::Object) | (b']', Inside::Array) => {
+                        self.at += 1;
+                        nesting.close();
+                    }
                     _ => return None,
                 }
             }
@@ -659,18 +673,18 @@ impl<'t> Scanner<'t> {
     }
 
     fn literal(&mut self, literal: &[u8]) -> Option<()> {
-        let rest = self.text.get(self.at..)?;
-        self.at += literal.len();
-        rest.starts_with(literal).then_some(())
+        let is_there = self.text.get(self.at..)?.starts_with(literal);
+        is_there.then(|| self.at += literal.len())
     }
 
     fn number(&mut self) -> Option<()> {
-        if self.peek()? == b'-' {
-            self.at += 1;
-        }
-        match self.take()? {
-            b'0' => {}
-            b'1'..=b'9' => self.skip_digits(),
+        let sign = usize::from(self.peek()? == b'-');
+        match self.text.get(self.at + sign)? {
+            b'0' => self.at += sign + 1,
+            b'1'..=b'9' => {
+                self.at += sign + 1;
+                self.skip_digits();
+            }
             _ => return None,
         }
         if self.peek() == Some(b'.') {
@@ -701,16 +715,20 @@ impl<'t> Scanner<'t> {
     fn string_until(&mut self, until: usize) -> Option<bool> {
         loop {
             self.at += plain_length(self.text.get(self.at..)?);
-            match self.take()? {
-                b'"' => return Some(true),
-                b'\\' => match self.take()? {
-                    b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => {}
-                    b'u' => {
-                        let digits = self.text.get(self.at..self.at + 4)?;
+            // Where it fails it stays: that is where the fault is.
+            match self.peek()? {
+                b'"' => {
+                    self.at += 1;
+                    return Some(true);
+                }
+                b'\\' => match self.text.get(self.at + 1) {
+                    Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 2,
+                    Some(b'u') => {
+                        let digits = self.text.get(self.at + 2..self.at + 6)?;
                         if !digits.iter().all(u8::is_ascii_hexdigit) {
                             return None;
                         }
-                        self.at += 4;
+                        self.at += 6;
                     }
                     _ => return None,
                 },

@@ -37,7 +37,10 @@ pub enum Frame<'a> {
 ///
 /// It need not be a message, nor UTF-8: banners and log lines come this way too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Line<'a>(&'a [u8]);
+pub struct Line<'a> {
+    text: &'a [u8],
+    crlf: bool,
+}
 
 impl<'a> Line<'a> {
     /// The line in `raw`, or `None` where it is blank.
@@ -45,13 +48,19 @@ impl<'a> Line<'a> {
     /// Servers on Windows runtimes end lines with CR LF, and some begin the first one with a byte order mark,
     /// which JSON parsers refuse (RFC 8259 §8.1).
     fn trim(raw: &'a [u8]) -> Option<Self> {
+        let crlf = raw.ends_with(b"\r");
         let raw = raw.strip_prefix(b"\xef\xbb\xbf").unwrap_or(raw);
-        let raw = raw.trim_ascii();
-        (!raw.is_empty()).then_some(Self(raw))
+        let text = raw.trim_ascii();
+        (!text.is_empty()).then_some(Self { text, crlf })
     }
 
     pub fn bytes(self) -> &'a [u8] {
-        self.0
+        self.text
+    }
+
+    /// Whether it ended with CR LF, as a terminal writes it.
+    pub fn crlf(self) -> bool {
+        self.crlf
     }
 }
 

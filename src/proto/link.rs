@@ -11,10 +11,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::echo::{ECHO_GRACE, TERMINAL_GRACE, is_of_client};
 use super::ids::{BridgeId, Ids};
 use super::incoming::Incoming;
 use super::json::{Span, splice, unquote};
 use super::message::{Head, Kind, Notification, Request, peek_head};
+use super::nearly::Broken;
 use super::output::{self, Dropped, Note, Out, Unanswered};
 
 mod calls;
@@ -27,7 +29,7 @@ mod retry;
 use calls::{Call, Calls};
 use handshake::{Asked, Handshake};
 pub use handshake::{own_initialize, own_reply};
-pub use outcome::{Answered, Expired, TooLong};
+pub use outcome::{Answered, Expired, Untaken};
 pub use outgoing::Outgoing;
 use outgoing::{Held, Message};
 use restore::{Effect, Restore};
@@ -76,6 +78,8 @@ pub struct Link<C> {
     /// Requests of the bridge itself that the child has not answered, by their methods. Nothing waits for the answers.
     own: BTreeMap<BridgeId, String>,
     restore: Restore,
+    /// Whether it has been said that this child echoes.
+    echoes: bool,
 }
 
 impl<C> Link<C> {
@@ -97,6 +101,7 @@ impl<C> Link<C> {
             retry_until: None,
             own: BTreeMap::new(),
             restore: Restore::default(),
+            echoes: false,
         };
         let initialize = Outgoing { request: initialize.clone(), token: None };
         let effect = if link.limits.respawn { Effect::of(&initialize) } else { None };
@@ -108,7 +113,7 @@ impl<C> Link<C> {
         let id = self.calls.reserve();
         let deadline = now + self.limits.init_timeout;
         if let Handshake::Starting { asked, .. } = &mut self.handshake {
-            *asked = Some(Asked { id, deadline, effect: effect.map(Box::new) });
+            *asked = Some(Asked { id, deadline, effect: effect.map(Box::new), echoed: false });
         }
         request.write(id, &mut out.stdin);
     }
@@ -124,6 +129,7 @@ impl<C> Link<C> {
         self.handshake = Handshake::AGAIN;
         (self.hold_until, self.retry_until) = (None, None);
         self.own.clear();
+        self.echoes = false;
         for (id, request) in self.calls.take_waiting().into_iter().rev() {
             self.held.push_first(Message::Request(id, request));
         }
@@ -252,6 +258,48 @@ impl<C> Link<C> {
         None
     }
 
+    /// Whether the child has asked or said what only clients do: it has written back what was written to it, and nobody
+    /// answers that. What is answered would come back too, and might end a call.
+    pub fn echoes(&mut self, message: &Incoming<'_>, now: Duration, out: &mut Out) -> bool {
+        if !is_of_client(message) {
+            return false;
+        }
+        if message.envelope.method(message.text()) == "initialize"
+            && let Handshake::Starting { asked: Some(asked), .. } = &mut self.handshake
+            && !asked.echoed
+        {
+            asked.echoed = true;
+            let grace = if message.crlf { TERMINAL_GRACE } else { ECHO_GRACE };
+            asked.deadline = asked.deadline.min(now + grace);
+        }
+        if !std::mem::replace(&mut self.echoes, true) {
+            out.note(Note::Echo);
+        }
+        true
+    }
+
+    /// Whether this answers a request that the child has, by its id.
+    pub fn awaits(&self, answer: &Incoming<'_>) -> bool {
+        matches!(answer.envelope.kind, Kind::Success | Kind::Failure)
+            && answer.envelope.id.clone().is_some_and(|span| self.awaited(answer.token(span)).is_some())
+    }
+
+    /// The request with this id, if the child has it and has not answered.
+    fn awaited(&self, token: &str) -> Option<BridgeId> {
+        let id = self.calls.echoed(token)?;
+        let is_awaited = self.is_handshake(id) || self.own.contains_key(&id) || self.calls.is_with_child(id);
+        is_awaited.then_some(id)
+    }
+
+    fn is_handshake(&self, id: BridgeId) -> bool {
+        self.handshake.asked().is_some_and(|asked| asked.id == id)
+    }
+
+    /// Whether the child names the bridge's `initialize` by this token, and has not answered it.
+    pub fn names_handshake(&self, token: &str) -> bool {
+        self.calls.echoed(token).is_some_and(|id| self.is_handshake(id))
+    }
+
     pub fn answer(&mut self, answer: &Incoming<'_>, now: Duration, out: &mut Out) -> Answered<C> {
         let token = answer.envelope.id.clone().map_or("null", |span| answer.token(span));
         let id = match token {
@@ -262,7 +310,7 @@ impl<C> Link<C> {
         };
         let success = answer.envelope.kind == Kind::Success;
         let Some(id) = id else { return dropped(Dropped::UnknownId, out) };
-        if self.handshake.asked().is_some_and(|asked| asked.id == id) {
+        if self.is_handshake(id) {
             return Answered::Handshake(self.handshake_answered(answer, success, now, out));
         }
         if let Some(method) = self.own.remove(&id) {
@@ -335,33 +383,50 @@ impl<C> Link<C> {
 
     /// Takes note of a message of the child that began with `head` and was too long to take. A request is answered with
     /// an error.
-    pub fn too_long(&mut self, head: &[u8], out: &mut Out) -> TooLong<C> {
+    pub fn too_long(&mut self, head: &[u8], out: &mut Out) -> Untaken<C> {
         let id = match peek_head(head) {
-            Head::NoMessage | Head::Call(None) => return TooLong::Nothing,
+            Head::NoMessage | Head::Call(None) => return Untaken::Nothing,
             Head::Call(Some(token)) => {
                 let error = r#""error":{"code":-32603,"message":"the request is too long"}"#;
                 out.reply(token, error, Note::Replied("a request that is too long"));
-                return TooLong::Nothing;
+                return Untaken::Nothing;
             }
             Head::Answer(token) => match self.calls.echoed(token) {
                 Some(id) => id,
-                None => return TooLong::Nothing,
+                None => return Untaken::Nothing,
             },
             Head::Unclear => match self.with_child() {
-                WithChild::None => return TooLong::Nothing,
+                WithChild::None => return Untaken::Nothing,
                 WithChild::One(id) => id,
-                WithChild::Several => return TooLong::Unclear,
+                WithChild::Several => return Untaken::Unclear,
             },
         };
-        if self.handshake.asked().is_some_and(|asked| asked.id == id) {
+        self.untaken(id)
+    }
+
+    /// Ends the request that is named by what was to be its answer: nobody can take that, and there may be no other.
+    pub fn broken(&mut self, broken: &Broken<'_>) -> Untaken<C> {
+        let mut named = broken.ids.iter().filter_map(|token| self.awaited(token));
+        let id = match (named.next(), named.next()) {
+            (Some(id), None) => Some(id),
+            (None, _) if broken.answers && broken.ids.iter().all(|token| *token == "null") => {
+                self.only_one_with_child()
+            }
+            _ => None,
+        };
+        id.map_or(Untaken::Nothing, |id| self.untaken(id))
+    }
+
+    fn untaken(&mut self, id: BridgeId) -> Untaken<C> {
+        if self.is_handshake(id) {
             self.handshake = Handshake::Failed;
-            return TooLong::Handshake;
+            return Untaken::Handshake;
         }
         self.own.remove(&id);
         if !self.calls.is_with_child(id) {
-            return TooLong::Nothing;
+            return Untaken::Nothing;
         }
-        self.calls.remove(id).map_or(TooLong::Nothing, |call| TooLong::Call(id, call.caller))
+        self.calls.remove(id).map_or(Untaken::Nothing, |call| Untaken::Call(id, call.caller))
     }
 
     /// When the next deadline passes.
@@ -375,9 +440,10 @@ impl<C> Link<C> {
     /// Ends one thing whose deadline has passed. `None` when there is no more; what waited for the child to be ready has
     /// been written then.
     pub fn expire(&mut self, now: Duration, out: &mut Out) -> Option<Expired<C>> {
-        if self.handshake.asked().is_some_and(|asked| asked.deadline <= now) {
+        if let Some(asked) = self.handshake.asked().filter(|asked| asked.deadline <= now) {
+            let echoed = asked.echoed;
             self.handshake = Handshake::Failed;
-            return Some(Expired::Handshake);
+            return Some(Expired::Handshake { echoed });
         }
         if let Some((end, id)) = self.calls.next_end()
             && end <= now

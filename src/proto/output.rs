@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::ids::{ClientId, MAX_ID, StreamId};
 use super::line::push_line;
+use super::nearly::Wrong;
 
 /// Where every part of the core puts its output.
 #[derive(Debug, Default)]
@@ -150,6 +151,8 @@ pub enum Unanswered {
     Cancelled,
     /// The answer is too long to take.
     TooLong,
+    /// What names the request can be taken by nobody; why.
+    Invalid(Wrong),
     /// [`Limits::max_in_flight`](super::link::Limits::max_in_flight) requests are in flight already.
     Overload,
 }
@@ -162,6 +165,10 @@ pub enum Handshake {
     Refused,
     /// The child has not answered within [`Limits::init_timeout`](super::link::Limits::init_timeout).
     TimedOut,
+    /// The child has written `initialize` back and has not answered in [its time](super::echo::ECHO_GRACE).
+    Echoed,
+    /// What the child has answered can be taken by nobody; why.
+    Invalid(Wrong),
 }
 
 /// What an operator may want to know of.
@@ -188,6 +195,8 @@ pub enum Note {
     NotReady,
     /// A message of the child reaches no client.
     Dropped(Dropped),
+    /// The child has written back what was written to it.
+    Echo,
 }
 
 /// Why a message of the child reaches no client.

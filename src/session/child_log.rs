@@ -5,6 +5,7 @@ use tracing::{debug, info, warn};
 use crate::log_limit::{LogLimit, SharedLogLimit};
 use crate::proto::ids::{MAX_ID, SessionId};
 use crate::proto::message::refusal;
+use crate::proto::nearly::Wrong;
 use crate::proto::output::Note;
 
 /// Sessions can come and go as fast as clients like.
@@ -21,6 +22,8 @@ pub(super) struct ChildLog {
     dropped: LogLimit,
     not_ready: LogLimit,
     unheard: LogLimit,
+    /// The faults of lines that have been said, a few at most.
+    said_wrong: Vec<&'static str>,
     /// What needs to be said once only.
     said_long_id: bool,
     said_unread: bool,
@@ -35,19 +38,19 @@ impl ChildLog {
             dropped: LogLimit::new(),
             not_ready: LogLimit::new(),
             unheard: LogLimit::new(),
+            said_wrong: Vec::new(),
             said_long_id: false,
             said_unread: false,
         }
     }
 
     /// A line is no message. Only messages belong on stdout, but many servers print a banner or a log line there.
-    pub(super) fn noise(&mut self, text: &str) {
+    pub(super) fn noise(&mut self, text: &str, wrong: Option<Wrong>) {
         let Some(count) = self.noise.take() else { return };
         let line: String = text.chars().take(NOISE_WIDTH).collect();
-        let hint = if text.starts_with('{') {
-            "it looks like JSON: a message must stand on one line"
-        } else {
-            "a server logs to stderr, not to stdout"
+        let hint = match wrong {
+            Some(wrong) if text.starts_with(['{', '[']) => wrong.what,
+            _ => "a server logs to stderr, not to stdout",
         };
         let sid = self.session.short();
         warn!(
@@ -68,6 +71,24 @@ impl ChildLog {
             said = &*said,
             count,
             "the server refuses initialize; it may speak other revisions only, or lack what it needs"
+        );
+    }
+
+    /// A line is no message, and what is in it counts all the same: as a message, or as the end of a call.
+    pub(super) fn nearly_message(&mut self, text: &str, Wrong { what, at }: Wrong) {
+        if self.said_wrong.contains(&what) {
+            return;
+        }
+        self.said_wrong.push(what);
+        let line: String = text.chars().take(NOISE_WIDTH).collect();
+        let sid = self.session.short();
+        warn!(
+            event = "child.nearly_message",
+            sid,
+            why = what,
+            at,
+            line,
+            "the server wrote a line that is nearly a message; said once of each kind"
         );
     }
 
@@ -153,6 +174,13 @@ impl ChildLog {
                         sid, why, count, "a message of the server reaches no client"
                     );
                 }
+            }
+            Note::Echo => {
+                warn!(
+                    event = "child.echo",
+                    sid,
+                    "the command echoes its input: a terminal? a server needs pipes: docker run -i without -t"
+                );
             }
             Note::NoListener => {
                 if let Some(count) = self.unheard.take() {

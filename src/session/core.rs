@@ -24,12 +24,14 @@ use crate::account::Place;
 use crate::first_words::FirstWords;
 use crate::heap;
 use crate::log_limit::SharedLogLimit;
+use crate::proto::echo::Echo;
 use crate::proto::front::{Front, Origin, Refusal, Takes, keyed, single};
 use crate::proto::ids::{ClientId, StreamId};
 use crate::proto::incoming::{Found, Incoming, LongLine};
 use crate::proto::line::{Frame, LineDecoder};
 use crate::proto::message::{Kind, Message, Request};
-use crate::proto::output::{Handshake, Out, Output, Unanswered};
+use crate::proto::nearly::{Part, look};
+use crate::proto::output::{Handshake, Note, Out, Output, Unanswered};
 use crate::proto::version::Revision;
 use crate::sync::lock;
 
@@ -66,6 +68,12 @@ pub(super) struct Core<'s> {
     child_log: ChildLog,
     /// A long line of the child that is being looked at.
     long: Option<LongLine>,
+    /// What comes back from a child that echoes.
+    echo: Echo,
+    /// Whether the line that is being looked at ended with CR LF.
+    crlf: bool,
+    /// Whether it has no end, because stdout has ended within it.
+    is_partial: bool,
 }
 
 impl<'s> Core<'s> {
@@ -106,6 +114,9 @@ impl<'s> Core<'s> {
             first_words: start.first_words,
             child_log: ChildLog::new(shared.id.clone()),
             long: None,
+            echo: Echo::default(),
+            crlf: false,
+            is_partial: false,
         }
     }
 
@@ -210,6 +221,7 @@ impl<'s> Core<'s> {
 
     /// Notes that so many bytes of [`stdin`](Self::stdin) have been written.
     pub(super) fn written(&mut self, count: usize) {
+        self.echo.wrote(self.cursor.rest(&self.out.stdin).get(..count).unwrap_or_default());
         let left = self.cursor.advance(&mut self.out.stdin, count);
         self.out.left(left);
         heap::note_freed(count);
@@ -364,8 +376,14 @@ impl<'s> Core<'s> {
 
     pub(super) fn frame(&mut self, frame: Frame<'_>, now: Instant) {
         match frame {
-            Frame::Line(line) => self.line(line.bytes(), now),
-            Frame::Long(line) => self.long = Some(LongLine::new(line, self.config.max_message)),
+            Frame::Line(line) => {
+                self.crlf = line.crlf();
+                self.line(line.bytes(), now);
+            }
+            Frame::Long(line) => {
+                self.crlf = line.ends_with(b"\r");
+                self.long = Some(LongLine::new(line, self.config.max_message));
+            }
             Frame::TooLong { head, length } => self.too_long(head, length, now),
         }
     }
@@ -394,6 +412,7 @@ impl<'s> Core<'s> {
                 Frame::Long(line) => self.child_log.partial_line(line.len()),
                 Frame::TooLong { .. } => {}
             }
+            self.is_partial = true;
             self.frame(frame, now);
         }
     }
@@ -404,7 +423,7 @@ impl<'s> Core<'s> {
         match (line.first(), std::str::from_utf8(line)) {
             (Some(b'{'), Ok(text)) => match Incoming::peek(text) {
                 Ok(message) => self.message(message, now),
-                Err(_) => self.child_log.noise(text),
+                Err(_) => self.no_message(text, now),
             },
             _ => {
                 let mut line = LongLine::new(line.into(), self.config.max_message);
@@ -435,9 +454,9 @@ impl<'s> Core<'s> {
             Found::Pause => {}
             Found::Invalid(bytes) => self.child_log.invalid_utf8(bytes),
             Found::Message(message) => self.message(message, now),
-            Found::Stray(text) => self.noise(&text),
+            Found::Stray(text) => self.no_message(&String::from_utf8_lossy(text), now),
             Found::Noise(text) => {
-                self.noise(&text);
+                self.no_message(&String::from_utf8_lossy(text), now);
                 return false;
             }
             Found::TooLong { head, length } => {
@@ -449,12 +468,40 @@ impl<'s> Core<'s> {
         true
     }
 
-    fn noise(&mut self, text: &str) {
-        self.first_words.stdout(text);
-        self.child_log.noise(text);
+    /// Takes what is in a line that is no message, see [`nearly`](crate::proto::nearly).
+    fn no_message(&mut self, line: &str, now: Instant) {
+        let nearly = look(line);
+        let mut counts = false;
+        for part in nearly.parts {
+            match part {
+                Part::Message { message, quoted } => {
+                    if !quoted || self.front.awaits(&message) {
+                        self.message(message, now);
+                        counts = true;
+                    }
+                }
+                // Why stdout has ended says more than that the line is half one.
+                Part::Broken(_) if self.is_partial => {}
+                Part::Broken(broken) => {
+                    counts |= self.front.child_broken(&broken, &mut self.out);
+                    self.give_out(now);
+                }
+            }
+        }
+        match nearly.wrong {
+            Some(wrong) if counts => self.child_log.nearly_message(line, wrong),
+            wrong => {
+                self.first_words.stdout(line);
+                self.child_log.noise(line, wrong);
+            }
+        }
     }
 
-    fn message(&mut self, message: Incoming<'_>, now: Instant) {
+    fn message(&mut self, mut message: Incoming<'_>, now: Instant) {
+        message.crlf = self.crlf;
+        if self.echo.takes(message.text()) {
+            return;
+        }
         let (streams, since_begin) = (&self.streams, self.since_begin(now));
         let readers = |stream| streams.readership(stream);
         let in_flight = self.losses.is_unproven().then(|| self.front.in_flight());
@@ -487,7 +534,12 @@ impl<'s> Core<'s> {
                 }
                 Output::Handshake(how) => self.handshake_ended(how),
                 Output::AnswerToUnknown => self.ending = Some(End::TooLong(self.config.max_message)),
-                Output::Note(note) => self.child_log.note(note),
+                Output::Note(note) => {
+                    if note == Note::Echo {
+                        self.echo.begin();
+                    }
+                    self.child_log.note(note);
+                }
             }
         }
     }
@@ -509,6 +561,7 @@ impl<'s> Core<'s> {
             }
             Unanswered::Cancelled => Fault::Cancelled,
             Unanswered::TooLong => Fault::TooLong(self.config.max_message),
+            Unanswered::Invalid(wrong) => Fault::Invalid(wrong),
             Unanswered::Overload => Fault::Overload(self.config.limits.max_in_flight),
         }
     }
@@ -526,6 +579,8 @@ impl<'s> Core<'s> {
                 self.losses.handshake_done();
             }
             Handshake::Refused => self.ending = Some(End::Refused),
+            Handshake::Echoed => self.ending = Some(End::Echoed),
+            Handshake::Invalid(wrong) => self.ending = Some(End::Invalid(wrong)),
             Handshake::TimedOut => self.ending = Some(End::InitTimeout(self.config.limits.init_timeout)),
         }
     }
@@ -566,7 +621,8 @@ impl<'s> Core<'s> {
             );
         }
         self.out.clear();
-        (self.cursor, self.long) = (StdinCursor::default(), None);
+        (self.cursor, self.long, self.echo) = (StdinCursor::default(), None, Echo::default());
+        self.is_partial = false;
         for (stream, id) in self.front.child_lost() {
             self.deliver(stream, Payload::Fault { id, fault: Fault::Lost(why) }, now);
         }

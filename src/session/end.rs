@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::exit_status::ExitStatus;
 use crate::proto::front::Refusal;
+use crate::proto::nearly::Wrong;
 
 /// Why a session ended. Each end has exactly one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +29,10 @@ pub enum End {
     Refused,
     /// The child did not answer `initialize` within this time.
     InitTimeout(Duration),
+    /// The child wrote `initialize` back and did not answer it.
+    Echoed,
+    /// What the child answered to `initialize` is no message; why.
+    Invalid(Wrong),
     Exited(ExitStatus),
     /// The child closed its stdout and lives on.
     StdoutClosed,
@@ -51,6 +56,8 @@ impl End {
             Self::Shutdown => "shutdown",
             Self::Refused => "initialize_refused",
             Self::InitTimeout(_) => "init_timeout",
+            Self::Echoed => "child_echo",
+            Self::Invalid(_) => "invalid_response",
             Self::Exited(_) => "child_exited",
             Self::StdoutClosed => "child_stdout_closed",
             Self::StdinClosed => "child_stdin_closed",
@@ -79,6 +86,8 @@ impl End {
             self,
             Self::Refused
                 | Self::InitTimeout(_)
+                | Self::Echoed
+                | Self::Invalid(_)
                 | Self::Exited(_)
                 | Self::StdoutClosed
                 | Self::StdinClosed
@@ -100,6 +109,8 @@ pub enum Fault {
     Cancelled,
     /// The child's answer is longer than this many bytes.
     TooLong(usize),
+    /// The child's answer is no message; why.
+    Invalid(Wrong),
     /// This many requests of the session are in flight already.
     Overload(usize),
     /// It stood in a batch and could not be taken.

@@ -248,6 +248,9 @@ fn hint(why: End, first_words: Option<&FirstWords>) -> Option<&'static str> {
 
         // A child that was not asked to leave is killed by the kernel and nothing else.
         End::Exited(ExitStatus::Signal("SIGKILL")) => Some("out of memory? see the container's memory limit"),
+        End::Echoed => Some(
+            "a terminal, or a command that copies its stdin? a server needs pipes: docker run -i without -t",
+        ),
         _ => None,
     }
 }

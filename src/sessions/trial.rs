@@ -75,7 +75,14 @@ impl Sessions {
                 self.begin_trial(due);
             }
             // A child whose session ended first may run.
-            Err(End::Exited(_) | End::StdoutClosed | End::StdinClosed | End::InitTimeout(_)) => {
+            Err(
+                End::Exited(_)
+                | End::StdoutClosed
+                | End::StdinClosed
+                | End::InitTimeout(_)
+                | End::Echoed
+                | End::Invalid(_),
+            ) => {
                 self.note_failure(cause);
             }
             Err(_) => {}

@@ -17,6 +17,7 @@ mod support;
 mod answers;
 mod beside;
 mod blame;
+mod nearly;
 mod process;
 mod resources;
 mod start;

@@ -52,6 +52,9 @@ const MODES: &[(&str, &str)] = &[
     ("same_ids",                    "asks for sampling under the very id of the call, and answers with what it gets"),
     ("sample",                      "asks for sampling outside of any call"),
     ("deaf",                        "stops reading stdin once `initialize` is answered"),
+    ("verbatim LINE [init]",        "answers each call, or `initialize`, with this line; ID stands for the id, and \\xNN for a byte"),
+    ("progress_by_id",              "reports progress of each call under the id of the request, then answers"),
+    ("terminal",                    "writes back each line that it reads before it does anything, as a terminal does"),
     // bytes
     ("noise",                       "prints a banner, log lines and ANSI colours between its messages"),
     ("junk_json",                   "prints JSON that is no JSON-RPC before each answer"),
@@ -276,6 +279,9 @@ impl Server {
         let mut stdin = io::stdin().lock();
         let mut line = Vec::new();
         while let Ok(1..) = stdin.read_until(b'\n', &mut line) {
+            if self.mode == "terminal" {
+                write_to(1, &[line.trim_ascii_end(), b"\r\n"].concat());
+            }
             let read = match &*self.mode {
                 "reads" => serde_json::from_slice(&line).map(|tree| self.reading(tree)),
                 _ => serde_json::from_slice(&line),
@@ -379,6 +385,7 @@ impl Server {
             }
             "signal_before_init" => end(&self.arg(0, "SEGV")),
             "hang_init" => return,
+            "verbatim" if self.arg(1, "") == "init" => return self.verbatim(id),
             "refuse_init" => {
                 thread::sleep(self.millis(0, 0));
                 return self.refuse(id, -32603, "this server cannot start: no licence");
@@ -589,6 +596,12 @@ impl Server {
                     server.answer(&id, text(&format!("{said}|{sampled}")));
                 });
             }
+            "verbatim" => self.verbatim(id),
+            "progress_by_id" => {
+                let params = json!({ "progressToken": id, "progress": 1, "message": said });
+                self.send(&json!({ "jsonrpc": "2.0", "method": "notifications/progress", "params": params }));
+                self.answer(id, text(said));
+            }
             "junk_json" => {
                 for junk in
                     ["42", r#""x""#, "{}", "[]", "null", "true", r#"["2.0",1,null]"#, r#"{"jsonrpc":"2.0"}"#]
@@ -655,6 +668,18 @@ impl Server {
     }
 
     // ------------------------------------------------------------------------------------------ sending
+
+    fn verbatim(&self, id: &Value) {
+        let line = self.arg(0, "").replace("ID", &id.to_string());
+        let mut parts = line.split("\\x");
+        let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+        for part in parts {
+            let (byte, rest) = part.split_at(2);
+            bytes.push(u8::from_str_radix(byte, 16).unwrap_or(b'?'));
+            bytes.extend_from_slice(rest.as_bytes());
+        }
+        self.write(&bytes);
+    }
 
     fn answer(&self, id: &Value, result: Value) {
         self.send(&json!({ "jsonrpc": "2.0", "id": id, "result": result }));

@@ -10,8 +10,9 @@ use super::{
 use crate::proto::ids::{ClientId, StreamId};
 use crate::proto::incoming::Incoming;
 use crate::proto::line::join_lines;
-use crate::proto::link::{Answered, Expired, Limits, Link, Outgoing, TooLong, own_reply};
+use crate::proto::link::{Answered, Expired, Limits, Link, Outgoing, Untaken, own_reply};
 use crate::proto::message::{Kind, Message, Notification, Request};
+use crate::proto::nearly::Broken;
 use crate::proto::output::{Dropped, Handshake, Note, Out, Output, Unanswered};
 
 /// The longest answer to `initialize` that is kept for the clients of a session, in bytes.
@@ -106,7 +107,8 @@ impl Keyed {
         }
     }
 
-    /// Only progress names its request: its token is the bridge's own id of it.
+    /// Only progress names its request: its token is the bridge's own id of it, also where the client has named none and
+    /// the server takes the id of the request.
     fn child_notification(&mut self, message: Incoming<'_>, out: &mut Out) {
         let progress = message.envelope.method(message.text()) == "notifications/progress";
         let span = message.envelope.subject().filter(|_| progress);
@@ -115,9 +117,9 @@ impl Keyed {
             (Some(_), Some(Caller { takes: Takes::AnswerOnly, .. })) => {
                 out.note(Note::Dropped(Dropped::NotStreamable));
             }
-            (Some(span), Some(Caller { stream, token: Some(token), .. })) => {
-                let message = message.replaced(span, token.0.as_json().as_bytes());
-                out.push(Output::Message { stream: *stream, message });
+            (Some(span), Some(caller)) if !caller.odd_token => {
+                let message = message.replaced(span, caller.token().as_json().as_bytes());
+                out.push(Output::Message { stream: caller.stream, message });
             }
             _ => out.note(Note::Dropped(Dropped::Unrelated)),
         }
@@ -142,6 +144,9 @@ impl Front for Keyed {
     }
 
     fn child(&mut self, message: Incoming<'_>, now: Duration, _: Readers<'_>, out: &mut Out) {
+        if self.link.echoes(&message, now, out) {
+            return;
+        }
         match message.envelope.kind {
             Kind::Success | Kind::Failure => self.child_answer(message, now, out),
             Kind::Request => own_reply(&message, out),
@@ -151,17 +156,32 @@ impl Front for Keyed {
 
     fn child_too_long(&mut self, head: &[u8], out: &mut Out) {
         match self.link.too_long(head, out) {
-            TooLong::Call(_, caller) => caller.unanswered(Unanswered::TooLong, out),
-            TooLong::Handshake => out.push(Output::Handshake(Handshake::Refused)),
-            TooLong::Nothing => {}
-            TooLong::Unclear => out.push(Output::AnswerToUnknown),
+            Untaken::Call(_, caller) => caller.unanswered(Unanswered::TooLong, out),
+            Untaken::Handshake => out.push(Output::Handshake(Handshake::Refused)),
+            Untaken::Nothing => {}
+            Untaken::Unclear => out.push(Output::AnswerToUnknown),
         }
+    }
+
+    fn child_broken(&mut self, broken: &Broken<'_>, out: &mut Out) -> bool {
+        let wrong = broken.wrong;
+        match self.link.broken(broken) {
+            Untaken::Call(_, caller) => caller.unanswered(Unanswered::Invalid(wrong), out),
+            Untaken::Handshake => out.push(Output::Handshake(Handshake::Invalid(wrong))),
+            Untaken::Nothing | Untaken::Unclear => return false,
+        }
+        true
+    }
+
+    fn awaits(&self, answer: &Incoming<'_>) -> bool {
+        self.link.awaits(answer)
     }
 
     fn expire(&mut self, now: Duration, _: Readers<'_>, out: &mut Out) {
         while let Some(expired) = self.link.expire(now, out) {
             match expired {
-                Expired::Handshake => out.push(Output::Handshake(Handshake::TimedOut)),
+                Expired::Handshake { echoed: true } => out.push(Output::Handshake(Handshake::Echoed)),
+                Expired::Handshake { .. } => out.push(Output::Handshake(Handshake::TimedOut)),
                 Expired::Call(_, caller, why) => caller.unanswered(why, out),
             }
         }

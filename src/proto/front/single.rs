@@ -11,8 +11,10 @@ use super::{
 };
 use crate::proto::ids::{BridgeId, ChildId, ClientId, Id, ProgressToken, StreamId, echoed};
 use crate::proto::incoming::Incoming;
-use crate::proto::link::{Answered, Expired, Limits, Link, Outgoing, TooLong};
+use crate::proto::json::Span;
+use crate::proto::link::{Answered, Expired, Limits, Link, Outgoing, Untaken};
 use crate::proto::message::{Kind, Message, Notification, Request, Response};
+use crate::proto::nearly::Broken;
 use crate::proto::output::{Dropped, Handshake, Note, Out, Output, Unanswered};
 
 /// How many requests of the child may wait for a client's answer at once.
@@ -178,10 +180,15 @@ impl Single {
     fn child_notification(&mut self, message: Incoming<'_>, readers: Readers<'_>, out: &mut Out) {
         let stream = match &*message.envelope.method(message.text()) {
             "notifications/progress" => match self.progress_of(&message) {
-                Some(Caller { takes: Takes::AnswerOnly, .. }) => {
+                Some((Caller { takes: Takes::AnswerOnly, .. }, _)) => {
                     return out.note(Note::Dropped(Dropped::NotStreamable));
                 }
-                Some(caller) => caller.stream,
+                Some((caller, Some(span))) => {
+                    let (stream, token) = (caller.stream, caller.token().clone());
+                    let message = message.replaced(span, token.as_json().as_bytes());
+                    return out.push(Output::Message { stream, message });
+                }
+                Some((caller, None)) => caller.stream,
                 None => StreamId::LISTENING,
             },
             "notifications/cancelled" => self.child_cancelled(&message, readers),
@@ -191,13 +198,21 @@ impl Single {
         out.push(Output::Message { stream, message: message.into_line() });
     }
 
-    fn progress_of(&self, message: &Incoming<'_>) -> Option<&Caller> {
-        let token = message.token(message.envelope.subject()?);
+    /// Whose progress it is, and where the token lies if it is not the client's: many servers take the id of a request
+    /// for it, and see the bridge's.
+    fn progress_of(&self, message: &Incoming<'_>) -> Option<(&Caller, Option<Span>)> {
+        let span = message.envelope.subject()?;
+        let named = message.token(span.clone());
         // Children that keep numbers as floats echo 7 as 7.0.
-        let token = Id::parse(token).or_else(|| Id::parse(&echoed(token)?.to_string()))?;
-        let token = ProgressToken(token);
-        let opener = self.opener.as_ref().filter(|opener| opener.token.as_ref() == Some(&token));
-        self.by_token.get(&token).and_then(|id| self.link.caller(*id)).or(opener)
+        let token = Id::parse(named).or_else(|| Id::parse(&echoed(named)?.to_string()));
+        let token = token.map(ProgressToken);
+        let opener = self.opener.as_ref().filter(|opener| opener.token.is_some() && opener.token == token);
+        let by_token = token.and_then(|token| self.by_token.get(&token));
+        if let Some(caller) = by_token.and_then(|id| self.link.caller(*id)).or(opener) {
+            return Some((caller, None));
+        }
+        let opener = self.opener.as_ref().filter(|_| self.link.names_handshake(named));
+        Some((self.link.named(named).or(opener)?, Some(span)))
     }
 
     /// The child takes back one of its own requests: the stream that got the request gets this too.
@@ -310,6 +325,9 @@ impl Front for Single {
     }
 
     fn child(&mut self, message: Incoming<'_>, now: Duration, readers: Readers<'_>, out: &mut Out) {
+        if self.link.echoes(&message, now, out) {
+            return;
+        }
         match message.envelope.kind {
             Kind::Success | Kind::Failure => self.child_answer(message, now, out),
             Kind::Request => self.child_request(message, now, readers, out),
@@ -319,22 +337,42 @@ impl Front for Single {
 
     fn child_too_long(&mut self, head: &[u8], out: &mut Out) {
         match self.link.too_long(head, out) {
-            TooLong::Call(id, caller) => self.end(id, caller, Unanswered::TooLong, out),
-            TooLong::Handshake => {
+            Untaken::Call(id, caller) => self.end(id, caller, Unanswered::TooLong, out),
+            Untaken::Handshake => {
                 if let Some(opener) = self.opener.take() {
                     opener.unanswered(Unanswered::TooLong, out);
                 }
                 out.push(Output::Handshake(Handshake::Refused));
             }
-            TooLong::Nothing => {}
-            TooLong::Unclear => out.push(Output::AnswerToUnknown),
+            Untaken::Nothing => {}
+            Untaken::Unclear => out.push(Output::AnswerToUnknown),
         }
+    }
+
+    fn child_broken(&mut self, broken: &Broken<'_>, out: &mut Out) -> bool {
+        let wrong = broken.wrong;
+        match self.link.broken(broken) {
+            Untaken::Call(id, caller) => self.end(id, caller, Unanswered::Invalid(wrong), out),
+            Untaken::Handshake => {
+                if let Some(opener) = self.opener.take() {
+                    opener.unanswered(Unanswered::Invalid(wrong), out);
+                }
+                out.push(Output::Handshake(Handshake::Invalid(wrong)));
+            }
+            Untaken::Nothing | Untaken::Unclear => return false,
+        }
+        true
+    }
+
+    fn awaits(&self, answer: &Incoming<'_>) -> bool {
+        self.link.awaits(answer)
     }
 
     fn expire(&mut self, now: Duration, readers: Readers<'_>, out: &mut Out) {
         while let Some(expired) = self.link.expire(now, out) {
             match expired {
-                Expired::Handshake => out.push(Output::Handshake(Handshake::TimedOut)),
+                Expired::Handshake { echoed: true } => out.push(Output::Handshake(Handshake::Echoed)),
+                Expired::Handshake { .. } => out.push(Output::Handshake(Handshake::TimedOut)),
                 Expired::Call(id, caller, why) => self.end(id, caller, why, out),
             }
         }

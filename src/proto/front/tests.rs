@@ -10,9 +10,11 @@ use serde_json::Value;
 
 use super::single::{MAX_PENDING, MAX_RECENT, Single};
 use super::*;
+use crate::proto::echo::{ECHO_GRACE, TERMINAL_GRACE};
 use crate::proto::ids::Ids;
 use crate::proto::incoming::Incoming;
 use crate::proto::link::{CANCEL_GRACE, Limits, Readiness};
+use crate::proto::nearly::{Part, Wrong, look};
 use crate::proto::output::{Dropped, Handshake, Note};
 use crate::proto::testing::*;
 
@@ -155,6 +157,19 @@ impl<F: Front + Debug> Harness<F> {
     fn too_long(&mut self, head: &str) -> Vec<Output> {
         self.front.child_too_long(head.as_bytes(), &mut self.out);
         self.outputs()
+    }
+
+    /// The child writes a line that is nearly a response.
+    fn broken(&mut self, text: &str) -> Vec<Output> {
+        for part in look(text).parts {
+            let Part::Broken(broken) = part else { panic!("it is broken: {text}") };
+            self.front.child_broken(&broken, &mut self.out);
+        }
+        self.outputs()
+    }
+
+    fn awaits(&self, text: &str) -> bool {
+        self.front.awaits(&Incoming::peek(text).unwrap())
     }
 
     /// The lines that the child has received since this was last asked.
@@ -918,11 +933,126 @@ fn progress_goes_to_the_call_that_asked_for_it() {
     let first = session.call_with(2, Takes::Events, &call("7", "1"));
     session.call_with(3, Takes::Events, &call("8", "\"1\""));
     session.call_with(4, Takes::Events, &call("9", "\"\\u0061\""));
-    for (token, stream) in [("1", 2), ("\"1\"", 3), ("\"a\"", 4), ("7", LISTENING), ("2", LISTENING)] {
+    for (token, stream) in [("1", 2), ("\"1\"", 3), ("\"a\"", 4), ("7", LISTENING), ("99", LISTENING)] {
         assert_eq!(session.child(&progress(token, 1)), event(stream, &progress(token, 1)), "token {token}");
     }
     session.child(&result(&first));
     assert_eq!(session.child(&progress("1", 1)), event(LISTENING, &progress("1", 1)), "its call has ended");
+}
+
+/// Tutorials show servers that report progress under the id of the request.
+#[test]
+fn progress_under_the_id_of_a_call_is_that_calls_and_bears_the_name_that_its_client_knows() {
+    let mut session = Harness::open_with(Limits { max_in_flight: 9, ..LIMITS });
+    let plain = session.call(2, "2");
+    let spelt = session.call(3, "\"\\u0061\"");
+    let named = session.call_with(4, Takes::Events, &call("1", "\"t\""));
+    let exact = session.call_with(5, Takes::Events, &call("9", &plain));
+    let json = session.call_with(6, Takes::AnswerOnly, &request("10", "tools/call"));
+    for (child, stream, client) in [
+        (&*spelt, 3, "\"\\u0061\""),
+        (&format!("{spelt}.0"), 3, "\"\\u0061\""),
+        (&format!("\"{spelt}\""), 3, "\"\\u0061\""),
+        (&named, 4, "\"t\""),
+        (&exact, 5, &plain),
+        // It is the token of another call, which asked for it by that name.
+        (&plain, 5, &plain),
+    ] {
+        assert_eq!(session.child(&progress(child, 1)), event(stream, &progress(client, 1)), "{child}");
+    }
+    assert_eq!(session.child(&progress(&json, 1)), dropped(Dropped::NotStreamable));
+    session.child(&result(&exact));
+    assert_eq!(session.child(&progress(&plain, 1)), event(2, &progress("2", 1)));
+    let mut session = Harness::starting();
+    assert_eq!(
+        session.child(&progress("1", 1)),
+        event(1, &progress("\"init\"", 1)),
+        "initialize is a call too"
+    );
+}
+
+#[test]
+fn what_was_to_be_an_answer_ends_the_call_that_it_names() {
+    let nearly = r#"{"jsonrpc":"2.0","id":<>,"result":NaN}"#;
+    let named = |id: &str| nearly.replace("<>", id);
+    let wrong = |at| Wrong { what: "NaN and Infinity are not JSON", at };
+    let mut session = Harness::open();
+    for id in ["2", "\"3\"", "4.0"] {
+        session.call(2, "7");
+        let why = Unanswered::Invalid(wrong(named(id).len() - 4));
+        assert_eq!(session.broken(&named(id)), [unanswered(2, "7", why)], "{id}");
+    }
+    session.call(2, "7");
+    assert_eq!(session.broken(&named("9")), [], "nobody has asked under this id");
+    assert_eq!(session.broken(&named("2")), [], "its call has ended");
+    assert_eq!(session.broken(r#"{"jsonrpc":"2.0","id":5,"method":"roots/list","params":NaN}"#), []);
+    assert_eq!(session.broken(r#"{"jsonrpc":"2.0","params":NaN}"#), [], "nothing says that it is an answer");
+    let nameless = r#"{"jsonrpc":"2.0","result":NaN}"#;
+    assert_eq!(session.broken(nameless), [unanswered(2, "7", Unanswered::Invalid(wrong(26)))]);
+    session.call(2, "7");
+    session.call(3, "8");
+    assert_eq!(session.broken(nameless), [], "it may be either's");
+    assert_eq!(session.broken(r#"{"jsonrpc":"2.0","id":6,"id":7,"result":{}}"#), [], "so may this");
+    assert_eq!(session.front.in_flight(), 2);
+    let one = session.broken(r#"{"jsonrpc":"2.0","id":6,"id":99,"result":{}}"#);
+    assert!(matches!(one[..], [Output::Unanswered { stream: StreamId(2), .. }]), "{one:?}");
+}
+
+#[test]
+fn a_handshake_that_nobody_can_take_ends_the_session_at_once() {
+    let mut session = Harness::starting();
+    let ended = session.broken(r#"{"id":1,"result":{}}"#);
+    let wrong = Wrong { what: "\"jsonrpc\" must be \"2.0\"", at: 0 };
+    assert_eq!(ended, [unanswered(1, "\"init\"", Unanswered::Invalid(wrong))]);
+    assert_eq!(session.handshake, Some(Handshake::Invalid(wrong)));
+}
+
+#[test]
+fn an_answer_in_a_line_of_words_counts_while_it_is_waited_for() {
+    let mut session = Harness::open();
+    session.call(2, "7");
+    assert!(session.awaits(&result("2")) && !session.awaits(&result("9")));
+    assert!(!session.awaits(&request("2", "roots/list")) && !session.awaits(&note("n")));
+    session.child(&result("2"));
+    assert!(!session.awaits(&result("2")), "it has been answered");
+}
+
+#[test]
+fn what_only_clients_say_is_an_echo_and_is_said_once() {
+    let mut session = Harness::open();
+    let echoed = [request("2", "tools/call"), request("3", "tools/list"), note("notifications/initialized")];
+    assert_eq!(session.child(&echoed[0]), Some(Output::Note(Note::Echo)));
+    for text in &echoed {
+        assert_eq!(session.unchanged(|session| session.child(text)), None, "{text}");
+    }
+    for both in ["ping", "notifications/cancelled", "notifications/progress", "tasks/list"] {
+        assert_ne!(session.child(&request("\"x\"", both)), None, "servers say this too: {both}");
+    }
+}
+
+#[test]
+fn an_initialize_that_comes_back_has_a_little_time_to_be_answered() {
+    let mut session = Harness::starting_with(Limits { init_timeout: secs(120), ..LIMITS });
+    let echo = session.stdin().pop().unwrap();
+    assert_eq!(session.child(&echo), Some(Output::Note(Note::Echo)));
+    session.at(ECHO_GRACE / 2);
+    assert_eq!(session.child(&echo), None);
+    assert_eq!(session.front.next_deadline(), Some(ECHO_GRACE), "it begins once");
+    session.at(ECHO_GRACE);
+    assert_eq!(session.handshake, Some(Handshake::Echoed));
+    let mut session = Harness::starting_with(Limits { init_timeout: secs(120), ..LIMITS });
+    let mut behind_cr = Incoming::peek(&echo).unwrap();
+    behind_cr.crlf = true;
+    session.front.child(behind_cr, Duration::ZERO, &|_| Readership::Present, &mut session.out);
+    assert_eq!(
+        session.front.next_deadline(),
+        Some(TERMINAL_GRACE),
+        "a terminal echoes for a server that starts"
+    );
+    let mut session = Harness::starting();
+    session.child(&echo);
+    assert!(session.child(&result("1")).is_some(), "a server behind a terminal answers as well");
+    assert!(!session.refused() && session.handshake.is_some());
 }
 
 #[test]
@@ -1513,7 +1643,8 @@ fn numbered(number: u64, id: Option<&str>, method: &str) -> String {
 }
 
 fn token(number: u64) -> String {
-    if number.is_multiple_of(2) { number.to_string() } else { format!("\"{number}\"") }
+    // None may be the id of a request: servers take those for tokens.
+    if number.is_multiple_of(2) { (number + (1 << 40)).to_string() } else { format!("\"t{number}\"") }
 }
 
 impl World {

@@ -59,6 +59,8 @@ pub(super) struct Asked {
     pub(super) deadline: Duration,
     /// What is remembered of it if it succeeds.
     pub(super) effect: Option<Box<Effect>>,
+    /// Whether the child has written it back.
+    pub(super) echoed: bool,
 }
 
 impl Handshake {

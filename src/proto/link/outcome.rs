@@ -25,9 +25,9 @@ pub enum Answered<C> {
     Nothing,
 }
 
-/// Which request ends because its answer was too long to take.
+/// Which request ends because its answer cannot be taken: it is too long, or no message.
 #[derive(Debug)]
-pub enum TooLong<C> {
+pub enum Untaken<C> {
     /// The request of a client, under this id.
     Call(BridgeId, C),
     /// The handshake: it has failed.
@@ -41,7 +41,10 @@ pub enum TooLong<C> {
 #[derive(Debug)]
 pub enum Expired<C> {
     /// The handshake: it has failed.
-    Handshake,
+    Handshake {
+        /// Whether the child has written `initialize` back.
+        echoed: bool,
+    },
     /// The request of a client, under this id.
     Call(BridgeId, C, Unanswered),
 }

@@ -295,6 +295,17 @@ fn equal_tokens_of_several_clients_do_not_meet() {
 }
 
 #[test]
+fn progress_under_the_id_of_a_call_bears_the_id_that_its_client_gave_it() {
+    let mut session = open();
+    session.call(2, "1");
+    session.call(3, "1");
+    session.call_with(4, Takes::Events, &call("1", "2"));
+    for (child, stream, client) in [("2", 2, "1"), ("3", 3, "1"), ("4", 4, "2")] {
+        assert_eq!(session.child(&progress(child, 1)), event(stream, &progress(client, 1)), "{child}");
+    }
+}
+
+#[test]
 fn progress_that_nobody_asked_for_reaches_nobody() {
     let mut session = open();
     session.call_with(2, Takes::Events, &call("1", "3"));
@@ -304,11 +315,6 @@ fn progress_that_nobody_asked_for_reaches_nobody() {
     let listed = r#"{"jsonrpc":"2.0","method":"notifications/progress","params":[2]}"#;
     let log = progress("2", 1).replace("notifications/progress", "notifications/message");
     let table = [
-        (
-            progress("3", 1),
-            Dropped::Unrelated,
-            "a call without a token, even where another's token is called so",
-        ),
         (progress("1", 1), Dropped::Unrelated, "the handshake"),
         (progress("99", 1), Dropped::Unrelated, "a call that never was"),
         (progress("\"t\"", 1), Dropped::Unrelated, "a token that was not given out"),
