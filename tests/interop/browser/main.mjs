@@ -209,9 +209,12 @@ function harmless(page, { refusal, option, barrier }) {
   verdict(`${page.name}: starts no session`, sessions() !== before.sessions && `${sessions() - before.sessions} more`);
   const heard = journal().slice(before.journal.length).split('\n').filter((line) => line && !line.includes(barrier));
   verdict(`${page.name}: no child hears a byte of it`, heard.join(' '));
-  const lines = log().slice(before.log).split('\n').filter((line) => line.includes('http.forbidden'));
+  const forbidden = (text) => text.split('\n').filter((line) => line.includes('http.forbidden'));
+  const lines = forbidden(log().slice(before.log));
   const named = lines.some((line) => line.includes(refusal) && line.includes(option));
-  verdict(`${page.name}: the log names ${option}`, !named && `${lines.length} refusals, none of ${refusal}`);
+  // After ten of them there is one line a minute, for strangers must not fill a disk.
+  const rationed = forbidden(log()).length >= 10;
+  verdict(`${page.name}: the log names ${option}`, !named && !rationed && `${lines.length} refusals, none of ${refusal}`);
   Object.assign(before, now()); // the next page answers for itself alone
   if (page.rebinds) {
     const told = seen.some(({ learned }) => learned.startsWith('403') && learned.includes(option));
