@@ -41,13 +41,20 @@ pub enum Format {
 
 /// Begins to log, at the level that `RUST_LOG` names or else `info`.
 pub fn start(format: Format) {
-    let level = std::env::var("RUST_LOG").ok().and_then(|text| text.parse::<Targets>().ok());
-    let level = level.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
+    let level = level(&std::env::var("RUST_LOG").unwrap_or_default());
     let layer = fmt::layer().with_writer(|| Stderr).with_ansi(false).with_target(false);
     let json = format == Format::Json;
     JSON.store(json, Ordering::Relaxed);
     let layer = if json { layer.json().flatten_event(true).boxed() } else { layer.boxed() };
     registry().with(layer.with_filter(level)).init();
+}
+
+/// What is logged. A variable that is set to nothing, as in a template whose value is missing, is not one that asks for
+/// silence.
+fn level(text: &str) -> Targets {
+    let parts: Vec<&str> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+    let level = if parts.is_empty() { None } else { parts.join(",").parse().ok() };
+    level.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO))
 }
 
 /// What waits to be written.
@@ -132,5 +139,25 @@ pub fn flush() {
     let mut backlog = lock(&BACKLOG);
     while !backlog.bytes.is_empty() && Instant::now() < until {
         backlog.drain(PollTimeout::from(50_u8));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_of_nothing_is_the_default_and_blanks_do_not_silence_the_log() {
+        use tracing::Level;
+        let logs = |text: &str, at: Level| level(text).would_enable("mcp_bridge", &at);
+        for text in ["", " ", ",", "info", " info\n", "warn, info"] {
+            assert!(logs(text, Level::INFO) && !logs(text, Level::DEBUG), "{text:?}");
+        }
+        assert!(logs(" debug ", Level::DEBUG));
+        assert!(
+            logs("warn, mcp_bridge=debug", Level::DEBUG)
+                && !level("warn, h2=debug").would_enable("mcp_bridge", &Level::INFO)
+        );
+        assert!(!logs("off", Level::ERROR));
     }
 }

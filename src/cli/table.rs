@@ -207,7 +207,7 @@ options! {
         optional max_connections: usize, "N", count;
         /// how long a new connection may send nothing, and how long the head of a request may take
         value header_timeout: Duration, "TIME" = "10s", some_time;
-        /// how far a request's body may fall behind 64 KiB/s, and how long an HTTP/2 client may read nothing of a response
+        /// how far a request's body may fall behind 64 KiB/s, and how long a client may read nothing of a response, or less
         value body_timeout: Duration, "TIME" = "30s", some_time;
         /// how long a connection may idle between requests; must be longer than a balancer's own limit
         // Balancers keep theirs for 60 s (ALB) to 600 s (GCP), and the side that sends requests must close first.

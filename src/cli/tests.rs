@@ -175,7 +175,7 @@ fn each_mistake_names_the_option_the_value_and_the_cure() {
         ("--allow-host http://a -- x", "without scheme"),
         ("--max-lifetime 0s -- x", "--max-lifetime is \"0s\": must be longer than zero"),
         ("--max-starting 0 -- x", "--max-starting is \"0\": write a number from 1"),
-        ("--warm many -- x", "--warm is \"many\": write a number from 1"),
+        ("--warm many -- x", "--warm is \"many\": write a number from 0"),
         ("--on-exit restart -- x", "--on-exit is \"restart\": write end or respawn"),
         ("--resource-metadata app.example -- x", "--resource-metadata is \"app.example\": write a URL"),
         ("--resource-metadata ftp://app.example -- x", "write a URL"),

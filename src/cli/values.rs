@@ -53,7 +53,7 @@ pub(super) fn count(text: &str) -> Result<usize, String> {
 }
 
 pub(super) fn count_or_zero(text: &str) -> Result<usize, String> {
-    if text == "0" { Ok(0) } else { count(text) }
+    if text == "0" { Ok(0) } else { count(text).map_err(|_| format!("write a number from 0 to {MAX_COUNT}")) }
 }
 
 /// A path of the file system. Whether a file is there shows when it is used.

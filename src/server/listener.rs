@@ -6,6 +6,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 
 use nix::libc;
@@ -26,6 +27,8 @@ pub(super) enum Accepted {
 #[derive(Debug)]
 pub struct Listener {
     sockets: Vec<Socket>,
+    /// Which of them is asked first for the next connection.
+    next: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -120,7 +123,7 @@ impl Listener {
                 }
             }
         }
-        Ok(Self { sockets })
+        Ok(Self { sockets, next: AtomicUsize::new(0) })
     }
 
     /// The next connection.
@@ -129,8 +132,12 @@ impl Listener {
     /// What accept(2) said.
     pub(super) async fn accept(&self) -> io::Result<Accepted> {
         poll_fn(|context| {
-            // Those in front cannot keep the others away: a listen queue is short, and what waits in it is served.
-            for socket in &self.sockets {
+            // They take turns: one whose queue is never empty must not keep the others waiting, which may be all that a
+            // health check or a sidecar has.
+            let first = self.next.load(Ordering::Relaxed);
+            for (place, socket) in
+                self.sockets.iter().enumerate().cycle().skip(first).take(self.sockets.len())
+            {
                 let accepted = match socket {
                     Socket::Tcp(listener) => {
                         listener.poll_accept(context).map_ok(|(stream, _)| Accepted::Tcp(stream))
@@ -140,6 +147,7 @@ impl Listener {
                     }
                 };
                 if accepted.is_ready() {
+                    self.next.store((place + 1) % self.sockets.len(), Ordering::Relaxed);
                     return accepted;
                 }
             }
@@ -350,6 +358,28 @@ mod tests {
         if TcpListener::bind("[::1]:0").await.is_ok() {
             assert_eq!(addresses.len(), 2);
         }
+    }
+
+    #[tokio::test]
+    async fn an_address_whose_queue_is_never_empty_does_not_keep_the_others_waiting() {
+        let folder = folder("turns");
+        let loopback = Address::Tcp(([127, 0, 0, 1], 0).into());
+        let file = Address::Unix(folder.join("s"));
+        let listener = Listener::bind(&[loopback.clone(), file, loopback], None).await.unwrap();
+        let crowded: Vec<_> = listener.tcp_addresses().map(Option::unwrap).collect();
+        let mut connected = Vec::new();
+        for _ in 0..8 {
+            for address in &crowded {
+                connected.push(TcpStream::connect(address).await.unwrap());
+            }
+        }
+        let _waiting = UnixStream::connect(folder.join("s")).await.unwrap();
+        let mut accepted = Vec::new();
+        for _ in 0..3 {
+            accepted.push(matches!(listener.accept().await, Ok(Accepted::Unix(_))));
+        }
+        assert_eq!(accepted, [false, true, false], "each has its turn");
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 
     #[tokio::test]
