@@ -637,8 +637,8 @@ impl<'s> Core<'s> {
         self.front.restart(since_begin, &mut self.out);
     }
 
-    /// Ends everything that is in flight or waits, and every stream.
-    pub(super) fn fail(&mut self, why: End, now: Instant) {
+    /// Ends everything that is in flight or waits, and every stream. Returns the readers that are to be seen off.
+    pub(super) fn fail(&mut self, why: End, now: Instant) -> Vec<Feed> {
         self.losses.tell_answered(Err(why));
         while let Some(post) = self.inbox.pop() {
             post.feed.push(Delivery::NotTaken(NotTaken::new(why, post.posted)));
@@ -646,6 +646,6 @@ impl<'s> Core<'s> {
         for (stream, id) in self.front.abandon() {
             self.deliver(stream, Payload::Fault { id, fault: Fault::Ended(why) }, now);
         }
-        self.streams.end();
+        self.streams.end()
     }
 }

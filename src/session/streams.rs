@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
 use super::Config;
-use super::stream::{Delivery, Event, Feed, Offered, Outlet, Payload, SMALL};
+use super::stream::{Delivery, Event, Feed, MAX_UNSENT, Offered, Outlet, Payload, SMALL};
 use crate::log_limit::{LogLimit, SharedLogLimit};
 use crate::proto::front::{Readership, Refusal, Takes};
 use crate::proto::ids::{EventId, SessionId, StreamId};
@@ -486,8 +486,42 @@ impl Streams {
         }
     }
 
-    /// Ends every stream behind what is queued for it.
-    pub(super) fn end(&mut self) {
-        self.table.clear();
+    /// Ends every stream behind what is queued for it. Returns the readers for whom much waits, which are to be
+    /// [seen off](see_off).
+    pub(super) fn end(&mut self) -> Vec<Feed> {
+        let open = std::mem::take(&mut self.table).into_values().filter_map(|stream| stream.feed);
+        let leaving = std::mem::take(&mut self.leaving).into_iter().map(|(_, feed)| feed);
+        let mut feeds: Vec<_> = open.chain(leaving).collect();
+        feeds.iter().for_each(Feed::finish);
+        feeds.retain(|feed| feed.waiting() > SPARED);
+        feeds
+    }
+}
+
+/// Looks after the readers of a session that has ended. They may take what waits for them; one that takes nothing, or
+/// has not taken enough in time, is cut off: sessions can end as fast as clients like, and each would leave as much
+/// behind as a session may hold.
+pub(super) async fn see_off(session: SessionId, mut feeds: Vec<Feed>) {
+    feeds.iter().for_each(Feed::mark);
+    let too_slow = Instant::now() + TOO_SLOW;
+    while !feeds.is_empty() {
+        sleep(STUCK).await;
+        let is_late = Instant::now() >= too_slow;
+        feeds.retain(|feed| {
+            let waiting = feed.waiting();
+            if waiting <= SPARED {
+                return false;
+            }
+            if feed.has_progress() && !(is_late && waiting > MAX_UNSENT) {
+                return true;
+            }
+            if let Some(count) = CUTS.take() {
+                let sid = session.short();
+                let why = "a client does not read what is left of a session that has ended: it is cut off";
+                warn!(event = "stream.cut", sid, waiting, taken = feed.taken_since_mark(), count, "{why}");
+            }
+            feed.cut();
+            false
+        });
     }
 }

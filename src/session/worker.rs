@@ -20,6 +20,7 @@ use super::alarm::Alarm;
 use super::core::Core;
 use super::inbox::Post;
 use super::stream::{Delivery, Feed};
+use super::streams::see_off;
 use super::{Command, Config, End, ExitStatus, NotTaken, Shared, Stop};
 use crate::first_words::FirstWords;
 use crate::late;
@@ -363,7 +364,11 @@ impl Worker {
             }
         };
 
-        close(&shared, &mut mailbox, &mut core, why, now);
+        let readers = close(&shared, &mut mailbox, &mut core, why, now);
+        if !readers.is_empty() {
+            // A task of its own: the end of a session waits for no reader.
+            tokio::spawn(see_off(shared.id.clone(), readers));
+        }
         if let (Some(child), None, false) = (&mut child, &exiting, core.stdin().is_empty()) {
             let _ = timeout(FINAL_FLUSH, child.stdin.write_all(core.stdin())).await;
         }
@@ -372,14 +377,14 @@ impl Worker {
 }
 
 /// The end of a session, in the order that leaves no caller without an answer: names the reason, closes the mailbox,
-/// fails what is queued.
+/// fails what is queued. Returns the readers that are to be seen off.
 fn close(
     shared: &Shared,
     mailbox: &mut mpsc::Receiver<Command>,
     core: &mut Core<'_>,
     why: End,
     now: Instant,
-) {
+) -> Vec<Feed> {
     let _ = shared.ended.set(why);
     mailbox.close();
     shared.bodies.close();
@@ -392,7 +397,7 @@ fn close(
             Command::EndIfIdle { .. } => {} // the session ends without this question
         }
     }
-    core.fail(why, now);
+    core.fail(why, now)
 }
 
 /// Takes what has been read of the child: a piece of a long line, or some lines. Returns whether there may be more.

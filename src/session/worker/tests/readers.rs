@@ -204,3 +204,33 @@ async fn a_reader_that_took_something_before_is_cut_after_a_second_all_the_same(
     send_bulk(&mut harness, 2..=9).await;
     assert_passed(began, STUCK);
 }
+
+#[tokio::test(start_paused = true)]
+async fn behind_the_end_of_its_session_a_reader_that_takes_nothing_is_cut_off() {
+    let mut harness = Harness::open_with(ROOMY, WIDE).await;
+    let (listener, reader) = (harness.listen(None).await, harness.call("7", "2").await);
+    send_bulk(&mut harness, 1..=3).await;
+    harness.child.send(&result_of("2", MAX_UNSENT / 2)).await;
+    settle().await;
+    let session = harness.session.clone();
+    session.end(End::Deleted);
+    assert_eq!(harness.ended().await, End::Deleted);
+    assert!(session.account().at(Place::Readers) > MAX_UNSENT);
+    sleep(2 * STUCK).await;
+    assert_eq!(session.account().at(Place::Readers), 0, "nothing is left of what waited");
+    assert_eq!(rest(&listener).await, ["lagged", "end"]);
+    assert_eq!(rest(&reader).await, ["lagged", "end"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn behind_the_end_of_its_session_a_reader_that_goes_on_gets_all_there_is() {
+    let mut harness = Harness::open_with(ROOMY, WIDE).await;
+    let listener = harness.listen(None).await;
+    send_bulk(&mut harness, 1..=3).await;
+    harness.session.end(End::Deleted);
+    for number in 1..=3 {
+        sleep(STUCK * 3 / 4).await;
+        assert_eq!(next(&listener).await, bulk_range(number..=number).remove(0));
+    }
+    assert_eq!(next(&listener).await, "end");
+}
