@@ -30,10 +30,10 @@ const RATE: usize = 64 * 1024;
 /// How fast it must come while others wait for the memory that it holds, and how far it may fall behind: a small one, and
 /// a large one.
 const WANTED_RATE: usize = 256 * 1024;
-const WANTED_SLACK: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(5));
+const WANTED_SLACK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
 
 /// How often a body that comes slowly is asked whether others wait.
-const TICK: Duration = Duration::from_secs(1);
+const TICK: Duration = Duration::from_millis(500);
 
 /// How late a timer is at least if this process stood still: that time is not the client's.
 const STOOD_STILL: Duration = Duration::from_secs(1);

@@ -92,6 +92,8 @@ pub struct Coming {
     /// What may lie between the peer and the bridge while it waits, in bytes.
     unread: usize,
     size: Size,
+    /// It has come to its end.
+    whole: bool,
     units: Option<OwnedSemaphorePermit>,
     /// Set where it may grow to the largest size without further units.
     reserve: Option<OwnedSemaphorePermit>,
@@ -168,6 +170,7 @@ impl BodyBudget {
             announced: length,
             unread,
             size: Size::of(length.unwrap_or(0)),
+            whole: false,
             units: None,
             reserve: None,
             turn: None,
@@ -195,8 +198,8 @@ impl BodyBudget {
     /// # Errors
     /// [`NoMemory::Closed`].
     pub fn try_complete(&self, body: &mut Coming, bytes: usize) -> Result<bool, NoMemory> {
-        body.turn = None;
-        if body.size == Size::Tiny { self.tiny.try_grow(body, bytes) } else { Ok(true) }
+        (body.turn, body.whole) = (None, true);
+        if body.is_large() { Ok(true) } else { self.pool(body).try_grow(body, bytes) }
     }
 
     /// Waits until a body may have so many bytes.
@@ -307,13 +310,19 @@ impl Pool {
 
     /// How many units are missing until the body may have so many bytes.
     fn missing(body: &Coming, bytes: usize) -> usize {
-        let wanted = if body.is_large() { bytes.next_multiple_of(STEP) } else { bytes + REQUEST };
+        let wanted = match body.size {
+            Size::Large => bytes.next_multiple_of(STEP),
+            // While it comes it weighs what has come: many that send a little and no more must leave room for others.
+            Size::Small if !body.whole => bytes,
+            Size::Small | Size::Tiny => bytes + REQUEST,
+        };
         let units = body.units.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
         wanted.div_ceil(UNIT).saturating_sub(units)
     }
 
     fn try_grow(&self, body: &mut Coming, bytes: usize) -> Result<bool, NoMemory> {
-        if bytes <= body.covered() && body.is_in_the_way() {
+        let missing = if body.reserve.is_some() { 0 } else { Self::missing(body, bytes) };
+        if missing == 0 && body.is_in_the_way() {
             return Ok(true);
         }
         if self.free.is_closed() {
@@ -325,7 +334,7 @@ impl Pool {
                 Err(_) => return Ok(false),
             }
         }
-        let missing = u32::try_from(Self::missing(body, bytes)).unwrap_or(u32::MAX);
+        let missing = u32::try_from(missing).unwrap_or(u32::MAX);
         match Arc::clone(&self.free).try_acquire_many_owned(missing) {
             Ok(units) => body.add(units),
             Err(_) => return Ok(false),
@@ -449,6 +458,21 @@ mod tests {
         assert_eq!(soon(read(&budget, &mut grows, 0, SMALL, 1000)).await, Some(Ok(())), "of unknown length");
         assert!(soon(read(&budget, &mut grows, SMALL, SMALL + 1, 1)).await.is_none(), "now it is large");
         assert_eq!(budget.small.free.available_permits(), budget.small.units, "and holds no small one up");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_thousand_short_bodies_that_stop_at_their_beginning_leave_room_for_whole_ones() {
+        let budget = BodyBudget::new(2 * MIB, 10 * MIB, Arc::default());
+        let mut stopped = Vec::new();
+        for _ in 0..1000 {
+            stopped.push(begun(&budget, 60_000, 600).await);
+        }
+        let whole = soon(budget.take(30_000)).await;
+        assert!(whole.is_some_and(|taken| taken.is_ok()), "it does not wait, and is not refused");
+        let mut ends = stopped.pop().unwrap();
+        assert_eq!(budget.try_complete(&mut ends, 600), Ok(true));
+        let units = ends.units.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        assert_eq!(units, (600 + REQUEST).div_ceil(UNIT), "a whole one weighs what its request costs");
     }
 
     #[tokio::test(start_paused = true)]
