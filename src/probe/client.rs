@@ -15,7 +15,7 @@ use crate::proto::json::{elements, is_array, value_at};
 use crate::proto::line::Frame;
 use crate::proto::link::{Answered, Expired, Limits, Link, Outgoing, Untaken, own_initialize, own_reply};
 use crate::proto::message::{self, Head, Kind, Request, peek_head};
-use crate::proto::nearly::{Part, look};
+use crate::proto::nearly::{Part, beginning, look};
 use crate::proto::output::{Handshake, Out};
 use crate::proto::version::Revision;
 
@@ -163,14 +163,14 @@ impl Client {
     fn stray(&mut self, line: &[u8]) {
         self.first_words.stdout(line);
         if self.stray.lines == 0 {
-            self.stray.first = clipped(&String::from_utf8_lossy(line));
+            self.stray.first = clipped(&beginning(line));
         }
         self.stray.lines += 1;
     }
 
     /// Takes what is in a line that is no message, as a session does.
     fn no_message(&mut self, line: &[u8], now: Duration) {
-        let text = String::from_utf8_lossy(line);
+        let text = beginning(line);
         for part in look(&text).parts {
             match part {
                 Part::Message { message, quoted } => {

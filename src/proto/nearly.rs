@@ -8,6 +8,8 @@
 //! what it has answered, or is about to. Of what is broken nothing is passed on, and with words before it it does not
 //! even end a call: logs cut what they quote.
 
+use std::borrow::Cow;
+
 use super::incoming::Incoming;
 use super::json::value_end;
 use super::message::{MAX_TOKEN, Malformed};
@@ -62,7 +64,15 @@ pub struct Broken<'l> {
     pub wrong: Wrong,
 }
 
+/// As much of a line as is looked at, and a little more, so that it is seen to go on. What is no UTF-8 becomes three times
+/// as long when it is repaired, and a line may have many megabytes.
+pub fn beginning(line: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(line.get(..MAX_LOOK + 8).unwrap_or(line))
+}
+
 /// Looks at a line that is no message.
+///
+/// Of a line of a child as it came, [`beginning`] is all that is needed.
 pub fn look(line: &str) -> Nearly<'_> {
     let ends = (MAX_LOOK.saturating_sub(3)..=MAX_LOOK).rev();
     let text = ends.into_iter().find_map(|end| line.get(..end)).unwrap_or(line);
@@ -333,6 +343,16 @@ mod tests {
             Part::Broken(Broken { ids, answers, .. }) => format!("broken {} {answers}", ids.join("|")),
         });
         parts.collect()
+    }
+
+    #[test]
+    fn of_a_line_of_megabytes_no_more_is_repaired_than_is_looked_at() {
+        let line = vec![0xff; 60 * MAX_LOOK];
+        assert!(beginning(&line).len() <= 4 * MAX_LOOK);
+        let answer = [br#"{"jsonrpc":"2.0","id":7,"result":"#.as_slice(), &line].concat();
+        let begins = beginning(&answer);
+        let parts = look(&begins).parts;
+        assert!(matches!(&parts[..], [Part::Broken(broken)] if broken.ids == ["7"]), "{parts:?}");
     }
 
     #[test]

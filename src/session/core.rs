@@ -30,7 +30,7 @@ use crate::proto::ids::{ClientId, StreamId};
 use crate::proto::incoming::{Found, Incoming, LongLine};
 use crate::proto::line::{Frame, LineDecoder};
 use crate::proto::message::{Kind, Message, Request};
-use crate::proto::nearly::{Part, look};
+use crate::proto::nearly::{Part, beginning, look};
 use crate::proto::output::{Handshake, Note, Out, Output, Unanswered};
 use crate::proto::version::Revision;
 use crate::sync::lock;
@@ -454,9 +454,9 @@ impl<'s> Core<'s> {
             Found::Pause => {}
             Found::Invalid(bytes) => self.child_log.invalid_utf8(bytes),
             Found::Message(message) => self.message(message, now),
-            Found::Stray(text) => self.no_message(&String::from_utf8_lossy(text), now),
+            Found::Stray(text) => self.no_message(&beginning(text), now),
             Found::Noise(text) => {
-                self.no_message(&String::from_utf8_lossy(text), now);
+                self.no_message(&beginning(text), now);
                 return false;
             }
             Found::TooLong { head, length } => {

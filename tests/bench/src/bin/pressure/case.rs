@@ -71,6 +71,8 @@ pub(crate) enum Part {
     Pieces(u64),
     /// What so many HTTP/2 streams, on so many connections, have sent and the bridge has not read.
     Windows { streams: u64, connections: u64 },
+    /// So many requests, without their heads and bodies.
+    Requests(u64),
     /// So many heads of so many KiB.
     Heads { count: u64, kib: u64 },
     /// Messages that are held for a child which is not ready.
@@ -98,6 +100,7 @@ impl Part {
             Self::Unsent(streams) => streams * MIB,
             Self::Pieces(streams) => streams * 64 * KIB,
             Self::Windows { streams, connections } => (streams * 128 * KIB).min(connections * 512 * KIB),
+            Self::Requests(count) => count * 12,
             Self::Heads { count, kib } => count * kib,
         }
     }
@@ -120,6 +123,7 @@ impl fmt::Display for Part {
             Self::Windows { streams, connections } => {
                 write!(f, "windows of {streams} streams on {connections} connections")
             }
+            Self::Requests(count) => write!(f, "{count} requests"),
             Self::Heads { count, kib } => write!(f, "{count} heads of {kib} KiB"),
             Self::Held => f.write_str("held messages"),
             Self::Log => f.write_str("log"),
@@ -245,8 +249,8 @@ pub(crate) const CASES: &[Case] = &[
     http1("unread-old", "a client of the old transport reads no answer", http1::Attack::UnreadOld { calls: 40, bytes: UNREAD }, SMALL_OLD, &[Part::Answers, Part::Message, Part::Replay(1)]),
     Case {
         neighbour: Kind::Shared,
-        // The child itself is busy with big answers.
-        longest: Duration::from_secs(3),
+        // A second until the first client is cut off, and 250 ms for each one then.
+        longest: Duration::from_secs(6),
         ..http1("unread-shared", "a client of a shared session reads no answer", http1::Attack::UnreadShared { calls: 20, bytes: UNREAD }, SMALL_SHARED, &[Part::Answers, Part::Message])
     },
     http1("resumptions", "a client asks for all events again and again and does not read", http1::Attack::Resumptions { listeners: 100 }, &[], &[Part::Replay(1), Part::Pieces(100)]),
@@ -272,6 +276,6 @@ pub(crate) const CASES: &[Case] = &[
     http2("stuck-stream", "one stream of an HTTP/2 connection takes nothing, beside another one", http2::Attack::StuckStream, &["--max-message", "8MiB", "--body-timeout", "1s"], &[Part::Answers]),
     http2("slow-uploads", "HTTP/2 connections upload all but the end of a body, for no session", http2::Attack::SlowBodies { connections: 100, streams: 1, bytes: 10_000_000, in_session: false }, &[], &[Part::Bodies, Part::ShortBodies, Part::Windows { streams: 100, connections: 100 }]),
     http2("slow-uploads-session", "… in one session", http2::Attack::SlowBodies { connections: 100, streams: 1, bytes: 10_000_000, in_session: true }, &[], &[Part::Stdin, Part::Bodies, Part::Windows { streams: 100, connections: 100 }]),
-    http2("short-uploads", "HTTP/2 streams upload all but the end of a short body, for no session", http2::Attack::SlowBodies { connections: 8, streams: 120, bytes: 60_000, in_session: false }, &[], &[Part::ShortBodies, Part::Windows { streams: 960, connections: 8 }]),
+    http2("short-uploads", "HTTP/2 streams upload all but the end of a short body, for no session", http2::Attack::SlowBodies { connections: 8, streams: 120, bytes: 60_000, in_session: false }, &[], &[Part::ShortBodies, Part::Windows { streams: 960, connections: 8 }, Part::Requests(960)]),
     http2("heads", "HTTP/2 streams send a long head and no body", http2::Attack::Heads { connections: 10, streams: 120, bytes: 28_000 }, &[], &[Part::Heads { count: 1200, kib: 28 }]),
 ];
