@@ -170,6 +170,14 @@ fn a_command_that_cannot_be_started_has_the_code_of_a_shell() {
     assert_says(&check(&[], &["no-such-command-anywhere"]), 127, &["no-such-command-anywhere"]);
 }
 
+#[test]
+fn a_check_names_variables_that_set_no_option() {
+    let mut bridge = bridge_command(&["--check"], &["notebook"]);
+    bridge.env("MCP_BRIDGE_MAX_SESSION", "4");
+    let finished = run_command(bridge);
+    assert_says(&finished, 0, &["no option is set by the variable MCP_BRIDGE_MAX_SESSION; see --help"]);
+}
+
 // ---------------------------------------------------------------------------------------------- signals, process 1
 
 /// Starts a check whose server does not answer, and waits until that has touched the file `ready`.
