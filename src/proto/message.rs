@@ -219,7 +219,7 @@ pub enum Message {
 
 impl Message {
     /// Reads one message, with the rules for what a client sends: the id of a request or response is a string or
-    /// an integer (spec `basic`), and at most [`MAX_ID`](super::ids::MAX_ID) bytes long.
+    /// an integer (spec `basic`), and at most [`MAX_ID`] bytes long.
     ///
     /// # Errors
     /// [`Malformed`], where the text is not exactly one such message.
