@@ -189,7 +189,7 @@ fn said_of(script: &str) -> (String, String) {
 #[test]
 fn a_server_that_does_not_answer_initialize_is_said_to_be_what_it_most_likely_is() {
     let answer = r#"{"jsonrpc":"2.0","id":1,"result":{}}"#;
-    for (script, hint) in [
+    let cases = [
         ("exec sleep 60", "nothing at all"),
         ("echo loading >&2; exec sleep 60", "lines on stderr"),
         ("echo welcome; exec sleep 60", "no messages"),
@@ -198,11 +198,16 @@ fn a_server_that_does_not_answer_initialize_is_said_to_be_what_it_most_likely_is
         ("printf 'Content-Length: 9\\r\\n\\r\\n{}'; exec sleep 60", "language servers"),
         (&format!("cat > /dev/null; echo '{answer}'"), "PYTHONUNBUFFERED=1"),
         ("exit 0", "docker run needs -i"),
-    ] {
-        let (line, check) = said_of(script);
-        assert!(line.contains(hint), "{script}: {line}");
-        assert!(check.contains(hint), "{script}: {check}");
-    }
+    ];
+    thread::scope(|scope| {
+        for (script, hint) in cases {
+            scope.spawn(move || {
+                let (line, check) = said_of(script);
+                assert!(line.contains(hint), "{script}: {line}");
+                assert!(check.contains(hint), "{script}: {check}");
+            });
+        }
+    });
 }
 
 #[test]
