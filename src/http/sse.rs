@@ -68,13 +68,14 @@ pub struct EventStream {
 enum Ending {
     /// Every event has been sent.
     Complete,
-    /// Its reader has been cut off. Not a proper end: the client must know that there is more, and where to resume.
-    Lagged,
+    /// Its reader has been cut off, or superseded within an event. Not a proper end: the client must know that there is
+    /// more, and where to resume.
+    Broken,
 }
 
 impl EventStream {
-    /// A stream of what the reader gets. After each `pause` without an event it sends a comment, which keeps idle limits of proxies away. `prime`: begin with an event that carries this
-    /// id and no data. `id`: the request's, where there is one.
+    /// A stream of what the reader gets. After each `pause` without an event it sends a comment, which keeps idle limits of
+    /// proxies away. `prime`: begin with an event that carries this id and no data. `id`: the request's, where there is one.
     pub fn new(reader: Reader, pause: Duration, prime: Option<EventId>, id: Option<Id>) -> Self {
         Self { reader, id, prime, begun: false, keep_alive: KeepAlive::new(pause), ending: None }
     }
@@ -103,12 +104,13 @@ impl EventStream {
                         self.ending = Some(Ending::Complete);
                     }
                 }
-                Some(Taken::Whole(Delivery::Lagged)) => self.ending = Some(Ending::Lagged),
+                Some(Taken::Whole(Delivery::Lagged)) => self.ending = Some(Ending::Broken),
                 Some(Taken::Whole(other)) => {
                     if encode_refusal(&mut chunk, other, self.id.as_ref()) {
                         self.ending = Some(Ending::Complete);
                     }
                 }
+                None if self.begun => self.ending = Some(Ending::Broken),
                 None => self.ending = Some(Ending::Complete),
             }
         }
@@ -118,7 +120,7 @@ impl EventStream {
         }
         match self.ending {
             Some(Ending::Complete) => Poll::Ready(None),
-            Some(Ending::Lagged) => {
+            Some(Ending::Broken) => {
                 self.ending = Some(Ending::Complete);
                 Poll::Ready(Some(Err(lagged())))
             }
@@ -402,7 +404,11 @@ fn push(out: &mut BytesMut, parts: &[&str]) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::proto::ids::StreamId;
+    use crate::session::stream::{Event, Outlet, queue};
 
     fn written(json: &[u8]) -> String {
         let mut out = BytesMut::new();
@@ -431,6 +437,29 @@ mod tests {
             if !text.contains(['\u{85}', '\u{2028}', '\u{2029}']) {
                 assert_eq!(line, json, "and nothing else is changed");
             }
+        }
+    }
+
+    /// What is next on the stream.
+    async fn next(stream: &mut EventStream) -> Option<Result<Bytes, io::Error>> {
+        std::future::poll_fn(|context| stream.poll_chunk(context)).await
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_is_superseded_within_an_event_breaks_and_between_events_it_ends() {
+        for (length, breaks) in [(300_000, true), (300, false)] {
+            let outlet = Arc::new(Outlet::new(Arc::default(), Arc::default()));
+            let (feed, reader) = queue(&outlet);
+            let id = EventId { stream: StreamId(1), place: 1 };
+            let payload = Payload::Message(vec![b'x'; length].into());
+            feed.push(Delivery::Event(Event { id, payload, last: false }));
+            let mut stream = EventStream::new(reader, Duration::from_secs(15), None, None);
+            let part = next(&mut stream).await.unwrap().unwrap();
+            assert_eq!(part.ends_with(b"\n\n"), !breaks, "{length} bytes");
+            feed.supersede();
+            let end = next(&mut stream).await;
+            assert_eq!(end.is_some_and(|end| end.is_err()), breaks, "{length} bytes");
+            assert!(next(&mut stream).await.is_none());
         }
     }
 }
