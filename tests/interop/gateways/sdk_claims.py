@@ -63,13 +63,13 @@ def _(world):
     expect(gateway.handshakes, 1, "handshakes:")
 
 
-@claim("mcpg", "a start beyond its limit: it gives up with DELETE, and no session is left behind", 6)
+@claim("mcpg", "a start beyond its limit: it gives up, and the session that it was not told of ends", 6)
 def _(world):
     bridge = world.bridge("hostile slow_init 5000")
     gateway = Mcpg(bridge.address, connect_limit=2.0)
     # What it tries then is refused at once, so that it need not wait for its limit twice more.
     expect(gateway.connect(), [405, 404], "its SSE and its JSON without a transport:")
-    assert eventually(lambda: bridge.sessions_begun() == bridge.sessions_ended("deleted") == 1), bridge.text()
+    assert eventually(lambda: bridge.sessions_begun() == bridge.sessions_ended("unclaimed") == 1), bridge.text()
 
 
 @claim("mcpg", "a session deleted behind its back: 404, it re-initializes once, the call is answered")

@@ -75,6 +75,10 @@ class Server:
         return ["bash", "-c", script, "spy", str(self.folder / "stdin"), *self.command]
 
     def masked(self, text):
+        # In event streams these are escaped, because widespread readers take them for the end of a line: within a JSON
+        # string it is the same character.
+        for char in "\u2028\u2029\x85":
+            text = text.replace(char, f"\\u{ord(char):04x}")
         for pattern, replacement, _ in self.masks:
             text = re.sub(pattern, replacement, text)
         return text
