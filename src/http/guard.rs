@@ -211,7 +211,8 @@ fn is_loopback(name: &str) -> bool {
         let address = address.to_canonical();
         address.is_loopback() || address.is_unspecified()
     };
-    bare == "localhost" || bare.ends_with(".localhost") || name.parse().is_ok_and(is_address)
+    let is_name = bare.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    bare == "localhost" || (is_name && bare.ends_with(".localhost")) || name.parse().is_ok_and(is_address)
 }
 
 /// The bearer token of a request (RFC 6750 §2.1), where there is one. Never from the query, which other programs log.
@@ -321,6 +322,8 @@ mod tests {
             "[::1].evil",
             "[::1",
             "evillocalhost",
+            "evil@.localhost",
+            "evil/.localhost",
             "localhost..",
             "127.0.0.1.",
             "[::ffff:10.0.0.1]",

@@ -131,15 +131,22 @@ fn local_authority(authority: &str) -> Option<bool> {
     };
     let (name, port) = authority.split_at(end);
     let name = name.to_ascii_lowercase();
-    // RFC 6761 and RFC 1122 §3.2.1.3.
+    // RFC 6761 and RFC 1122 §3.2.1.3; connecting to the unspecified address reaches this machine too.
     let v4 = || {
         let parts: Vec<&str> = name.split('.').collect();
         let byte = |part: &&str| part.parse::<u8>().is_ok_and(|byte| byte.to_string() == **part);
-        parts.len() == 4 && parts[0] == "127" && parts.iter().all(byte)
+        parts.len() == 4 && (parts[0] == "127" || name == "0.0.0.0") && parts.iter().all(byte)
     };
     let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(&name);
-    let v6 = || bare.parse().is_ok_and(|name: std::net::Ipv6Addr| u128::from(name) == 1);
-    if name != "localhost" && !v4() && !v6() {
+    let mapped = |number: u128| number >> 24 == 0xffff_7f || number == 0xffff_0000_0000;
+    let v6 = || {
+        let number = bare.parse().map(|name: std::net::Ipv6Addr| u128::from(name));
+        number.is_ok_and(|number| number <= 1 || mapped(number))
+    };
+    let absolute = name.strip_suffix('.').unwrap_or(&name);
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let named = absolute == "localhost" || (absolute.ends_with(".localhost") && absolute.bytes().all(plain));
+    if !named && !v4() && !v6() {
         return None;
     }
     let port = port
