@@ -138,7 +138,7 @@ fn local_authority(authority: &str) -> Option<bool> {
         parts.len() == 4 && (parts[0] == "127" || name == "0.0.0.0") && parts.iter().all(byte)
     };
     let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(&name);
-    let mapped = |number: u128| number >> 24 == 0xffff_7f || number == 0xffff_0000_0000;
+    let mapped = |number: u128| number >> 24 == 0x00ff_ff7f || number == 0xffff_0000_0000;
     let v6 = || {
         let number = bare.parse().map(|name: std::net::Ipv6Addr| u128::from(name));
         number.is_ok_and(|number| number <= 1 || mapped(number))
