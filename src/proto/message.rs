@@ -564,8 +564,15 @@ const METHODS: &[Method] = &[
     method("ping", None, 0),
 ];
 
-/// The `code` and the `message` of an error answer, as far as they may be shown; `?` in place of a code that is no number.
+/// The longest error that [`refusal`] looks into, in bytes: it is read on the loop of all sessions, for one log line.
+pub const MAX_REFUSAL: usize = 64 * 1024;
+
+/// The `code` and the `message` of an error answer, as far as they may be shown; `?` in place of a code that is no number,
+/// and of one in an error that is longer than [`MAX_REFUSAL`].
 pub fn refusal(text: &str) -> (&str, String) {
+    if text.len() > MAX_REFUSAL {
+        return ("?", String::new());
+    }
     let token = |name| value_at(text, &["error", name]).and_then(|span| text.get(span));
     let is_number =
         |code: &&str| code.len() <= 20 && code.bytes().all(|byte| b"-+.eE0123456789".contains(&byte));
@@ -591,6 +598,16 @@ mod tests {
             Err(Malformed::Invalid(id, why)) => (id.map(|id| id.as_json().to_owned()), why),
             other => panic!("{text} should be refused as invalid, got {other:?}"),
         }
+    }
+
+    #[test]
+    fn an_error_of_megabytes_is_not_looked_into_for_a_log_line() {
+        let error = |data: usize| {
+            let data = "[],".repeat(data);
+            format!(r#"{{"id":1,"error":{{"code":-32022,"message":"no","data":[{data}0]}},"jsonrpc":"2.0"}}"#)
+        };
+        assert_eq!(refusal(&error(10)), ("-32022", "no".to_owned()));
+        assert_eq!(refusal(&error(MAX_REFUSAL)), ("?", String::new()));
     }
 
     #[test]

@@ -29,7 +29,7 @@ use crate::proto::front::{Front, Origin, Refusal, Takes, keyed, single};
 use crate::proto::ids::{ClientId, StreamId};
 use crate::proto::incoming::{Found, Incoming, LongLine};
 use crate::proto::line::{Frame, LineDecoder};
-use crate::proto::message::{Kind, Message, Request};
+use crate::proto::message::{Kind, MAX_REFUSAL, Message, Request};
 use crate::proto::nearly::{Part, beginning, look};
 use crate::proto::output::{Handshake, Note, Out, Output, Unanswered};
 use crate::proto::version::Revision;
@@ -322,20 +322,18 @@ impl<'s> Core<'s> {
         }
     }
 
+    fn log_timeout(&self, why: &'static str) {
+        let Some(count) = TIMEOUTS.take() else { return };
+        let (sid, after) = (self.sid(), self.config.limits.request_timeout.as_secs_f64());
+        warn!(event = "request.timeout", sid, after, count, "{why}");
+    }
+
     /// Answers a post whose deadline has passed before there was room for it.
     fn not_forwarded(&mut self, mut post: Post, now: Instant) {
         let dropped = post.drop_requests_of_gone_client();
         self.log_dropped(dropped);
         let after = self.config.limits.request_timeout;
-        if let Some(count) = TIMEOUTS.take() {
-            warn!(
-                event = "request.timeout",
-                sid = self.sid(),
-                after = after.as_secs_f64(),
-                count,
-                "the server did not read a request in time; see --request-timeout"
-            );
-        }
+        self.log_timeout("the server did not read a request in time; see --request-timeout");
         let requests = post.messages().iter().filter_map(Message::request);
         let ids: Vec<_> = requests.map(|request| ClientId(request.id().clone())).collect();
         if ids.is_empty() {
@@ -506,7 +504,11 @@ impl<'s> Core<'s> {
         let readers = |stream| streams.readership(stream);
         let in_flight = self.losses.is_unproven().then(|| self.front.in_flight());
         let is_error = self.losses.is_starting() && message.envelope.kind == Kind::Failure;
-        let error = is_error.then(|| String::from_utf8_lossy(message.text()).into_owned());
+        // One byte more than is looked into tells that it is longer.
+        let error = is_error.then(|| {
+            let text = message.text();
+            String::from_utf8_lossy(text.get(..=MAX_REFUSAL).unwrap_or(text)).into_owned()
+        });
         self.front.child(message, since_begin, &readers, &mut self.out);
         if in_flight.is_some_and(|before| self.front.in_flight() < before) {
             self.losses.answered_a_call();
@@ -548,15 +550,7 @@ impl<'s> Core<'s> {
         match why {
             Unanswered::Timeout => {
                 let after = self.config.limits.request_timeout;
-                if let Some(count) = TIMEOUTS.take() {
-                    warn!(
-                        event = "request.timeout",
-                        sid = self.sid(),
-                        after = after.as_secs_f64(),
-                        count,
-                        "the server did not answer a request in time; see --request-timeout"
-                    );
-                }
+                self.log_timeout("the server did not answer a request in time; see --request-timeout");
                 Fault::Timeout(after)
             }
             Unanswered::Cancelled => Fault::Cancelled,
