@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::account::Account;
 pub use crate::exit_status::ExitStatus;
-use crate::proto::front::Takes;
+use crate::proto::front::{Mirrored, Takes};
 use crate::proto::ids::{EventId, SessionId};
 use crate::proto::link::Limits;
 use crate::proto::message::{Message, Request};
@@ -94,7 +94,34 @@ impl NotTaken {
     }
 }
 
+/// The clients that share a session, and what its child is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clients {
+    /// Clients of the session era that carry no `Mcp-Session-Id`, over a child of it.
+    Keyed,
+    /// Clients of 2026-07-28 over a child of the session era.
+    Upgraded {
+        /// Whether they are strangers to each other: then none may get what may be another's.
+        strangers: bool,
+    },
+    /// Clients of 2026-07-28 over a child of it.
+    Modern {
+        /// See [`Upgraded`](Self::Upgraded).
+        strangers: bool,
+    },
+}
+
+/// Whose a session is.
 #[derive(Debug)]
+enum Whose {
+    /// A client's, which has opened it: where the answer goes, and what that stream may carry.
+    Client(Feed, Takes),
+    /// It has been opened by the bridge.
+    Clients(Clients),
+}
+
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all commands are posts")]
 enum Command {
     /// Forward these messages.
     Post(Post),
@@ -155,16 +182,21 @@ impl Session {
         let session = Self::handle(config.max_body, id, sender, false);
         let (feed, reader) = stream::queue(&session.0.outlet);
         let shared = Arc::clone(&session.0);
-        let first = Some((feed, takes));
-        (session, Worker { config, shared, mailbox, initialize, first }, reader)
+        let whose = Whose::Client(feed, takes);
+        (session, Worker { config, shared, mailbox, initialize, whose }, reader)
     }
 
-    /// A session that several clients share and that the bridge opens in its own name, and its loop.
-    pub fn shared(config: Config, id: SessionId, initialize: Request) -> (Self, Worker) {
+    /// A session that several clients share and that the bridge opens in its own name, and its loop. `first`: what it
+    /// says to the child first, `initialize` or `server/discover`.
+    pub fn shared(mut config: Config, id: SessionId, first: Request, clients: Clients) -> (Self, Worker) {
+        if clients != Clients::Keyed {
+            // 2026-07-28 has no resumption (`basic/transports/streamable-http`).
+            (config.replay_buffer, config.prime) = (0, false);
+        }
         let (sender, mailbox) = mpsc::channel(MAILBOX);
         let session = Self::handle(config.max_body, id, sender, true);
         let shared = Arc::clone(&session.0);
-        (session, Worker { config, shared, mailbox, initialize, first: None })
+        (session, Worker { config, shared, mailbox, initialize: first, whose: Whose::Clients(clients) })
     }
 
     fn handle(max_body: usize, id: SessionId, mailbox: mpsc::Sender<Command>, is_shared: bool) -> Self {
@@ -246,8 +278,35 @@ impl Session {
         takes: Takes,
         arrived: Instant,
     ) -> Result<Reader, NotTaken> {
+        self.deliver(posted, permit, takes, arrived, None).await
+    }
+
+    /// The same for a message of 2026-07-28, with what else its head says.
+    ///
+    /// # Errors
+    /// As [`post`](Self::post).
+    pub async fn post_mirrored(
+        &self,
+        posted: Posted,
+        permit: Option<BodyPermit>,
+        takes: Takes,
+        arrived: Instant,
+        mirrored: Mirrored,
+    ) -> Result<Reader, NotTaken> {
+        self.deliver(posted, permit, takes, arrived, Some(Box::new(mirrored))).await
+    }
+
+    async fn deliver(
+        &self,
+        posted: Posted,
+        permit: Option<BodyPermit>,
+        takes: Takes,
+        arrived: Instant,
+        mirrored: Option<Box<Mirrored>>,
+    ) -> Result<Reader, NotTaken> {
         let (feed, reader) = stream::queue(&self.0.outlet);
-        let sent = self.0.mailbox.send(Command::Post(Post { posted, permit, takes, feed, arrived })).await;
+        let post = Post { posted, permit, takes, feed, arrived, mirrored };
+        let sent = self.0.mailbox.send(Command::Post(post)).await;
         match sent {
             Err(SendError(Command::Post(post))) => Err(NotTaken::new(self.why_closed(), post.posted)),
             _ => Ok(reader),

@@ -15,7 +15,7 @@ use crate::proto::link::own_initialize;
 use crate::proto::message::{Message, Request};
 use crate::proto::version::Revision;
 use crate::secret::Digest;
-use crate::session::Session;
+use crate::session::{Clients, Session};
 use crate::sessions::{Opening, Sessions};
 
 /// What names the session of a request that carries no `Mcp-Session-Id`.
@@ -75,7 +75,7 @@ impl Keyed {
         head: &Kept,
         first: &Message,
     ) -> Result<Session, Rejection> {
-        let opened = sessions.keyed(self.key, self.opening(head, first)).await;
+        let opened = sessions.keyed(self.key, self.opening(head, first), Clients::Keyed).await;
         opened.map_err(|error| not_started(&error).about(first.id()))
     }
 

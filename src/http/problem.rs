@@ -439,6 +439,7 @@ fn fault_row(fault: &Fault) -> (i32, &'static str, Cow<'static, str>) {
                 format!("{limit} requests of this session are in flight; --max-in-flight sets the limit");
             ("too_many_inflight", message.into())
         }
+        Fault::Declined(why) => ("declined", format!("{why:?}").into()),
         Fault::Refused(refusal) => {
             let row = Problem::Refused(refusal.clone()).row();
             return (row.code, row.reason, row.message);

@@ -31,13 +31,34 @@ pub enum Takes {
     Events,
 }
 
+/// What a message of a client comes with.
 #[derive(Clone, Copy, Debug)]
-pub struct Origin {
+pub struct Origin<'m> {
     pub stream: StreamId,
     /// What that may carry.
     pub takes: Takes,
     /// When its head was read: a request's deadline counts from then on, wherever it has waited.
     pub arrived: Duration,
+    /// What its head says of it; empty in the session era.
+    pub mirrored: &'m Mirrored,
+}
+
+/// What the head of a request of 2026-07-28 says beside its message.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mirrored {
+    /// The digest of the caller's token; `None` where no token is asked for.
+    pub caller: Option<[u8; 32]>,
+    /// The fields `Mcp-Param-NAME`, each with its NAME in small letters and its value as it came (2026-07-28
+    /// `basic/transports/streamable-http`, "Custom Headers from Tool Parameters").
+    pub params: Vec<(Box<str>, Box<[u8]>)>,
+}
+
+impl Mirrored {
+    /// What a message of the session era comes with.
+    pub fn nothing() -> &'static Self {
+        static NOTHING: Mirrored = Mirrored { caller: None, params: Vec::new() };
+        &NOTHING
+    }
 }
 
 /// Why a message is not for the child.
@@ -71,8 +92,13 @@ pub trait Front: Send {
     ///
     /// # Errors
     /// [`Refusal`], where the message is not for the child. It has changed nothing then.
-    fn client(&mut self, message: Message, from: Origin, now: Duration, out: &mut Out)
-    -> Result<(), Refusal>;
+    fn client(
+        &mut self,
+        message: Message,
+        from: Origin<'_>,
+        now: Duration,
+        out: &mut Out,
+    ) -> Result<(), Refusal>;
 
     /// Takes a message of the child.
     fn child(&mut self, message: Incoming<'_>, now: Duration, readers: Readers<'_>, out: &mut Out);
@@ -101,8 +127,16 @@ pub trait Front: Send {
     /// Whether there is room for a further message: what waits for the handshake is bounded.
     fn accepting(&self) -> bool;
 
-    /// How many bytes wait for the child to be ready.
+    /// How many bytes wait for the child to be ready, or for clients to come back.
     fn held_bytes(&self) -> usize;
+
+    /// Whether some client listens to what the child sends unasked: the session is not idle then.
+    fn is_listening(&self) -> bool {
+        false
+    }
+
+    /// The session is about to end: says what clients are to be told before [`abandon`](Self::abandon).
+    fn farewell(&mut self, _: &mut Out) {}
 
     /// Whether the session can go on with another child.
     fn can_restart(&self) -> bool;
@@ -134,7 +168,7 @@ struct Caller {
 
 impl Caller {
     /// The caller of this request, and where its progress token lies in the text.
-    fn of(request: &Request, from: Origin) -> (Self, Option<Span>) {
+    fn of(request: &Request, from: Origin<'_>) -> (Self, Option<Span>) {
         let span = request.token();
         let token = span.clone().and_then(|span| std::str::from_utf8(request.text().get(span)?).ok());
         let token = token.and_then(Id::parse).map(ProgressToken);

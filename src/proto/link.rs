@@ -1,7 +1,8 @@
-//! A child of the session era (2024-11-05 to 2025-11-25): what it is told, and which of its answers ends which request.
+//! A child: what it is told, and which of its answers ends which request.
 //!
 //! A link knows one child at a time: the handshake, the bridge's own ids, the requests in flight and their deadlines,
-//! what waits, what is sent again, and what a new child must be told. It does not know clients: of each request it
+//! what waits, what is sent again, and what a new child must be told. The eras differ in the handshake alone: a child of
+//! 2026-07-28 has none, and is asked `server/discover` in its place, so that it is clear when it serves. A link does not know clients: of each request it
 //! keeps what its [front](super::front) gave along, and hands that back when the request ends. Time is a [`Duration`]
 //! since the session began.
 //!
@@ -18,6 +19,7 @@ use super::json::{Span, splice, unquote};
 use super::message::{Head, Kind, Notification, Request, peek_head};
 use super::nearly::Broken;
 use super::output::{self, Dropped, Note, Out, Unanswered};
+use super::version::Era;
 
 mod calls;
 mod handshake;
@@ -28,7 +30,7 @@ mod retry;
 
 use calls::{Call, Calls};
 use handshake::{Asked, Handshake};
-pub use handshake::{own_initialize, own_reply};
+pub use handshake::{own_discover, own_initialize, own_reply};
 pub use outcome::{Answered, Expired, Untaken};
 pub use outgoing::Outgoing;
 use outgoing::{Held, Message};
@@ -67,6 +69,7 @@ pub struct Limits {
 /// The link to a child. `C` is what a front remembers of each request.
 #[derive(Debug)]
 pub struct Link<C> {
+    era: Era,
     limits: Limits,
     handshake: Handshake,
     calls: Calls<C>,
@@ -83,8 +86,9 @@ pub struct Link<C> {
 }
 
 impl<C> Link<C> {
-    /// Begins the handshake with the session's first child. `initialized`: the bridge says `initialized` as soon as the
-    /// child has answered, and does not wait for a client to say it.
+    /// Begins the handshake with the session's first child: with `initialize`, or with the `server/discover` of a child of
+    /// 2026-07-28. `initialized`: the bridge says `initialized` as soon as the child has answered, and does not wait for a
+    /// client to say it.
     pub fn open(
         limits: Limits,
         initialize: &Request,
@@ -92,7 +96,9 @@ impl<C> Link<C> {
         now: Duration,
         out: &mut Out,
     ) -> Self {
+        let era = if initialize.method() == "server/discover" { Era::Modern } else { Era::Legacy };
         let mut link = Self {
+            era,
             calls: Calls::new((limits.ids)()),
             limits,
             handshake: Handshake::Starting { asked: None, initialized },
@@ -173,6 +179,11 @@ impl<C> Link<C> {
         self.caller(self.calls.echoed(token)?)
     }
 
+    /// The same, to be changed.
+    pub fn caller_mut(&mut self, id: BridgeId) -> Option<&mut C> {
+        self.calls.get_mut(id).map(|call| &mut call.caller)
+    }
+
     /// All requests in flight and what the front knows of them, oldest first.
     pub fn callers(&self) -> impl Iterator<Item = (BridgeId, &C)> {
         self.calls.iter().map(|(id, call)| (id, &call.caller))
@@ -193,10 +204,22 @@ impl<C> Link<C> {
         now: Duration,
         out: &mut Out,
     ) -> BridgeId {
+        self.request_until(caller, request, arrived + self.limits.request_timeout, now, out)
+    }
+
+    /// The same for a request that has another deadline.
+    pub fn request_until(
+        &mut self,
+        caller: C,
+        request: Outgoing,
+        deadline: Duration,
+        now: Duration,
+        out: &mut Out,
+    ) -> BridgeId {
         let effect = if self.limits.respawn { Effect::of(&request) } else { None };
         let id = self.calls.insert(Call {
             caller,
-            deadline: arrived + self.limits.request_timeout,
+            deadline,
             cancelled: None,
             forwarded: false,
             effect,
@@ -351,7 +374,9 @@ impl<C> Link<C> {
             self.restore.note(*effect);
         }
         self.handshake = Handshake::Answered;
-        if initialized || !self.held.is_empty() {
+        if self.era == Era::Modern {
+            self.begin(now, out);
+        } else if initialized || !self.held.is_empty() {
             // Servers refuse what comes before `initialized`, and some clients never send it.
             self.say_initialized(INITIALIZED, now, out);
         }
@@ -509,9 +534,14 @@ impl<C> Link<C> {
         }
     }
 
-    /// Ends the handshake with this `initialized`. The times of [`Readiness`] begin here.
+    /// Ends the handshake with this `initialized`.
     fn say_initialized(&mut self, text: &[u8], now: Duration, out: &mut Out) {
         out.line(&[text]);
+        self.begin(now, out);
+    }
+
+    /// The handshake is over. The times of [`Readiness`] begin here.
+    fn begin(&mut self, now: Duration, out: &mut Out) {
         self.handshake = Handshake::Open;
         let Readiness { delay, refusal, timeout } = &self.limits.ready;
         self.hold_until = (!delay.is_zero()).then(|| now + *delay);

@@ -48,6 +48,8 @@ pub struct Envelope {
     pub method: Option<Span>,
     /// The value of `params`.
     pub params: Option<Span>,
+    /// The value of `result`.
+    pub result: Option<Span>,
     read: Read,
 }
 
@@ -56,8 +58,11 @@ pub struct Envelope {
 struct Read {
     /// The value of `_meta.progressToken`.
     token: Option<Span>,
-    /// Whether `_meta` names a revision, as requests of 2026-07-28 do.
-    revision: bool,
+    /// The value of `_meta`, in `params` or in `result`.
+    meta: Option<Span>,
+    /// Whether `params._meta` names a revision, as requests of 2026-07-28 do, or `result` its `resultType`, as results of
+    /// it do.
+    is_modern: bool,
     /// The one that the message is about: see [`Envelope::subject`].
     subject: Option<Span>,
 }
@@ -127,8 +132,18 @@ impl Envelope {
         };
         let doubted = found.twice() | found.alike();
         let subject = subject.filter(|slot| doubted & (1 << slot) == 0);
-        let read = Read { token: at(TOKEN), revision: at(REVISION).is_some(), subject: subject.and_then(at) };
-        Ok(Self { kind, id: at(ID), method: at(METHOD), params: at(PARAMS), read })
+        let (meta, modern) = match kind {
+            Kind::Request | Kind::Notification => (META, REVISION),
+            Kind::Success | Kind::Failure => (RESULT_META, RESULT_TYPE),
+        };
+        let read = Read {
+            token: at(TOKEN),
+            meta: at(meta),
+            is_modern: at(modern).is_some(),
+            subject: subject.and_then(at),
+        };
+        let result = at(RESULT).filter(|_| kind == Kind::Success);
+        Ok(Self { kind, id: at(ID), method: at(METHOD), params: at(PARAMS), result, read })
     }
 
     /// Whether `text`, which a client has sent, is read in one way by all.
@@ -174,6 +189,16 @@ impl Envelope {
     /// `protocolVersion` that a child answers. `None` too where the text has two of them.
     pub fn subject(&self) -> Option<Span> {
         self.read.subject.clone()
+    }
+
+    /// The value of `_meta` in `params` or in `result`.
+    pub fn meta(&self) -> Option<Span> {
+        self.read.meta.clone()
+    }
+
+    /// Whether it is of 2026-07-28 by its own word: a request or notification names the revision, a result its type.
+    pub fn is_modern(&self) -> bool {
+        self.read.is_modern
     }
 }
 
@@ -235,10 +260,10 @@ impl Message {
         if envelope.kind == Kind::Notification && envelope.method(&text) == "initialize" {
             return Err(Malformed::Invalid(None, "\"initialize\" needs an id"));
         }
-        let Envelope { kind, id: id_span, method, read, .. } = envelope;
+        let Envelope { kind, id: id_span, method, params, read, .. } = envelope;
         Ok(match (kind, id, id_span, method) {
             (Kind::Request, Some(id), Some(id_span), Some(method)) => {
-                Self::Request(Request { text, id, id_span, method, read })
+                Self::Request(Request { text, id, id_span, method, params, read })
             }
             (Kind::Notification, _, _, Some(method)) => {
                 Self::Notification(Notification { text, method, read })
@@ -273,8 +298,8 @@ impl Message {
     /// Whether it names the revision by itself, in `params._meta`, as messages of 2026-07-28 do.
     pub fn names_revision(&self) -> bool {
         match self {
-            Self::Request(request) => request.read.revision,
-            Self::Notification(notification) => notification.read.revision,
+            Self::Request(request) => request.read.is_modern,
+            Self::Notification(notification) => notification.read.is_modern,
             Self::Response(_) => false,
         }
     }
@@ -296,6 +321,7 @@ pub struct Request {
     id: Id,
     id_span: Span,
     method: Span,
+    params: Option<Span>,
     read: Read,
 }
 
@@ -308,7 +334,8 @@ impl Request {
         let text = [head, id.as_json(), middle, &method, behind, params, "}"].concat();
         let id_span = head.len()..head.len() + id.as_json().len();
         let method = id_span.end + middle.len()..id_span.end + middle.len() + method.len();
-        Self { text: text.into(), id, id_span, method, read: Read::default() }
+        let params = text.len() - 1 - params.len()..text.len() - 1;
+        Self { text: text.into(), id, id_span, method, params: Some(params), read: Read::default() }
     }
 
     pub fn text(&self) -> &[u8] {
@@ -335,6 +362,16 @@ impl Request {
     /// The member of `params` that its method is about: see [`Envelope::subject`].
     pub fn subject(&self) -> Option<&str> {
         self.read.subject.clone().map(|span| slice(&self.text, span))
+    }
+
+    /// Where its `params` lie in the text.
+    pub fn params(&self) -> Option<Span> {
+        self.params.clone()
+    }
+
+    /// Where its `params._meta` lies in the text.
+    pub fn meta(&self) -> Option<Span> {
+        self.read.meta.clone()
     }
 
     /// The same in a buffer of its own: one that is kept for long must not keep the body alive in which it came.
@@ -459,6 +496,10 @@ members! {
     META = "params._meta",
     TOKEN = "params._meta.progressToken",
     REVISION = "params._meta.io.modelcontextprotocol/protocolVersion",
+    META_CAPABILITIES = "params._meta.io.modelcontextprotocol/clientCapabilities",
+    META_CLIENT = "params._meta.io.modelcontextprotocol/clientInfo",
+    META_LEVEL = "params._meta.io.modelcontextprotocol/logLevel",
+    META_SUBSCRIPTION = "params._meta.io.modelcontextprotocol/subscriptionId",
     REQUEST_ID = "params.requestId",
     PROGRESS_TOKEN = "params.progressToken",
     PROTOCOL_VERSION = "params.protocolVersion",
@@ -469,7 +510,12 @@ members! {
     NAME = "params.name",
     ARGUMENTS = "params.arguments",
     TASK_ID = "params.taskId",
+    NOTIFICATIONS = "params.notifications",
+    INPUT_RESPONSES = "params.inputResponses",
+    REQUEST_STATE = "params.requestState",
     VERSION = "result.protocolVersion",
+    RESULT_META = "result._meta",
+    RESULT_TYPE = "result.resultType",
 }
 
 /// What is wrong with a message in which a member may be read in two ways.
@@ -492,7 +538,7 @@ const ENVELOPE_FIELDS: &[Field] = &[
     field("id", ID),
     field("method", METHOD),
     Field { name: "params", slot: PARAMS, inside: PARAMS_FIELDS },
-    Field { name: "result", slot: RESULT, inside: &[field("protocolVersion", VERSION)] },
+    Field { name: "result", slot: RESULT, inside: RESULT_FIELDS },
     field("error", ERROR),
 ];
 
@@ -510,16 +556,39 @@ const PARAMS_FIELDS: &[Field] = &[
     field("name", NAME),
     field("arguments", ARGUMENTS),
     field("taskId", TASK_ID),
+    field("notifications", NOTIFICATIONS),
+    field("inputResponses", INPUT_RESPONSES),
+    field("requestState", REQUEST_STATE),
 ];
 
-const META_FIELDS: &[Field] =
-    &[field("progressToken", TOKEN), field("io.modelcontextprotocol/protocolVersion", REVISION)];
+const META_FIELDS: &[Field] = &[
+    field("progressToken", TOKEN),
+    field("io.modelcontextprotocol/protocolVersion", REVISION),
+    field("io.modelcontextprotocol/clientCapabilities", META_CAPABILITIES),
+    field("io.modelcontextprotocol/clientInfo", META_CLIENT),
+    field("io.modelcontextprotocol/logLevel", META_LEVEL),
+    field("io.modelcontextprotocol/subscriptionId", META_SUBSCRIPTION),
+];
+
+const RESULT_FIELDS: &[Field] =
+    &[field("protocolVersion", VERSION), field("_meta", RESULT_META), field("resultType", RESULT_TYPE)];
 
 /// The members of the envelope.
 const ENVELOPE: u32 = 1 << JSONRPC | 1 << ID | 1 << METHOD | 1 << PARAMS | 1 << RESULT | 1 << ERROR;
 
 /// What must be unmistakable in every message.
-const ALWAYS: u32 = ENVELOPE | 1 << META | 1 << TOKEN | 1 << REVISION;
+const ALWAYS: u32 = ENVELOPE
+    | 1 << META
+    | 1 << TOKEN
+    | 1 << REVISION
+    | 1 << META_CAPABILITIES
+    | 1 << META_CLIENT
+    | 1 << META_LEVEL
+    | 1 << META_SUBSCRIPTION;
+
+/// What a client sends with a request that it repeats because the server has asked something (2026-07-28
+/// `basic/patterns/mrtr`).
+const ANSWERS: u32 = 1 << INPUT_RESPONSES | 1 << REQUEST_STATE;
 
 /// A method whose parameters the bridge reads, or those who inspect messages in front of it do.
 struct Method {
@@ -542,7 +611,7 @@ const fn method(name: &'static str, subject: Option<usize>, strict: u32) -> Meth
 
 /// No other method may be spelt almost like one of these.
 const METHODS: &[Method] = &[
-    method("tools/call", None, 1 << NAME | 1 << ARGUMENTS),
+    method("tools/call", None, 1 << NAME | 1 << ARGUMENTS | ANSWERS),
     method(
         "initialize",
         Some(PROTOCOL_VERSION),
@@ -553,8 +622,11 @@ const METHODS: &[Method] = &[
     method("notifications/progress", Some(PROGRESS_TOKEN), 1 << PROGRESS_TOKEN),
     method("resources/subscribe", Some(URI), 1 << URI),
     method("resources/unsubscribe", Some(URI), 1 << URI),
-    method("resources/read", None, 1 << URI),
-    method("prompts/get", None, 1 << NAME | 1 << ARGUMENTS),
+    method("resources/read", None, 1 << URI | ANSWERS),
+    method("prompts/get", None, 1 << NAME | 1 << ARGUMENTS | ANSWERS),
+    method("server/discover", None, 0),
+    method("subscriptions/listen", Some(NOTIFICATIONS), 1 << NOTIFICATIONS),
+    method("notifications/resources/updated", Some(URI), 1 << URI),
     method("logging/setLevel", None, 1 << LEVEL),
     method("tasks/get", None, 1 << TASK_ID),
     method("tasks/result", None, 1 << TASK_ID),

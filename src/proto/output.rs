@@ -155,6 +155,42 @@ pub enum Unanswered {
     Invalid(Wrong),
     /// [`Limits::max_in_flight`](super::link::Limits::max_in_flight) requests are in flight already.
     Overload,
+    /// It is of 2026-07-28 and not served as it came.
+    Declined(Declined),
+}
+
+/// Why a request of 2026-07-28 is not served as it came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Declined {
+    /// This revision has no such method any more (2026-07-28 `changelog`).
+    Method,
+    /// A header says other than the message; which and how (`basic/transports/streamable-http`, "Server Validation").
+    Header(&'static str),
+    /// The server needs this of the client, which has not declared it (`basic/index`, "Client Capabilities").
+    Capability(Capability),
+    /// The `requestState` is not one that this request was given; how (`basic/patterns/mrtr`).
+    State(&'static str),
+    /// Its parameters are not usable; how.
+    Params(&'static str),
+}
+
+/// What a server may ask of a client (2026-07-28 `basic/patterns/mrtr`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Capability {
+    Elicitation,
+    Sampling,
+    Roots,
+}
+
+impl Capability {
+    /// As a client declares it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Elicitation => "elicitation",
+            Self::Sampling => "sampling",
+            Self::Roots => "roots",
+        }
+    }
 }
 
 /// How a handshake has ended.

@@ -17,6 +17,25 @@ pub enum Revision {
 
 use Revision::*;
 
+/// The specification's two eras (2026-07-28 `basic/versioning`, "Backward Compatibility").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Era {
+    /// Up to 2025-11-25: a handshake opens a session.
+    Legacy,
+    /// From 2026-07-28 on: each request carries what a handshake would have said.
+    Modern,
+}
+
+impl Era {
+    /// As it stands in options and in the log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Legacy => "legacy",
+            Self::Modern => "modern",
+        }
+    }
+}
+
 impl Revision {
     /// All of them, oldest first.
     pub const ALL: [Self; 5] = [R2024_11_05, R2025_03_26, R2025_06_18, R2025_11_25, R2026_07_28];

@@ -18,14 +18,15 @@ use super::stream::{Delivery, Feed, Payload};
 use super::streams::Streams;
 use super::worker::Start;
 use super::{
-    Command, Config, End, Fault, MAX_STDIN_QUEUE, MAX_UNREAD_REPLIES, NotTaken, Posted, Shared, Stats,
+    Clients, Command, Config, End, Fault, MAX_STDIN_QUEUE, MAX_UNREAD_REPLIES, NotTaken, Posted, Shared,
+    Stats, Whose,
 };
 use crate::account::Place;
 use crate::first_words::FirstWords;
 use crate::heap;
 use crate::log_limit::SharedLogLimit;
 use crate::proto::echo::Echo;
-use crate::proto::front::{Front, Origin, Refusal, Takes, keyed, single};
+use crate::proto::front::{Front, Mirrored, Origin, Refusal, Takes, keyed, single};
 use crate::proto::ids::{ClientId, StreamId};
 use crate::proto::incoming::{Found, Incoming, LongLine};
 use crate::proto::line::{Frame, LineDecoder};
@@ -77,23 +78,27 @@ pub(super) struct Core<'s> {
 }
 
 impl<'s> Core<'s> {
-    /// Begins the session: `first` is where the answer to `initialize` goes; `None`: it is the bridge's own.
+    /// Begins the session.
     pub(super) fn open(
         config: Config,
         shared: &'s Shared,
         initialize: &Request,
-        first: Option<(Feed, Takes)>,
+        whose: Whose,
         start: Start,
         began: Instant,
     ) -> Self {
         let mut streams = Streams::new(shared.id.clone(), &config, Arc::clone(&shared.outlet));
         let (limits, mut out, now) = (config.limits.clone(), Out::default(), Duration::ZERO);
-        let front: Box<dyn Front> = match first {
-            Some((feed, takes)) => {
-                let from = Origin { stream: streams.add(feed, 1, takes, began), takes, arrived: now };
+        let front: Box<dyn Front> = match whose {
+            Whose::Client(feed, takes) => {
+                let stream = streams.add(feed, 1, takes, began);
+                let from = Origin { stream, takes, arrived: now, mirrored: Mirrored::nothing() };
                 Box::new(single::Single::open(limits, initialize, from, now, &mut out))
             }
-            None => Box::new(keyed::Keyed::open(limits, initialize, now, &mut out)),
+            Whose::Clients(Clients::Keyed) => Box::new(keyed::Keyed::open(limits, initialize, now, &mut out)),
+            Whose::Clients(Clients::Upgraded { strangers: _ } | Clients::Modern { strangers: _ }) => {
+                Box::new(keyed::Keyed::open(limits, initialize, now, &mut out))
+            }
         };
         Self {
             front,
@@ -176,7 +181,7 @@ impl<'s> Core<'s> {
     }
 
     fn is_idle(&self) -> bool {
-        !self.is_busy() && !self.streams.is_live(StreamId::LISTENING)
+        !self.is_busy() && !self.streams.is_live(StreamId::LISTENING) && !self.front.is_listening()
     }
 
     fn idle_deadline(&self) -> Option<Instant> {
@@ -274,10 +279,11 @@ impl<'s> Core<'s> {
         let dropped = post.drop_requests_of_gone_client();
         self.log_dropped(dropped);
         let requests = post.messages().iter().filter(|message| message.request().is_some()).count();
-        let Post { posted, takes, feed, arrived, .. } = post;
-        let arrived = self.since_begin(arrived);
+        let Post { posted, takes, feed, arrived, mirrored, .. } = post;
+        let (arrived, mirrored) =
+            (self.since_begin(arrived), mirrored.as_deref().unwrap_or(Mirrored::nothing()));
         if requests == 0 {
-            let from = Origin { stream: StreamId::LISTENING, takes: Takes::AnswerOnly, arrived };
+            let from = Origin { stream: StreamId::LISTENING, takes: Takes::AnswerOnly, arrived, mirrored };
             feed.push(match posted {
                 Posted::One(message) => match self.pass_on(message, from, now) {
                     Ok(()) => Delivery::Accepted,
@@ -292,7 +298,8 @@ impl<'s> Core<'s> {
             });
             return;
         }
-        let from = Origin { stream: self.streams.add(feed, requests, takes, now), takes, arrived };
+        let stream = self.streams.add(feed, requests, takes, now);
+        let from = Origin { stream, takes, arrived, mirrored };
         match posted {
             Posted::One(message) => {
                 if let Err(refusal) = self.pass_on(message, from, now) {
@@ -345,7 +352,7 @@ impl<'s> Core<'s> {
         }
     }
 
-    fn pass_on(&mut self, message: Message, from: Origin, now: Instant) -> Result<(), Refusal> {
+    fn pass_on(&mut self, message: Message, from: Origin<'_>, now: Instant) -> Result<(), Refusal> {
         let since_begin = self.since_begin(now);
         self.front.client(message, from, since_begin, &mut self.out)?;
         self.give_out(now);
@@ -557,6 +564,7 @@ impl<'s> Core<'s> {
             Unanswered::TooLong => Fault::TooLong(self.config.max_message),
             Unanswered::Invalid(wrong) => Fault::Invalid(wrong),
             Unanswered::Overload => Fault::Overload(self.config.limits.max_in_flight),
+            Unanswered::Declined(why) => Fault::Declined(why),
         }
     }
 
@@ -593,6 +601,9 @@ impl<'s> Core<'s> {
         let readers = |stream| streams.readership(stream);
         self.front.expire(since_begin, &readers, &mut self.out);
         self.give_out(now);
+        if self.streams.has_cut() {
+            self.sweep(now);
+        }
     }
 
     /// The child is lost. If the session goes on with another, fails the calls that the child had and returns how many
@@ -637,6 +648,8 @@ impl<'s> Core<'s> {
         while let Some(post) = self.inbox.pop() {
             post.feed.push(Delivery::NotTaken(NotTaken::new(why, post.posted)));
         }
+        self.front.farewell(&mut self.out);
+        self.give_out(now);
         for (stream, id) in self.front.abandon() {
             self.deliver(stream, Payload::Fault { id, fault: Fault::Ended(why) }, now);
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::exit_status::ExitStatus;
 use crate::proto::front::Refusal;
 use crate::proto::nearly::Wrong;
+use crate::proto::output::Declined;
 
 /// Why a session ended. Each end has exactly one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,4 +116,6 @@ pub enum Fault {
     Overload(usize),
     /// It stood in a batch and could not be taken.
     Refused(Refusal),
+    /// It is of 2026-07-28 and not served as it came.
+    Declined(Declined),
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::stream::Feed;
 use super::{BodyPermit, Posted};
-use crate::proto::front::Takes;
+use crate::proto::front::{Mirrored, Takes};
 use crate::proto::message::Message;
 
 /// How many places for posts an empty queue keeps.
@@ -26,6 +26,8 @@ pub(super) struct Post {
     pub(super) feed: Feed,
     /// When its head was read.
     pub(super) arrived: Instant,
+    /// What else that says of a message of 2026-07-28.
+    pub(super) mirrored: Option<Box<Mirrored>>,
 }
 
 impl Post {

@@ -74,6 +74,8 @@ pub(super) struct Streams {
     session: SessionId,
     /// Whether streams begin with an event that carries only an id, so that they can be resumed from the start.
     prime: bool,
+    /// Whether streams can be resumed at all.
+    resumable: bool,
     /// How long an answer may take before its reader is told to begin a stream of events.
     sse_after: Duration,
     table: BTreeMap<StreamId, Stream>,
@@ -93,6 +95,8 @@ pub(super) struct Streams {
     overdue: Option<Overdue>,
     /// Until when readers have less time than [`STUCK`].
     impatient_until: Option<Instant>,
+    /// Streams that cannot be resumed and whose readers have been cut off: nobody will read them.
+    cut: Vec<StreamId>,
     outlet: Arc<Outlet>,
     evicted: LogLimit,
 }
@@ -118,6 +122,7 @@ impl Streams {
         Self {
             session,
             prime: config.prime,
+            resumable: config.replay_buffer > 0,
             sse_after: config.sse_after,
             table: BTreeMap::from([(StreamId::LISTENING, listening)]),
             last: StreamId::LISTENING,
@@ -128,6 +133,7 @@ impl Streams {
             leaving: Vec::new(),
             overdue: None,
             impatient_until: None,
+            cut: Vec::new(),
             outlet,
             evicted: LogLimit::new(),
         }
@@ -250,7 +256,7 @@ impl Streams {
         let last = answer && stream.unanswered <= 1;
         let event = Event { id: EventId { stream: id, place: stream.place }, payload, last };
         // No client can ask for the first event of a POST again: only behind an id that it has seen can it resume.
-        let keep = id == StreamId::LISTENING || stream.place > 1 || self.prime;
+        let keep = self.resumable && (id == StreamId::LISTENING || stream.place > 1 || self.prime);
         if keep {
             let lost = self.replay.push(event.id, event.clone(), event.payload.size(), answer);
             if lost > 0
@@ -261,7 +267,7 @@ impl Streams {
                     sid, lost, count, "events can no longer be resumed; see --replay-buffer"
                 );
             }
-        } else if !last {
+        } else if !last && self.resumable {
             self.replay.note_unstored(event.id);
         }
         let offered = stream.feed.as_ref().map_or(Offered::Gone, |feed| feed.offer(event));
@@ -313,6 +319,11 @@ impl Streams {
     /// How many bytes are kept for resumption.
     pub(super) fn kept(&self) -> usize {
         self.replay.held()
+    }
+
+    /// Whether [`sweep`](Self::sweep) has something to tell that no reader has caused.
+    pub(super) fn has_cut(&self) -> bool {
+        !self.cut.is_empty()
     }
 
     /// Whether some reader, or all together, have so much waiting that the child is not to be read.
@@ -385,6 +396,7 @@ impl Streams {
     fn relieve(&mut self, now: Instant) {
         let sid = self.session.short();
         let (table, delivered_to) = (&mut self.table, &mut self.delivered_to);
+        let (cut, resumable) = (&mut self.cut, self.resumable);
         self.full.retain(|id, full| {
             let Some(stream) = table.get_mut(id) else { return false };
             let Some(feed) = stream.feed.as_ref().filter(|feed| feed.is_full()) else { return false };
@@ -405,6 +417,9 @@ impl Streams {
             }
             feed.cut();
             stream.feed = None;
+            if !resumable {
+                cut.push(*id);
+            }
             false
         });
     }
@@ -454,6 +469,9 @@ impl Streams {
         self.full.remove(&id);
         if let Some(feed) = self.table.get_mut(&id).and_then(|stream| stream.feed.take()) {
             feed.cut();
+            if !self.resumable {
+                self.cut.push(id);
+            }
         }
         self.leaving.retain(|(leaving, feed)| {
             let is_it = *leaving == id;
@@ -465,12 +483,12 @@ impl Streams {
     }
 
     /// Forgets readers that are gone, and notices those that have caught up. Returns the streams whose readers
-    /// have left, and whether each had taken everything.
+    /// have left, or will never be, and whether each had taken everything.
     pub(super) fn sweep(&mut self, now: Instant) -> Vec<(StreamId, bool)> {
         self.relieve(now);
         self.watch(now);
         self.note_delivered();
-        let mut left = Vec::new();
+        let mut left: Vec<_> = self.cut.drain(..).map(|id| (id, false)).collect();
         for (id, stream) in &mut self.table {
             if let Some(feed) = stream.feed.take_if(|feed| !feed.is_live()) {
                 left.push((*id, feed.taken() == stream.place));

@@ -21,10 +21,9 @@ use super::core::Core;
 use super::inbox::Post;
 use super::stream::{Delivery, Feed};
 use super::streams::see_off;
-use super::{Command, Config, End, ExitStatus, NotTaken, Shared, Stop};
+use super::{Command, Config, End, ExitStatus, NotTaken, Shared, Stop, Whose};
 use crate::first_words::FirstWords;
 use crate::late;
-use crate::proto::front::Takes;
 use crate::proto::line::LineDecoder;
 use crate::proto::message::Request;
 use crate::sync::lock;
@@ -61,9 +60,9 @@ pub struct Worker {
     pub(super) config: Config,
     pub(super) shared: Arc<Shared>,
     pub(super) mailbox: mpsc::Receiver<Command>,
+    /// What the child is told first.
     pub(super) initialize: Request,
-    /// Where the answer to `initialize` goes, and what that may carry; `None`: it is the bridge's own.
-    pub(super) first: Option<(Feed, Takes)>,
+    pub(super) whose: Whose,
 }
 
 /// A child as its session sees it.
@@ -182,6 +181,7 @@ impl Exiting {
 }
 
 /// What the loop has waited for.
+#[expect(clippy::large_enum_variant, reason = "it is made and taken apart in one turn, and mostly a post")]
 enum Woken<W, R> {
     /// A reader is gone or has caught up, or the session is to end.
     Attention,
@@ -207,13 +207,13 @@ impl Worker {
         F: FnMut(LostChild<R>) -> N,
         N: Future<Output = Option<Pipes<W, R>>>,
     {
-        let Self { config, shared, mut mailbox, initialize, first: opening } = self;
+        let Self { config, shared, mut mailbox, initialize, whose } = self;
         let (max_message, init_timeout) = (config.max_message, config.limits.init_timeout);
         let mut now = Instant::now();
         // The time by which deadlines are judged: it stands still while what came in time may still be on its way.
         let mut judged = now;
         let (first, start) = first.split();
-        let mut core = Core::open(config, &shared, &initialize, opening, start, now);
+        let mut core = Core::open(config, &shared, &initialize, whose, start, now);
         drop(initialize);
         let mut decoder = LineDecoder::new(max_message);
         let mut child = Some(first);

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use super::{NoSession, Opening, Sessions};
 use crate::secret::Digest;
-use crate::session::Session;
+use crate::session::{Clients, Session};
 use crate::sync;
 
 /// One lock for each key whose session is being started: its holder starts the session, the others wait for it.
@@ -49,8 +49,13 @@ impl Sessions {
         }
     }
 
-    /// The session of this key; opens it if there is none. However many callers ask at once, one is opened.
-    pub async fn keyed(self: &Arc<Self>, key: Digest, opening: Opening) -> Result<Session, NoSession> {
+    /// The session of this key, of such clients; opens it if there is none. However many callers ask at once, one is opened.
+    pub async fn keyed(
+        self: &Arc<Self>,
+        key: Digest,
+        opening: Opening,
+        clients: Clients,
+    ) -> Result<Session, NoSession> {
         if let Some(session) = self.find_keyed(key) {
             return Ok(session);
         }
@@ -60,7 +65,7 @@ impl Sessions {
             return Ok(session);
         }
         let open = |config, id, initialize| {
-            let (session, worker) = Session::shared(config, id, initialize);
+            let (session, worker) = Session::shared(config, id, initialize, clients);
             (session, worker, ())
         };
         let (session, ()) = self.launch(opening, Some(key), open).await?;

@@ -52,7 +52,7 @@ impl Keyed {
         }
     }
 
-    fn request(&mut self, request: Request, from: Origin, now: Duration, out: &mut Out) {
+    fn request(&mut self, request: Request, from: Origin<'_>, now: Duration, out: &mut Out) {
         let (caller, token) = Caller::of(&request, from);
         if request.method() == "initialize" {
             self.initialize(caller, out);
@@ -130,7 +130,7 @@ impl Front for Keyed {
     fn client(
         &mut self,
         message: Message,
-        from: Origin,
+        from: Origin<'_>,
         now: Duration,
         out: &mut Out,
     ) -> Result<(), Refusal> {

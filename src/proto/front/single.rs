@@ -48,7 +48,13 @@ pub struct Single {
 
 impl Single {
     /// Begins the session with the client's `initialize`.
-    pub fn open(limits: Limits, initialize: &Request, from: Origin, now: Duration, out: &mut Out) -> Self {
+    pub fn open(
+        limits: Limits,
+        initialize: &Request,
+        from: Origin<'_>,
+        now: Duration,
+        out: &mut Out,
+    ) -> Self {
         Self {
             link: Link::open(limits, initialize, false, now, out),
             opener: Some(Caller::of(initialize, from).0),
@@ -62,7 +68,7 @@ impl Single {
     fn request(
         &mut self,
         request: Request,
-        from: Origin,
+        from: Origin<'_>,
         now: Duration,
         out: &mut Out,
     ) -> Result<(), Refusal> {
@@ -310,7 +316,7 @@ impl Front for Single {
     fn client(
         &mut self,
         message: Message,
-        from: Origin,
+        from: Origin<'_>,
         now: Duration,
         out: &mut Out,
     ) -> Result<(), Refusal> {

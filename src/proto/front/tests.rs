@@ -82,7 +82,12 @@ impl Harness {
 
     fn begin(limits: Limits, initialize: &str) -> Self {
         let mut out = Out::default();
-        let from = Origin { stream: StreamId(1), takes: Takes::Events, arrived: Duration::ZERO };
+        let from = Origin {
+            stream: StreamId(1),
+            takes: Takes::Events,
+            arrived: Duration::ZERO,
+            mirrored: Mirrored::nothing(),
+        };
         let front =
             Single::open(limits, message(initialize).request().unwrap(), from, Duration::ZERO, &mut out);
         Self {
@@ -122,7 +127,8 @@ impl<F: Front + Debug> Harness<F> {
     }
 
     fn post(&mut self, stream: u64, takes: Takes, text: &str) -> Result<Option<Output>, Refusal> {
-        let from = Origin { stream: StreamId(stream), takes, arrived: self.now };
+        let from =
+            Origin { stream: StreamId(stream), takes, arrived: self.now, mirrored: Mirrored::nothing() };
         self.front.client(message(text), from, self.now, &mut self.out)?;
         Ok(self.output())
     }

@@ -101,6 +101,11 @@ impl<C> Calls<C> {
         self.table.get(&id)
     }
 
+    /// What its front knows of it may change, its deadlines must not.
+    pub(super) fn get_mut(&mut self, id: BridgeId) -> Option<&mut Call<C>> {
+        self.table.get_mut(&id)
+    }
+
     pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = (BridgeId, &Call<C>)> {
         self.table.iter().map(|(id, call)| (*id, call))
     }

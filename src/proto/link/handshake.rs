@@ -18,6 +18,17 @@ pub fn own_initialize(revision: Revision) -> Request {
     Request::own("initialize", &params)
 }
 
+/// The bridge's own `server/discover`: what a child of 2026-07-28 is asked first, in place of a handshake (2026-07-28
+/// `server/discover`).
+pub fn own_discover() -> Request {
+    let params = format!(
+        r#"{{"_meta":{{"io.modelcontextprotocol/protocolVersion":"{}","io.modelcontextprotocol/clientInfo":{{"name":"mcp-bridge","version":"{}"}},"io.modelcontextprotocol/clientCapabilities":{{}}}}}}"#,
+        Revision::R2026_07_28,
+        env!("CARGO_PKG_VERSION"),
+    );
+    Request::own("server/discover", &params)
+}
+
 /// Answers a request of the child for that client: `ping` gets a result, all else an error.
 pub fn own_reply(request: &Incoming<'_>, out: &mut Out) {
     let token = request.envelope.id.clone().map_or("null", |span| request.token(span));

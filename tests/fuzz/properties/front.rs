@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mcp_bridge::proto::front::single::Single;
-use mcp_bridge::proto::front::{Front, Origin, Readership, Refusal, Takes};
+use mcp_bridge::proto::front::{Front, Mirrored, Origin, Readership, Refusal, Takes};
 use mcp_bridge::proto::ids::{ClientId, Ids, StreamId};
 use mcp_bridge::proto::incoming::{Found, LongLine};
 use mcp_bridge::proto::json::{elements, is_array};
@@ -83,7 +83,12 @@ pub fn front(data: &[u8]) {
 impl Session {
     fn open(initialize: &Request) -> Self {
         let mut out = Out::default();
-        let from = Origin { stream: StreamId(1), takes: Takes::Events, arrived: Duration::ZERO };
+        let from = Origin {
+            stream: StreamId(1),
+            takes: Takes::Events,
+            arrived: Duration::ZERO,
+            mirrored: Mirrored::nothing(),
+        };
         let mut session = Self {
             front: Single::open(LIMITS, initialize, from, Duration::ZERO, &mut out),
             now: Duration::ZERO,
@@ -150,7 +155,8 @@ impl Session {
     fn post(&mut self, message: Message, takes: Takes) {
         let request = message.request().map(|request| ClientId(request.id().clone()));
         let running = request.as_ref().is_some_and(|id| self.open.iter().any(|call| call.1 == *id));
-        let from = Origin { stream: self.last_stream, takes, arrived: self.now };
+        let from =
+            Origin { stream: self.last_stream, takes, arrived: self.now, mirrored: Mirrored::nothing() };
         match self.front.client(message, from, self.now, &mut self.out) {
             Ok(()) => {
                 assert!(request.is_none() || !running, "two requests with one id");

@@ -296,9 +296,9 @@ async fn what_comes_when_a_child_has_just_refused_the_handshake_is_for_the_next_
     let initialize = parsed_request(&request("\"init\"", "initialize"));
     let id = SessionId::from_random(None, [7; 24]);
     let (session, worker, _opening) = Session::new(config, id, initialize, Takes::Events);
-    let Worker { config, shared, mut mailbox, initialize, first } = worker;
+    let Worker { config, shared, mut mailbox, initialize, whose } = worker;
     let now = Instant::now();
-    let mut core = Core::open(config, &shared, &initialize, first, start(), now);
+    let mut core = Core::open(config, &shared, &initialize, whose, start(), now);
     let answer = |core: &mut Core<'_>, text: &str| {
         let mut decoder = LineDecoder::new(1000);
         decoder.buffer().extend_from_slice(format!("{text}\n").as_bytes());
