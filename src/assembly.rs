@@ -126,12 +126,19 @@ fn limits(options: &Options) -> Limits {
             timeout: options.ready_timeout,
         },
         ids: secret_ids,
+        state: secret_state,
     }
 }
 
 fn secret_ids() -> Ids {
     // Where the system has no random numbers there is no session id, and so no session.
     Ids::secret(getrandom::u64().unwrap_or_default())
+}
+
+fn secret_state() -> u128 {
+    // As for ids: without random numbers there is no session.
+    let half = || u128::from(getrandom::u64().unwrap_or_default());
+    half() << 64 | half()
 }
 
 /// How `--check` probes the server. The list of tools has the time of a handshake, and what the server needs to be ready.

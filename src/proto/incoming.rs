@@ -80,6 +80,24 @@ impl<'l> Incoming<'l> {
     }
 }
 
+impl Incoming<'_> {
+    /// Its text as one line with several ranges replaced, which do not overlap.
+    pub fn edited(self, edits: &mut [(Span, Vec<u8>)]) -> Bytes {
+        edits.sort_by_key(|(span, _)| span.start);
+        let text = self.text();
+        let more: usize = edits.iter().map(|(_, replacement)| replacement.len()).sum();
+        let mut line = BytesMut::with_capacity(text.len() + more);
+        let mut at = 0;
+        for (span, replacement) in edits {
+            push_one_line(&mut line, text.get(at..span.start).unwrap_or_default());
+            line.extend_from_slice(replacement);
+            at = span.end;
+        }
+        push_one_line(&mut line, text.get(at..).unwrap_or_default());
+        line.freeze()
+    }
+}
+
 /// A message in a buffer that is not much larger than itself: it may be kept for resumption, where its length is what
 /// counts. The largest are not worth the time that it may take.
 fn fitted(text: BytesMut) -> Bytes {

@@ -55,7 +55,7 @@ pub fn elements(text: &str) -> impl Iterator<Item = Option<&str>> {
 
 /// Hands out the members of an object in their order: the name as it stands in its quotes, and where the value is.
 /// `None` where the text is not exactly one JSON object; those that came before the fault have been handed out then.
-fn members<'t>(text: &'t str, mut member: impl FnMut(&'t str, Span)) -> Option<()> {
+pub(super) fn members<'t>(text: &'t str, mut member: impl FnMut(&'t str, Span)) -> Option<()> {
     let mut walk = Walk::object();
     let mut name = 0..0;
     loop {

@@ -64,6 +64,8 @@ pub struct Limits {
     pub ready: Readiness,
     /// What gives out the ids of a link. The key of secret ones is random, and so comes from outside.
     pub ids: fn() -> Ids,
+    /// What names a request that waits for its client to come back. It is random, and so comes from outside.
+    pub state: fn() -> u128,
 }
 
 /// The link to a child. `C` is what a front remembers of each request.
@@ -193,6 +195,12 @@ impl<C> Link<C> {
     pub fn at_work(&self) -> impl Iterator<Item = &C> {
         let calls = self.calls.iter().rev().map(|(_, call)| call);
         calls.filter(|call| call.forwarded && call.cancelled.is_none()).map(|call| &call.caller)
+    }
+
+    /// The requests that the child has and has not answered, also those that have been cancelled, oldest first.
+    pub fn forwarded(&self) -> impl Iterator<Item = (BridgeId, &C)> {
+        let calls = self.calls.iter().filter(|(_, call)| call.forwarded);
+        calls.map(|(id, call)| (id, &call.caller))
     }
 
     /// Passes a request on that came at `arrived`, or holds it until the child may see it. Returns its id.

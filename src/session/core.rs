@@ -33,6 +33,7 @@ use crate::proto::line::{Frame, LineDecoder};
 use crate::proto::message::{Kind, MAX_REFUSAL, Message, Request};
 use crate::proto::nearly::{Part, beginning, look};
 use crate::proto::output::{Handshake, Note, Out, Output, Unanswered};
+use crate::proto::upgrade::Upgrade;
 use crate::proto::version::Revision;
 use crate::sync::lock;
 
@@ -96,7 +97,10 @@ impl<'s> Core<'s> {
                 Box::new(single::Single::open(limits, initialize, from, now, &mut out))
             }
             Whose::Clients(Clients::Keyed) => Box::new(keyed::Keyed::open(limits, initialize, now, &mut out)),
-            Whose::Clients(Clients::Upgraded { strangers: _ } | Clients::Modern { strangers: _ }) => {
+            Whose::Clients(Clients::Upgraded { strangers }) => {
+                Box::new(Upgrade::open(limits, initialize, strangers, now, &mut out))
+            }
+            Whose::Clients(Clients::Modern { strangers: _ }) => {
                 Box::new(keyed::Keyed::open(limits, initialize, now, &mut out))
             }
         };

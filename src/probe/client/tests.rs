@@ -28,6 +28,7 @@ impl Script {
             respawn: false,
             ready: Readiness::AT_ONCE,
             ids: Ids::counted,
+            state: || 1,
         };
         let config = Config { limits, max_message: MAX_MESSAGE, stop_grace: secs(1) };
         Self {

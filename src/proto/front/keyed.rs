@@ -16,7 +16,7 @@ use crate::proto::nearly::Broken;
 use crate::proto::output::{Dropped, Handshake, Note, Out, Output, Unanswered};
 
 /// The longest answer to `initialize` that is kept for the clients of a session, in bytes.
-pub(super) const MAX_GREETING: usize = 1024 * 1024;
+pub(in crate::proto) const MAX_GREETING: usize = 1024 * 1024;
 
 /// The front of a session that several clients share.
 #[derive(Debug)]

@@ -28,6 +28,7 @@ const LIMITS: Limits = Limits {
     respawn: false,
     ready: Readiness::AT_ONCE,
     ids: Ids::counted,
+    state: || 1,
 };
 
 const LISTENING: u64 = StreamId::LISTENING.0;

@@ -46,6 +46,7 @@ const CONFIG: Config = Config {
         respawn: false,
         ready: Readiness::AT_ONCE,
         ids: Ids::counted,
+        state: || 1,
     },
     idle_timeout: secs(1000),
     unclaimed_timeout: None,

@@ -22,6 +22,7 @@ const LIMITS: Limits = Limits {
     respawn: true,
     ready: Readiness::AT_ONCE,
     ids: Ids::counted,
+    state: || 1,
 };
 
 /// How much of a hostile kind may be in one record: each step of it takes time.

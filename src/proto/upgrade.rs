@@ -1,0 +1,1029 @@
+//! Clients of 2026-07-28 that share a child of the session era (the child sees one client, the bridge, with one handshake).
+//!
+//! Each rule has its line in the table of both eras: a request loses what the session era does not know, a result gets what
+//! 2026-07-28 demands, and what the child asks while it works becomes an answer that asks the client, whose next request
+//! goes on where the first one stopped (`basic/patterns/mrtr`). That call waits here meanwhile: the child is at work on it.
+//!
+//! Clients that share a child are told apart by their calls alone. What may be another's reaches nobody.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use super::front::keyed::MAX_GREETING;
+use super::front::{Front, Origin, Readers, Refusal, Takes};
+use super::ids::{BridgeId, ChildId, ClientId, Id, ProgressToken, StreamId};
+use super::incoming::Incoming;
+use super::json::{Span, slice, unquote, value_at};
+use super::line::join_lines;
+use super::link::{Answered, Expired, Limits, Link, Outgoing, Untaken, own_reply};
+use super::message::{Kind, Message, Request};
+use super::nearly::Broken;
+use super::output::{Declined, Dropped, Handshake, Note, Out, Output, Unanswered};
+use super::version::Revision;
+
+mod answer;
+pub mod listens;
+mod parked;
+mod questions;
+mod request;
+pub mod tool_params;
+
+use answer::{Greeting, error_code, failed, input_required, is_tool_error};
+use listens::{Added, Listens, NotAdded, Offered};
+use parked::{Parked, Place, State};
+use questions::{Question, Undecided};
+use request::{Answers, Declared, Level, Lowered, fingerprint, lower};
+use tool_params::ToolParams;
+
+/// How long further questions of the same call are waited for before its client is asked.
+const GATHER: Duration = Duration::from_millis(20);
+
+/// How many questions one call may have at once.
+const MAX_QUESTIONS: usize = 16;
+
+/// How long the bridge waits for the child's answers to requests of its own.
+const OWN_LIMIT: Duration = Duration::from_secs(10);
+
+/// How many pages of the child's tools are read.
+const MAX_PAGES: usize = 100;
+
+/// How long after a call ended without an answer the child may still be at work on it, as far as strangers are concerned.
+const LINGER: Duration = Duration::from_secs(60);
+
+/// How many such calls are remembered.
+const MAX_LINGERING: usize = 1024;
+
+/// The bridge's own `initialize` for a child whose clients are of 2026-07-28. It declares all that such clients can be
+/// asked: what each of them declares comes with its requests, and what it does not is refused then.
+pub fn own_initialize() -> Request {
+    let params = format!(
+        r#"{{"protocolVersion":"{}","capabilities":{{"elicitation":{{"form":{{}},"url":{{}}}},"sampling":{{"tools":{{}}}},"roots":{{}}}},"clientInfo":{{"name":"mcp-bridge","version":"{}"}}}}"#,
+        Revision::R2025_11_25,
+        env!("CARGO_PKG_VERSION"),
+    );
+    Request::own("initialize", &params)
+}
+
+/// What kind of request it is, as far as its answer goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct What {
+    /// The server may ask the client for more before it answers (2026-07-28 `basic/patterns/mrtr`, "Supported Requests").
+    asks: bool,
+    /// Its result says how long it may be kept (2026-07-28 `server/utilities/caching`).
+    is_kept: bool,
+    is_read: bool,
+}
+
+impl What {
+    fn of(method: &str) -> Self {
+        let is_read = method == "resources/read";
+        Self {
+            asks: is_read || matches!(method, "tools/call" | "prompts/get"),
+            is_kept: is_read
+                || matches!(
+                    method,
+                    "tools/list" | "prompts/list" | "resources/list" | "resources/templates/list"
+                ),
+            is_read,
+        }
+    }
+}
+
+/// Whether 2026-07-28 has this method no more (`changelog`). Tasks are an extension there, with other methods.
+fn is_removed(method: &str) -> bool {
+    method.starts_with("notifications/")
+        || method.starts_with("tasks/")
+        || matches!(
+            method,
+            "initialize" | "ping" | "logging/setLevel" | "resources/subscribe" | "resources/unsubscribe"
+        )
+}
+
+/// A request of a client.
+#[derive(Debug)]
+struct Call {
+    client: ClientId,
+    /// Where its answer goes; `None`: it is parked, and its client comes back for it.
+    stream: Option<StreamId>,
+    takes: Takes,
+    token: Option<ProgressToken>,
+    /// From which level on its client wants log lines.
+    level: Option<Level>,
+    declared: Declared,
+    what: What,
+    fingerprint: u64,
+    /// See [`Mirrored::caller`].
+    caller: Option<[u8; 32]>,
+    /// What the child has asked for it and its client has not answered, by the keys of the questions.
+    questions: Vec<(Box<str>, Question)>,
+    /// How many it has asked so far.
+    asked: usize,
+    /// When its client is asked.
+    asks_at: Option<Duration>,
+    /// What the child has asked and its client cannot be asked.
+    lacks: Option<request::Need>,
+    /// Under what it is parked.
+    state: Option<State>,
+    /// Its client is gone.
+    cancelled: bool,
+}
+
+/// What a request at the link is.
+#[derive(Debug)]
+enum Caller {
+    Client(Box<Call>),
+    /// The bridge's own.
+    Own(Own),
+}
+
+#[derive(Debug)]
+enum Own {
+    /// A page of the child's tools, and how many came before it.
+    Tools(usize),
+    Level,
+    Subscribe(Box<str>),
+    Unsubscribe,
+}
+
+/// A call that waits until the child's tools are known.
+#[derive(Debug)]
+struct Held {
+    call: Box<Call>,
+    stream: StreamId,
+    request: Request,
+    params: Vec<(Box<str>, Box<[u8]>)>,
+    arrived: Duration,
+}
+
+/// What is known of the child's tools.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Known {
+    Nothing,
+    /// The child has been asked. `again`: they have changed since.
+    Asked {
+        again: bool,
+    },
+    All,
+}
+
+/// The front of clients of 2026-07-28 over a child of the session era.
+#[derive(Debug)]
+pub struct Upgrade {
+    link: Link<Caller>,
+    max_in_flight: usize,
+    /// Whether the clients are strangers to each other.
+    strangers: bool,
+    new_state: fn() -> u128,
+    greeting: Option<Greeting>,
+    /// Clients whose `server/discover` waits for it.
+    waiting: Vec<(StreamId, ClientId)>,
+    held: VecDeque<Held>,
+    tools: ToolParams,
+    known: Known,
+    /// The calls whose clients wait for the answer.
+    by_stream: BTreeMap<StreamId, BridgeId>,
+    /// When the clients of calls are asked.
+    asking: BTreeSet<(Duration, BridgeId)>,
+    parked: Parked<Box<Call>>,
+    undecided: Undecided,
+    /// Calls that have ended without an answer: the child may be at work on them until then.
+    lingering: VecDeque<(Duration, BridgeId)>,
+    /// The level that the child has been told.
+    level: Option<Level>,
+    listens: Listens,
+}
+
+impl Upgrade {
+    /// Begins with the bridge's own `initialize`. `strangers`: whether the clients may be strangers to each other.
+    pub fn open(limits: Limits, initialize: &Request, strangers: bool, now: Duration, out: &mut Out) -> Self {
+        Self {
+            max_in_flight: limits.max_in_flight,
+            strangers,
+            new_state: limits.state,
+            link: Link::open(limits, initialize, true, now, out),
+            greeting: None,
+            waiting: Vec::new(),
+            held: VecDeque::new(),
+            tools: ToolParams::default(),
+            known: Known::Nothing,
+            by_stream: BTreeMap::new(),
+            asking: BTreeSet::new(),
+            parked: Parked::default(),
+            undecided: Undecided::default(),
+            lingering: VecDeque::new(),
+            level: None,
+            listens: Listens::default(),
+        }
+    }
+
+    fn request(&mut self, request: &Request, from: Origin<'_>, now: Duration, out: &mut Out) {
+        let (stream, client) = (from.stream, ClientId(request.id().clone()));
+        let method = request.method();
+        match &*method {
+            method if is_removed(method) => decline(stream, client, Declined::Method, out),
+            "server/discover" => self.discover(stream, client, out),
+            "subscriptions/listen" => self.listen(stream, client, request, now, out),
+            method => match lower(request) {
+                Some(lowered) => self.call(What::of(method), client, lowered, from, now, out),
+                None => decline(stream, client, Declined::Params("\"params\" must be an object"), out),
+            },
+        }
+    }
+
+    /// What the child has said of itself in the handshake is the answer.
+    fn discover(&mut self, stream: StreamId, client: ClientId, out: &mut Out) {
+        if let Some(greeting) = &self.greeting {
+            let message = greeting.discovered(&client);
+            out.push(Output::Answer { stream, message, success: true });
+        } else if self.waiting.len() >= self.max_in_flight {
+            unanswered(stream, client, Unanswered::Overload, out);
+        } else {
+            self.waiting.push((stream, client));
+        }
+    }
+
+    fn call(
+        &mut self,
+        what: What,
+        client: ClientId,
+        lowered: Lowered,
+        from: Origin<'_>,
+        now: Duration,
+        out: &mut Out,
+    ) {
+        let Lowered { request, level, declared, answers } = lowered;
+        let token = request.token().and_then(|span| Id::parse(slice(request.text(), span)));
+        let call = Box::new(Call {
+            client,
+            stream: Some(from.stream),
+            takes: from.takes,
+            token: token.map(ProgressToken),
+            level,
+            declared,
+            what,
+            fingerprint: if what.asks { fingerprint(&request) } else { 0 },
+            caller: from.mirrored.caller,
+            questions: Vec::new(),
+            asked: 0,
+            asks_at: None,
+            lacks: None,
+            state: None,
+            cancelled: false,
+        });
+        if let Some(answers) = answers.filter(|_| what.asks) {
+            self.resume(call, from.stream, &answers, now, out);
+        } else if self.in_flight() >= self.max_in_flight || self.link.is_full() {
+            unanswered(from.stream, call.client, Unanswered::Overload, out);
+        } else {
+            let params = if request.method() == "tools/call" { Some(&from.mirrored.params) } else { None };
+            match params {
+                Some(params) if self.known != Known::All => {
+                    let (params, stream, arrived) = (params.clone(), from.stream, from.arrived);
+                    self.held.push_back(Held { call, stream, request, params, arrived });
+                    self.learn_tools(now, out);
+                }
+                Some(params) => self.call_tool(call, from.stream, request, params, from.arrived, now, out),
+                None => self.pass_on(call, from.stream, request, from.arrived, now, out),
+            }
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "all of it is of one request")]
+    fn call_tool(
+        &mut self,
+        call: Box<Call>,
+        stream: StreamId,
+        request: Request,
+        mirrored: &[(Box<str>, Box<[u8]>)],
+        arrived: Duration,
+        now: Duration,
+        out: &mut Out,
+    ) {
+        let params = request.params().map_or("{}", |span| slice(request.text(), span));
+        let part = |name| value_at(params, &[name]).and_then(|span| params.get(span));
+        let name = unquote(part("name").unwrap_or("\"\""));
+        match self.tools.check(&name, part("arguments"), mirrored) {
+            Ok(()) => self.pass_on(call, stream, request, arrived, now, out),
+            Err(why) => decline(stream, call.client, Declined::Header(why), out),
+        }
+    }
+
+    fn pass_on(
+        &mut self,
+        call: Box<Call>,
+        stream: StreamId,
+        request: Request,
+        arrived: Duration,
+        now: Duration,
+        out: &mut Out,
+    ) {
+        self.set_level(call.level, now, out);
+        let token = request.token();
+        let id = self.link.request(Caller::Client(call), Outgoing { request, token }, arrived, now, out);
+        self.by_stream.insert(stream, id);
+    }
+
+    /// Tells the child the lowest level that a client wants, where that is another one than it has been told.
+    fn set_level(&mut self, new: Option<Level>, now: Duration, out: &mut Out) {
+        let Some(new) = new else { return };
+        if !self.greeting.as_ref().is_none_or(|greeting| greeting.offers(&["logging"])) {
+            return;
+        }
+        let wanted = self.by_stream.values().filter_map(|id| self.call_of(*id)?.level);
+        let lowest = wanted.min().map_or(new, |lowest| lowest.min(new));
+        if self.level != Some(lowest) {
+            self.level = Some(lowest);
+            self.own(
+                Own::Level,
+                "logging/setLevel",
+                &format!(r#"{{"level":"{}"}}"#, lowest.as_str()),
+                now,
+                out,
+            );
+        }
+    }
+
+    /// Asks the child something in the bridge's own name.
+    fn own(&mut self, own: Own, method: &str, params: &str, now: Duration, out: &mut Out) {
+        let request = Outgoing { request: Request::own(method, params), token: None };
+        self.link.request_until(Caller::Own(own), request, now + OWN_LIMIT, now, out);
+    }
+
+    fn call_of(&self, id: BridgeId) -> Option<&Call> {
+        match self.link.caller(id)? {
+            Caller::Client(call) => Some(call),
+            Caller::Own(_) => None,
+        }
+    }
+
+    fn call_of_mut(&mut self, id: BridgeId) -> Option<&mut Call> {
+        match self.link.caller_mut(id)? {
+            Caller::Client(call) => Some(call),
+            Caller::Own(_) => None,
+        }
+    }
+
+    /// Asks for the child's tools, where they are not known: some of their parameters may have to stand in headers.
+    fn learn_tools(&mut self, now: Duration, out: &mut Out) {
+        let Some(greeting) = &self.greeting else { return };
+        if self.known == Known::Nothing && greeting.offers(&["tools"]) {
+            self.known = Known::Asked { again: false };
+            self.tools.clear();
+            self.own(Own::Tools(0), "tools/list", "{}", now, out);
+        } else if self.known == Known::Nothing {
+            self.tools_known(now, out);
+        }
+    }
+
+    fn tools_known(&mut self, now: Duration, out: &mut Out) {
+        self.known = Known::All;
+        while let Some(Held { call, stream, request, params, arrived }) = self.held.pop_front() {
+            self.call_tool(call, stream, request, &params, arrived, now, out);
+        }
+    }
+
+    fn tools_page(&mut self, before: usize, result: Option<&str>, now: Duration, out: &mut Out) {
+        if let Some(result) = result {
+            self.tools.learn(result);
+            if let Some(cursor) = ToolParams::next_cursor(result).filter(|_| before < MAX_PAGES) {
+                let cursor = serde_json::Value::from(cursor);
+                let params = format!(r#"{{"cursor":{cursor}}}"#);
+                return self.own(Own::Tools(before + 1), "tools/list", &params, now, out);
+            }
+        }
+        if self.known == (Known::Asked { again: true }) {
+            self.known = Known::Nothing;
+            if !self.held.is_empty() {
+                self.learn_tools(now, out);
+            }
+        } else {
+            self.tools_known(now, out);
+        }
+    }
+
+    fn listen(
+        &mut self,
+        stream: StreamId,
+        client: ClientId,
+        request: &Request,
+        now: Duration,
+        out: &mut Out,
+    ) {
+        let offers = |path: &[&str]| self.greeting.as_ref().is_none_or(|greeting| greeting.offers(path));
+        let offered = Offered {
+            tools: offers(&["tools", "listChanged"]),
+            prompts: offers(&["prompts", "listChanged"]),
+            resources: offers(&["resources", "listChanged"]),
+            subscribe: offers(&["resources", "subscribe"]),
+        };
+        match self.listens.add(stream, client.clone(), request.subject().unwrap_or_default(), offered) {
+            Ok(Added { subscribe, events }) => {
+                for uri in subscribe {
+                    let params = uri_params(&uri);
+                    self.own(Own::Subscribe(uri), "resources/subscribe", &params, now, out);
+                }
+                self.tell(events, out);
+            }
+            Err(NotAdded::Invalid(why)) => decline(stream, client, Declined::Params(why), out),
+            Err(NotAdded::Full) => unanswered(stream, client, Unanswered::Overload, out),
+        }
+    }
+
+    fn tell(&self, events: Vec<(StreamId, bytes::Bytes)>, out: &mut Out) {
+        for (stream, message) in events {
+            out.push(Output::Message { stream, message });
+        }
+    }
+
+    /// The client of a parked call is back with its answers.
+    fn resume(&mut self, call: Box<Call>, stream: StreamId, answers: &Answers, now: Duration, out: &mut Out) {
+        const UNKNOWN: &str = "\"requestState\" is not known here, or has expired";
+        let decline = |call: Box<Call>, why, out: &mut Out| decline(stream, call.client, why, out);
+        let state = State::parse(&answers.state);
+        let parked = state.and_then(|state| match self.parked.get(state)? {
+            Place::Running(id) => self.call_of(*id),
+            Place::Done(call, _) => Some(&**call),
+        });
+        let (Some(state), Some(parked)) = (state, parked.filter(|parked| parked.caller == call.caller))
+        else {
+            return decline(call, Declined::State(UNKNOWN), out);
+        };
+        if parked.fingerprint != call.fingerprint {
+            let why = "\"requestState\" belongs to another request: method and parameters must be the same";
+            return decline(call, Declined::State(why), out);
+        }
+        let answer_to = |key: &str| {
+            let span = value_at(&answers.responses, &[key])?;
+            answers.responses.get(span)
+        };
+        if parked.questions.iter().filter_map(|(key, _)| answer_to(key)).any(|text| !text.starts_with('{')) {
+            return decline(call, Declined::Params("each of \"inputResponses\" must be an object"), out);
+        }
+        match self.parked.take(state) {
+            Some(Place::Done(parked, text)) => match Incoming::peek(&text) {
+                Ok(answer) => self.deliver(Box::new(Call { lacks: parked.lacks, ..*call }), answer, out),
+                Err(_) => decline(call, Declined::State(UNKNOWN), out),
+            },
+            Some(Place::Running(id)) => {
+                let Some(running) = self.call_of_mut(id) else { return };
+                let Call { client, takes, token, level, declared, .. } = *call;
+                (running.client, running.stream, running.state) = (client, Some(stream), None);
+                (running.takes, running.token, running.level) = (takes, token, level);
+                running.declared = declared;
+                running.questions.retain(|(key, question)| {
+                    let answer = answer_to(key);
+                    answer.into_iter().for_each(|answer| question.answer(answer, out));
+                    answer.is_none()
+                });
+                let asks_again = !running.questions.is_empty();
+                self.by_stream.insert(stream, id);
+                if asks_again {
+                    self.ask(id, now, out);
+                } else {
+                    self.set_level(level, now, out);
+                }
+            }
+            None => {}
+        }
+    }
+
+    /// Answers a call with what the child asks. It is parked until its client comes back.
+    fn ask(&mut self, id: BridgeId, now: Duration, out: &mut Out) {
+        let state = State::new((self.new_state)());
+        let Some(call) = self.call_of_mut(id) else { return };
+        let asked_at = call.asks_at.take();
+        let Some(stream) = call.stream.take() else { return };
+        call.state = Some(state);
+        let asked = call.questions.iter().map(|(key, question)| (&**key, &*question.text));
+        let message = input_required(&call.client, asked, Some(&state.to_string()));
+        if let Some(at) = asked_at {
+            self.asking.remove(&(at, id));
+        }
+        self.by_stream.remove(&stream);
+        out.push(Output::Answer { stream, message, success: true });
+        if let Some(oldest) = self.parked.add(state, Place::Running(id), now) {
+            self.give_up(oldest, now, out);
+        }
+    }
+
+    /// The client of a parked call has not come back.
+    fn give_up(&mut self, place: Place<Box<Call>>, now: Duration, out: &mut Out) {
+        if let Place::Running(id) = place {
+            self.cancel(id, now, out);
+        }
+    }
+
+    /// The client of a call is gone: the child is told, and what it has asked is answered.
+    fn cancel(&mut self, id: BridgeId, now: Duration, out: &mut Out) {
+        const TEXT: &str = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":0}}"#;
+        const SPAN: Span = TEXT.len() - 3..TEXT.len() - 2;
+        let Some(call) = self.call_of_mut(id) else { return };
+        call.cancelled = true;
+        call.state = None;
+        let (questions, asks_at) = (std::mem::take(&mut call.questions), call.asks_at.take());
+        if let Some(at) = asks_at {
+            self.asking.remove(&(at, id));
+        }
+        questions.iter().for_each(|(_, question)| question.give_up(out));
+        if let Some(Caller::Client(call)) = self.link.cancel(id, TEXT.as_bytes(), SPAN, now, out) {
+            self.over(id, &call, true, now, out);
+            if let Some(stream) = call.stream {
+                unanswered(stream, call.client, Unanswered::Cancelled, out);
+            }
+        }
+    }
+
+    /// A call is not at the link any more. `answered`: the child is not at work on it either.
+    fn over(&mut self, id: BridgeId, call: &Call, answered: bool, now: Duration, out: &mut Out) {
+        if let Some(stream) = call.stream {
+            self.by_stream.remove(&stream);
+        }
+        if let Some(at) = call.asks_at {
+            self.asking.remove(&(at, id));
+        }
+        if answered {
+            for (id, question) in self.undecided.ended(id) {
+                self.assign(id, question, now, out);
+            }
+        } else if self.strangers && call.what.asks {
+            if self.lingering.len() == MAX_LINGERING {
+                self.lingering.pop_front();
+            }
+            self.lingering.push_back((now + LINGER, id));
+        }
+    }
+
+    /// A call ends without an answer of the child.
+    fn fail(&mut self, id: BridgeId, caller: Caller, why: Unanswered, now: Duration, out: &mut Out) {
+        match caller {
+            Caller::Client(mut call) => {
+                // What was to be its answer is an answer: the child is done with it.
+                let answered = matches!(why, Unanswered::TooLong | Unanswered::Invalid(_));
+                self.over(id, &call, answered, now, out);
+                std::mem::take(&mut call.questions).iter().for_each(|(_, question)| question.give_up(out));
+                if let Some(state) = call.state {
+                    self.parked.take(state);
+                }
+                if let Some(stream) = call.stream {
+                    unanswered(stream, call.client, why, out);
+                }
+            }
+            Caller::Own(own) => self.own_answered(own, None, now, out),
+        }
+    }
+
+    fn own_answered(&mut self, own: Own, result: Option<&str>, now: Duration, out: &mut Out) {
+        match own {
+            Own::Tools(before) => self.tools_page(before, result, now, out),
+            Own::Subscribe(uri) => {
+                let events = self.listens.subscribed(&uri, result.is_some());
+                self.tell(events, out);
+            }
+            Own::Level | Own::Unsubscribe => {}
+        }
+    }
+
+    fn child_answer(&mut self, answer: Incoming<'_>, now: Duration, out: &mut Out) {
+        match self.link.answer(&answer, now, out) {
+            Answered::Call { caller: Caller::Own(own), .. } => {
+                let text = answer.text();
+                let result = answer.envelope.result.clone().map(|span| slice(text, span));
+                self.own_answered(own, result, now, out);
+            }
+            Answered::Call { id, caller: Caller::Client(call) } => {
+                self.over(id, &call, true, now, out);
+                call.questions.iter().for_each(|(_, question)| question.give_up(out));
+                match call.state {
+                    None => self.deliver(call, answer, out),
+                    Some(state) => {
+                        let mut text = answer.text().to_vec();
+                        join_lines(&mut text);
+                        if let Ok(text) = String::from_utf8(text) {
+                            self.parked.done(state, call, text);
+                        }
+                    }
+                }
+            }
+            Answered::Handshake(Handshake::Done(_)) if answer.text().len() > MAX_GREETING => {
+                out.note(Note::LongGreeting(MAX_GREETING));
+                out.push(Output::Handshake(Handshake::Refused));
+            }
+            Answered::Handshake(done @ Handshake::Done(_)) => {
+                out.push(Output::Handshake(done));
+                self.greeting = Some(Greeting::of(&answer));
+                for (stream, client) in std::mem::take(&mut self.waiting) {
+                    self.discover(stream, client, out);
+                }
+                if !self.held.is_empty() {
+                    self.learn_tools(now, out);
+                }
+            }
+            Answered::Handshake(failed) => out.push(Output::Handshake(failed)),
+            Answered::Retried { old, new } => self.renamed(old, new),
+            Answered::Nothing => {}
+        }
+    }
+
+    /// A call has a new id at the link.
+    fn renamed(&mut self, old: BridgeId, new: BridgeId) {
+        self.by_stream.values_mut().filter(|id| **id == old).for_each(|id| *id = new);
+        self.undecided.renamed(old, new);
+        let Some(call) = self.call_of(new) else { return };
+        let (asks_at, state) = (call.asks_at, call.state);
+        if let Some(at) = asks_at
+            && self.asking.remove(&(at, old))
+        {
+            self.asking.insert((at, new));
+        }
+        if let Some(state) = state {
+            self.parked.renamed(state, new);
+        }
+    }
+
+    /// Gives a client the child's answer.
+    fn deliver(&self, call: Box<Call>, answer: Incoming<'_>, out: &mut Out) {
+        const URL_NEEDED: i64 = -32042;
+        let Some(stream) = call.stream else { return };
+        let failure = answer.envelope.kind == Kind::Failure;
+        if let Some(need) = call.lacks.filter(|_| failure || is_tool_error(&answer)) {
+            return decline(stream, call.client, Declined::Capability(need.capability()), out);
+        }
+        if failure && let Some((URL_NEEDED, _)) = error_code(&answer).filter(|_| call.what.asks) {
+            return url_needed(stream, call, &answer, out);
+        }
+        let message = if failure {
+            failed(answer, &call.client, call.what.is_read)
+        } else if let Some(greeting) = &self.greeting {
+            greeting.complete(answer, &call.client, call.what.is_kept)
+        } else {
+            return; // nothing is passed on before the handshake
+        };
+        out.push(Output::Answer { stream, message, success: !failure });
+    }
+
+    fn child_request(&mut self, message: &Incoming<'_>, now: Duration, out: &mut Out) {
+        let token = message.envelope.id.clone().map_or("null", |span| message.token(span));
+        let question = Id::parse(token).and_then(|id| Question::of(ChildId(id), message));
+        let Some(question) = question else { return own_reply(message, out) };
+        if self.strangers {
+            // Those that have been cancelled too: the child may not know it yet.
+            let asking = |(id, caller): (BridgeId, &Caller)| match caller {
+                Caller::Client(call) if call.what.asks => Some(id),
+                _ => None,
+            };
+            let running = self.link.forwarded().filter_map(asking);
+            let among: BTreeSet<_> = running.chain(self.lingering.iter().map(|(_, id)| *id)).collect();
+            match among.first().copied() {
+                None => question.refuse("no call is running that this can belong to", out),
+                Some(id) if among.len() == 1 => self.assign(id, question, now, out),
+                Some(_) => {
+                    if let Err(question) = self.undecided.add(question, among, now) {
+                        question.refuse("too many requests wait for it to become clear whose they are", out);
+                    }
+                }
+            }
+        } else {
+            let running = self.link.forwarded().filter_map(|(id, caller)| match caller {
+                Caller::Client(call) if call.what.asks && !call.cancelled => Some((id, &**call)),
+                _ => None,
+            });
+            let running: Vec<_> =
+                running.map(|(id, call)| (id, call.declared.allows(question.need))).collect();
+            let able = running.iter().rev().find(|(_, able)| *able).or(running.last());
+            match able.copied() {
+                Some((id, _)) => self.assign(id, question, now, out),
+                None => question.refuse("no call is running that this can belong to", out),
+            }
+        }
+    }
+
+    /// A question belongs to this call.
+    fn assign(&mut self, id: BridgeId, question: Question, now: Duration, out: &mut Out) {
+        let Some(call) = self.call_of_mut(id).filter(|call| !call.cancelled) else {
+            return question.give_up(out);
+        };
+        if !call.declared.allows(question.need) {
+            call.lacks = Some(question.need);
+            return question.refuse("the client of this call does not serve such requests", out);
+        }
+        if call.questions.len() >= MAX_QUESTIONS {
+            return question.refuse("this call has asked too much at once", out);
+        }
+        call.asked += 1;
+        let key = format!("{}_{}", question.need.capability().as_str(), call.asked);
+        call.questions.push((key.into(), question));
+        if call.stream.is_some() && call.asks_at.is_none() {
+            let at = now + GATHER;
+            call.asks_at = Some(at);
+            self.asking.insert((at, id));
+        }
+    }
+
+    /// The child takes a question back.
+    fn taken_back(&mut self, child: &ChildId) {
+        if self.undecided.take_back(child) {
+            return;
+        }
+        let ids: Vec<_> = self.link.callers().map(|(id, _)| id).collect();
+        for id in ids {
+            let Some(call) = self.call_of_mut(id) else { continue };
+            let before = call.questions.len();
+            call.questions.retain(|(_, question)| question.child != *child);
+            if before == call.questions.len() {
+                continue;
+            }
+            if call.questions.is_empty()
+                && let Some(at) = call.asks_at.take()
+            {
+                self.asking.remove(&(at, id));
+            }
+            return;
+        }
+    }
+
+    fn child_notification(&mut self, message: Incoming<'_>, now: Duration, out: &mut Out) {
+        let method = message.envelope.method(message.text()).into_owned();
+        match &*method {
+            "notifications/progress" => self.progress(message, out),
+            "notifications/message" => self.log_line(message, now, out),
+            "notifications/cancelled" => {
+                let span = message.envelope.subject();
+                if let Some(id) = span.and_then(|span| Id::parse(message.token(span))) {
+                    self.taken_back(&ChildId(id));
+                }
+            }
+            _ => {
+                if method == "notifications/tools/list_changed" {
+                    self.known = match self.known {
+                        Known::Asked { .. } => Known::Asked { again: true },
+                        Known::Nothing | Known::All => Known::Nothing,
+                    };
+                }
+                let uri = message.envelope.subject().map(|span| unquote(message.token(span)).into_owned());
+                let text = slice(message.text(), 0..message.text().len());
+                let events = self.listens.changed(&method, uri.as_deref(), text);
+                if events.is_empty() {
+                    out.note(Note::Dropped(Dropped::Unrelated));
+                }
+                self.tell(events, out);
+            }
+        }
+    }
+
+    fn progress(&self, message: Incoming<'_>, out: &mut Out) {
+        let span = message.envelope.subject();
+        let caller = span.clone().and_then(|span| self.link.named(message.token(span)));
+        let (Some(span), Some(Caller::Client(call))) = (span, caller) else {
+            return out.note(Note::Dropped(Dropped::Unrelated));
+        };
+        match (&call.token, call.stream) {
+            (Some(_), Some(_)) if call.takes == Takes::AnswerOnly => {
+                out.note(Note::Dropped(Dropped::NotStreamable));
+            }
+            (Some(token), Some(stream)) => {
+                let message = message.replaced(span, token.0.as_json().as_bytes());
+                out.push(Output::Message { stream, message });
+            }
+            _ => out.note(Note::Dropped(Dropped::Unrelated)),
+        }
+    }
+
+    /// A log line goes to the call that it belongs to, and only if that has asked for such lines (2026-07-28
+    /// `server/utilities/logging`).
+    fn log_line(&self, message: Incoming<'_>, now: Duration, out: &mut Out) {
+        let params = message.envelope.params.clone().map_or("{}", |span| slice(message.text(), span));
+        let level = value_at(params, &["level"]).and_then(|span| Level::parse(params.get(span)?));
+        let wants = |call: &Call| match (call.level, level) {
+            (Some(wanted), Some(level)) => wanted <= level && call.takes == Takes::Events && !call.cancelled,
+            _ => false,
+        };
+        let running = || {
+            self.link.forwarded().filter_map(|(_, caller)| match caller {
+                Caller::Client(call) => Some(&**call),
+                Caller::Own(_) => None,
+            })
+        };
+        let call = if self.strangers {
+            let alone = self.lingering.iter().all(|(until, _)| *until <= now) && running().count() == 1;
+            running().next().filter(|_| alone).filter(|call| wants(call))
+        } else {
+            running().filter(|call| wants(call) && call.stream.is_some()).last()
+        };
+        match call.and_then(|call| call.stream) {
+            Some(stream) => out.push(Output::Message { stream, message: message.into_line() }),
+            None => out.note(Note::Dropped(Dropped::Unrelated)),
+        }
+    }
+}
+
+fn unanswered(stream: StreamId, id: ClientId, why: Unanswered, out: &mut Out) {
+    out.push(Output::Unanswered { stream, id, why });
+}
+
+fn decline(stream: StreamId, id: ClientId, why: Declined, out: &mut Out) {
+    unanswered(stream, id, Unanswered::Declined(why), out);
+}
+
+fn uri_params(uri: &str) -> String {
+    format!(r#"{{"uri":{}}}"#, serde_json::Value::from(uri))
+}
+
+/// The child needs the client to open URLs before it serves the request (2025-11-25 `client/elicitation`, "URL Elicitation
+/// Required Error"): the client is asked that, and then sends the request again.
+fn url_needed(stream: StreamId, call: Box<Call>, answer: &Incoming<'_>, out: &mut Out) {
+    let need = request::Need::Url;
+    if !call.declared.allows(need) {
+        return decline(stream, call.client, Declined::Capability(need.capability()), out);
+    }
+    let text = slice(answer.text(), 0..answer.text().len());
+    let list = value_at(text, &["error", "data", "elicitations"]).and_then(|span| text.get(span));
+    let elicitations = list.into_iter().flat_map(super::json::elements).flatten().take(MAX_QUESTIONS);
+    let asked: Vec<_> = elicitations
+        .filter(|params| params.starts_with('{'))
+        .enumerate()
+        .map(|(number, params)| {
+            let params = request::without(params, &["_meta", "elicitationId"]);
+            let request = format!(r#"{{"method":"elicitation/create","params":{params}}}"#);
+            (format!("elicitation_{}", number + 1), request)
+        })
+        .collect();
+    if asked.is_empty() {
+        return decline(stream, call.client, Declined::Capability(need.capability()), out);
+    }
+    let asked = asked.iter().map(|(key, request)| (&**key, &**request));
+    out.push(Output::Answer { stream, message: input_required(&call.client, asked, None), success: true });
+}
+
+impl Front for Upgrade {
+    fn client(
+        &mut self,
+        message: Message,
+        from: Origin<'_>,
+        now: Duration,
+        out: &mut Out,
+    ) -> Result<(), Refusal> {
+        match message {
+            Message::Request(request) => self.request(&request, from, now, out),
+            // 2026-07-28 has no notification of a client over HTTP (`basic/transports/streamable-http`).
+            Message::Notification(_) => out.note(Note::Swallowed("this revision has no such notification")),
+            Message::Response(_) => return Err(Refusal::UnknownResponse),
+        }
+        Ok(())
+    }
+
+    fn child(&mut self, message: Incoming<'_>, now: Duration, _: Readers<'_>, out: &mut Out) {
+        if self.link.echoes(&message, now, out) {
+            return;
+        }
+        match message.envelope.kind {
+            Kind::Success | Kind::Failure => self.child_answer(message, now, out),
+            Kind::Request => self.child_request(&message, now, out),
+            Kind::Notification => self.child_notification(message, now, out),
+        }
+    }
+
+    fn child_too_long(&mut self, head: &[u8], out: &mut Out) {
+        match self.link.too_long(head, out) {
+            // It has been answered, after a fashion: no time is needed.
+            Untaken::Call(id, caller) => self.fail(id, caller, Unanswered::TooLong, Duration::ZERO, out),
+            Untaken::Handshake => out.push(Output::Handshake(Handshake::Refused)),
+            Untaken::Nothing => {}
+            Untaken::Unclear => out.push(Output::AnswerToUnknown),
+        }
+    }
+
+    fn child_broken(&mut self, broken: &Broken<'_>, out: &mut Out) -> bool {
+        let wrong = broken.wrong;
+        match self.link.broken(broken) {
+            Untaken::Call(id, caller) => {
+                self.fail(id, caller, Unanswered::Invalid(wrong), Duration::ZERO, out);
+            }
+            Untaken::Handshake => out.push(Output::Handshake(Handshake::Invalid(wrong))),
+            Untaken::Nothing | Untaken::Unclear => return false,
+        }
+        true
+    }
+
+    fn awaits(&self, answer: &Incoming<'_>) -> bool {
+        self.link.awaits(answer)
+    }
+
+    fn expire(&mut self, now: Duration, _: Readers<'_>, out: &mut Out) {
+        while let Some(expired) = self.link.expire(now, out) {
+            match expired {
+                Expired::Handshake { echoed: true } => out.push(Output::Handshake(Handshake::Echoed)),
+                Expired::Handshake { .. } => out.push(Output::Handshake(Handshake::TimedOut)),
+                Expired::Call(id, caller, why) => self.fail(id, caller, why, now, out),
+            }
+        }
+        while let Some((at, id)) = self.asking.first().copied()
+            && at <= now
+        {
+            self.asking.remove(&(at, id));
+            self.ask(id, now, out);
+        }
+        while let Some(place) = self.parked.expire(now) {
+            self.give_up(place, now, out);
+        }
+        for question in self.undecided.expire(now) {
+            question.refuse("it is not clear for which of several calls this is", out);
+        }
+        while self.lingering.front().is_some_and(|(until, _)| *until <= now) {
+            self.lingering.pop_front();
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Duration> {
+        let asking = self.asking.first().map(|(at, _)| *at);
+        let lingering = self.lingering.front().map(|(until, _)| *until);
+        let waiting = [self.parked.next_deadline(), self.undecided.next_deadline(), asking, lingering];
+        waiting.into_iter().flatten().chain(self.link.next_deadline()).min()
+    }
+
+    /// Who closes the response cancels the request (2026-07-28 `basic/patterns/cancellation`).
+    fn reader_left(&mut self, stream: StreamId, _: bool, now: Duration, out: &mut Out) {
+        if let Some(id) = self.by_stream.remove(&stream) {
+            return self.cancel(id, now, out);
+        }
+        if let Some(uris) = self.listens.remove(stream) {
+            for uri in uris {
+                self.own(Own::Unsubscribe, "resources/unsubscribe", &uri_params(&uri), now, out);
+            }
+        }
+        for (stream, client) in self.waiting.extract_if(.., |(waiting, _)| *waiting == stream) {
+            unanswered(stream, client, Unanswered::Cancelled, out);
+        }
+        if let Some(place) = self.held.iter().position(|held| held.stream == stream)
+            && let Some(held) = self.held.remove(place)
+        {
+            unanswered(stream, held.call.client, Unanswered::Cancelled, out);
+        }
+    }
+
+    fn in_flight(&self) -> usize {
+        self.by_stream.len() + self.waiting.len() + self.held.len()
+    }
+
+    fn accepting(&self) -> bool {
+        self.link.accepting()
+    }
+
+    fn held_bytes(&self) -> usize {
+        let held: usize = self.held.iter().map(|held| held.request.text().len()).sum();
+        self.link.held_bytes() + held + self.parked.bytes() + self.undecided.bytes()
+    }
+
+    /// Those who wait for a person to answer come back.
+    fn is_listening(&self) -> bool {
+        !self.listens.is_empty() || !self.parked.is_empty()
+    }
+
+    fn farewell(&mut self, out: &mut Out) {
+        for (stream, message) in self.listens.ends() {
+            out.push(Output::Answer { stream, message, success: true });
+        }
+    }
+
+    /// What clients of 2026-07-28 send next opens another session.
+    fn can_restart(&self) -> bool {
+        false
+    }
+
+    fn child_lost(&mut self) -> Vec<(StreamId, ClientId)> {
+        self.abandon()
+    }
+
+    fn restart(&mut self, now: Duration, out: &mut Out) {
+        self.link.restart(now, out);
+    }
+
+    fn abandon(&mut self) -> Vec<(StreamId, ClientId)> {
+        self.by_stream.clear();
+        let calls = self.link.abandon().filter_map(|caller| match caller {
+            Caller::Client(call) => Some((call.stream?, call.client)),
+            Caller::Own(_) => None,
+        });
+        let held = self.held.drain(..).map(|held| (held.stream, held.call.client));
+        calls.chain(self.waiting.drain(..)).chain(held).collect()
+    }
+
+    #[cfg(test)]
+    fn check(&self) {
+        self.link.check();
+        let calls = || {
+            self.link.callers().filter_map(|(id, caller)| match caller {
+                Caller::Client(call) => Some((id, &**call)),
+                Caller::Own(_) => None,
+            })
+        };
+        let by_stream: BTreeMap<_, _> = calls()
+            .filter(|(_, call)| !call.cancelled)
+            .filter_map(|(id, call)| Some((call.stream?, id)))
+            .collect();
+        assert_eq!(self.by_stream, by_stream, "each call whose client waits is found by its stream");
+        let asking: BTreeSet<_> = calls().filter_map(|(id, call)| Some((call.asks_at?, id))).collect();
+        assert_eq!(self.asking, asking, "each call that asks has its time");
+        let parked: std::collections::HashSet<_> = calls().filter_map(|(_, call)| call.state).collect();
+        assert_eq!(self.parked.running(), parked, "each call that is parked has its place");
+    }
+}
