@@ -7,7 +7,7 @@ use crate::proto::ids::{BridgeId, Id};
 use crate::proto::incoming::Incoming;
 use crate::proto::message::Request;
 use crate::proto::output::{Note, Out};
-use crate::proto::version::Revision;
+use crate::proto::version::{Era, Revision};
 
 /// The bridge's own `initialize`: that of a client without capabilities.
 pub fn own_initialize(revision: Revision) -> Request {
@@ -27,6 +27,11 @@ pub fn own_discover() -> Request {
         env!("CARGO_PKG_VERSION"),
     );
     Request::own("server/discover", &params)
+}
+
+/// The era of a child that is told this first.
+pub fn era_of(first: &Request) -> Era {
+    if first.method() == "server/discover" { Era::Modern } else { Era::Legacy }
 }
 
 /// Answers a request of the child for that client: `ping` gets a result, all else an error.
