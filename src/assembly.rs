@@ -151,7 +151,12 @@ pub fn probe_config(options: &Options) -> probe::Config {
     let listing = limits.init_timeout + limits.ready.delay + retried;
     limits.request_timeout = limits.request_timeout.min(listing);
     limits.respawn = false;
-    probe::Config { limits, max_message: options.max_message, stop_grace: options.stop_grace }
+    probe::Config {
+        era: era(options),
+        limits,
+        max_message: options.max_message,
+        stop_grace: options.stop_grace,
+    }
 }
 
 pub fn sessions_config(options: &Options) -> sessions::Config {
