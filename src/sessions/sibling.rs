@@ -12,8 +12,9 @@ use tokio::time::{Instant, sleep_until};
 use tracing::info;
 
 use super::Sessions;
-use super::warm::Unclaimed;
+use super::seats::LentSeat;
 use crate::child::Child;
+use crate::first_words::FirstWords;
 use crate::late;
 use crate::proto::incoming::{Found, LongLine};
 use crate::proto::line::{Frame, LineDecoder, push_line};
@@ -74,6 +75,12 @@ impl Heard {
     }
 }
 
+/// A server that no session gets, and its seat.
+struct Sibling {
+    child: Child<Arc<FirstWords>>,
+    seat: LentSeat,
+}
+
 impl Sessions {
     /// Asks a server in the bridge's own name, in the era that it is known to speak. Where none is known it is asked with
     /// `initialize`, which harms no server, and if it refuses that, another one with `server/discover`.
@@ -113,34 +120,39 @@ impl Sessions {
     }
 
     /// Starts a server that no session gets. `None`: the bridge is stopping, or something is lacking for it.
-    fn sibling(&self, purpose: Purpose) -> Option<Unclaimed> {
+    fn sibling(&self, purpose: Purpose) -> Option<Sibling> {
         if !self.is_taking() {
             return None;
         }
-        let sid = Arc::new(OnceLock::from(purpose.sid.to_owned()));
-        let unclaimed = match self.seats.try_take() {
+        let sid = purpose.sid.to_owned();
+        let (child, seat) = match self.seats.try_take() {
             // What is lacking where it cannot be started is told to clients.
-            Some(seat) => Unclaimed { child: self.spawn(&[], Arc::clone(&sid), true).ok()?, sid, seat },
+            Some(seat) => (self.spawn(&[], Arc::new(OnceLock::from(sid)), true).ok()?, seat),
             None if purpose.may_be_warm => {
                 let warm = self.pool.take()?;
-                let _ = warm.sid.set(purpose.sid.to_owned());
-                warm
+                let _ = warm.sid.set(sid);
+                (warm.child, warm.seat)
             }
             None => return None,
         };
-        let pid = unclaimed.child.process.pid();
-        info!(event = "child.trial_start", sid = purpose.sid, pid, "a server is started for one question");
-        Some(unclaimed)
+        let pid = child.process.pid();
+        info!(
+            event = "child.trial_start",
+            sid = purpose.sid,
+            pid,
+            "a server that no session gets is asked one thing"
+        );
+        Some(Sibling { child, seat: self.seats.lend(seat) })
     }
 
     /// Sends the child one request, and begins to end it as soon as it has answered. The task that does has its seat.
     async fn ask(
         self: &Arc<Self>,
-        unclaimed: Unclaimed,
+        sibling: Sibling,
         request: &Request,
         patience: Duration,
     ) -> (Heard, JoinHandle<()>) {
-        let Unclaimed { child, seat, .. } = unclaimed;
+        let Sibling { child, seat } = sibling;
         let Child { process, mut stdin, mut stdout, stderr: first_words } = child;
         let mut draining = self.draining.subscribe();
         let mut line = BytesMut::new();
