@@ -151,6 +151,17 @@ fn the_era_is_found_where_servers_that_wait_have_all_the_seats() {
 }
 
 #[test]
+fn a_client_that_falls_back_has_the_only_seat_when_the_server_that_was_asked_has_left() {
+    for options in [&["--max-sessions", "1"][..], &["--max-sessions", "1", "--lazy"]] {
+        let bridge = Bridge::start(options, &["hostile", "slow_exit", "1500"]);
+        assert_falls_back(bridge.send(discover()));
+        let began = Instant::now();
+        bridge.session().ping().expect(200, "it has a session");
+        assert!(began.elapsed() > Duration::from_secs(1), "it has waited for it");
+    }
+}
+
+#[test]
 fn a_bridge_that_stops_does_not_wait_for_the_answer() {
     let scratch = Scratch::new();
     let mut bridge = start(&scratch, &["--lazy", "--stop-grace", "100ms"], &["only", "60000"]);
