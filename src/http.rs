@@ -44,7 +44,7 @@ use answer::Answers;
 use body::Bodies;
 use guard::{Guard, Trust};
 use head::Head;
-pub use keyed::SessionKey;
+pub use keyed::{SessionKey, Share};
 use legacy::Legacy;
 use metadata::Metadata;
 use problem::Problem;
@@ -64,6 +64,8 @@ pub struct Config {
     pub metadata: Option<Metadata>,
     /// What names the sessions of clients that carry no `Mcp-Session-Id`; `None`: they have none.
     pub session_key: Option<SessionKey>,
+    /// Which clients of 2026-07-28, which has no sessions, share a server.
+    pub share: Share,
     /// Variables of a child's environment, and the headers of `initialize` that they are taken from.
     pub env_from_header: Vec<(String, HeaderName)>,
     /// The longest request body, in bytes.

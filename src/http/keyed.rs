@@ -26,6 +26,16 @@ pub enum SessionKey {
     Shared,
 }
 
+/// Which clients of 2026-07-28 share a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// None of them: those are not served where the server can open sessions.
+    None,
+    /// Those of the same key: the session key where one is configured, and else the caller's token.
+    Key,
+    All,
+}
+
 /// Whether this is nothing but the name of a usual scheme of `Authorization` (RFC 9110 §11.6.2).
 fn is_scheme(value: &[u8]) -> bool {
     ["Bearer", "Basic", "Token", "ApiKey"].iter().any(|scheme| value.eq_ignore_ascii_case(scheme.as_bytes()))

@@ -191,7 +191,7 @@ impl Legacy {
             && !is_initialize(message) // which the modern era does not have, whatever the header says
             && modern::is_modern(head, message)
         {
-            return modern::answer(message);
+            return modern::answer(&self.sessions, message).await;
         }
         let (session, permit, mut is_new) = match (found, &posted) {
             (Some(session), _) => (session, permit, false),
@@ -247,7 +247,9 @@ impl Legacy {
         let Posted::One(message) = posted else { return Err(Problem::SessionRequired.into()) };
         let initialize = match message {
             Message::Request(request) if request.method() == "initialize" => request,
-            message if modern::is_modern(head, &message) => return modern::answer(&message),
+            message if modern::is_modern(head, &message) => {
+                return modern::answer(&self.sessions, &message).await;
+            }
             message => return Err(Problem::SessionRequired.about(message.id())),
         };
         let id = initialize.id().clone();

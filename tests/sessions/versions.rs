@@ -250,7 +250,7 @@ fn a_session_that_negotiated_the_modern_revision_is_a_session_like_any_other() {
 
 #[test]
 fn a_modern_request_without_a_session_is_told_to_begin_with_initialize_and_starts_no_child() {
-    let bridge = Bridge::start(&["--lazy"], &["notebook"]);
+    let bridge = Bridge::start(&["--lazy", "--era", "legacy"], &["notebook"]);
     let meta = json!({ "_meta": { "io.modelcontextprotocol/protocolVersion": "2026-07-28" } });
     let list =
         |params: Value| json!({ "jsonrpc": "2.0", "id": "m", "method": "tools/list", "params": params });
