@@ -340,6 +340,10 @@ impl Sessions {
         for session in revoked {
             self.end(&session, End::Revoked);
         }
+        let digests: Vec<_> = callers.iter().map(|caller| *caller.as_bytes()).collect();
+        for session in self.all().into_iter().filter(Session::is_shared) {
+            session.keep_callers(digests.clone());
+        }
     }
 
     fn retire(&self, id: &SessionId, why: End) {

@@ -69,7 +69,7 @@ impl Keyed {
         };
         let environment = head::environment(head.headers, env_from_header)?;
         // A different token or environment value makes a different session.
-        let caller = head.caller.as_ref().map(Digest::as_bytes);
+        let caller = head.caller.as_ref().map(|caller| caller.as_bytes().as_slice());
         let variables =
             environment.iter().flat_map(|(name, value)| [name, value]).map(|text| text.as_encoded_bytes());
         let key = Digest::of_all(
