@@ -205,6 +205,7 @@ pub fn http_config(
         tokens,
         metadata,
         session_key,
+        share: http::Share::None,
         env_from_header: options.env_from_header.iter().filter_map(named).collect(),
         max_body: options.max_body,
         body_timeout: options.body_timeout,
