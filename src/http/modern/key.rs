@@ -82,12 +82,14 @@ impl Sharing {
         Ok(Key { digest, company, owner, environment })
     }
 
-    /// Who shares a server with a request whose head is not looked at.
+    /// Who shares a server with a request whose head is not looked at: it lacks a header that all must have, and is taken
+    /// for one that has the key.
     pub(super) fn company(&self, caller: Option<Digest>) -> Company {
         match (self.share, &self.session_key) {
             (Share::All, _) | (_, Some(SessionKey::Shared)) => Company::Strangers,
+            (_, Some(SessionKey::Header(_))) => Company::Own,
             (Share::Key, None) if caller.is_some() => Company::Own,
-            _ => Company::Unsaid,
+            (Share::Key | Share::None, None) => Company::Unsaid,
         }
     }
 }
