@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::sync::Arc;
 
-use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use hyper::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 
 use super::head::{self, Head, Kept};
 use super::legacy::not_started;
@@ -41,6 +41,17 @@ fn is_scheme(value: &[u8]) -> bool {
     ["Bearer", "Basic", "Token", "ApiKey"].iter().any(|scheme| value.eq_ignore_ascii_case(scheme.as_bytes()))
 }
 
+/// What the header of a key names; `None` where it is absent or has no value: all clients of a program in front that blanks
+/// it would have one session.
+///
+/// # Errors
+/// [`Problem::HeaderTwice`].
+pub(super) fn key_value<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h [u8]>, Problem> {
+    let value = head::filled(headers, name)?.map(HeaderValue::as_bytes);
+    // A scheme, and credentials that were blanked.
+    Ok(value.filter(|value| *name != AUTHORIZATION || !is_scheme(value.trim_ascii())))
+}
+
 /// The key of one request, and what the child of its session gets from the request's headers.
 pub(super) struct Keyed {
     pub(super) key: Digest,
@@ -48,8 +59,7 @@ pub(super) struct Keyed {
 }
 
 impl Keyed {
-    /// The key of a request; `None` where the header that has it is absent or has no value: all clients of a program in
-    /// front that blanks it would have one session.
+    /// The key of a request; `None` where its header names none.
     ///
     /// # Errors
     /// [`Problem::HeaderTwice`], or [`Problem::Header`].
@@ -60,9 +70,7 @@ impl Keyed {
     ) -> Result<Option<Self>, Problem> {
         let value = match key {
             SessionKey::Shared => None,
-            SessionKey::Header(name) => match head::filled(head.headers, name)?.map(HeaderValue::as_bytes) {
-                // A scheme, and credentials that were blanked.
-                Some(value) if *name == AUTHORIZATION && is_scheme(value.trim_ascii()) => return Ok(None),
+            SessionKey::Header(name) => match key_value(head.headers, name)? {
                 Some(value) => Some(value),
                 None => return Ok(None),
             },
