@@ -38,6 +38,9 @@ use tool_params::ToolParams;
 /// How long further questions of the same call are waited for before its client is asked.
 const GATHER: Duration = Duration::from_millis(20);
 
+/// How long after its client was asked a call may ask more, as far as strangers are concerned.
+const ASKED: Duration = Duration::from_secs(1);
+
 /// How many questions one call may have at once.
 const MAX_QUESTIONS: usize = 16;
 
@@ -122,8 +125,9 @@ struct Call {
     asks_at: Option<Duration>,
     /// What the child has asked and its client cannot be asked.
     lacks: Option<request::Need>,
-    /// Under what it is parked.
+    /// Under what it is parked, and since when.
     state: Option<State>,
+    parked_at: Duration,
     /// Its client is gone.
     cancelled: bool,
 }
@@ -271,6 +275,7 @@ impl Upgrade {
             asks_at: None,
             lacks: None,
             state: None,
+            parked_at: Duration::ZERO,
             cancelled: false,
         });
         if let Some(answers) = answers.filter(|_| what.asks) {
@@ -505,7 +510,7 @@ impl Upgrade {
         let Some(call) = self.call_of_mut(id) else { return };
         let asked_at = call.asks_at.take();
         let Some(stream) = call.stream.take() else { return };
-        call.state = Some(state);
+        (call.state, call.parked_at) = (Some(state), now);
         let asked = call.questions.iter().map(|(key, question)| (&**key, &*question.text));
         let message = input_required(&call.client, asked, Some(&state.to_string()));
         if let Some(at) = asked_at {
@@ -678,9 +683,13 @@ impl Upgrade {
         let question = Id::parse(token).and_then(|id| Question::of(ChildId(id), message));
         let Some(question) = question else { return own_reply(message, out) };
         if self.strangers {
-            // Those that have been cancelled too: the child may not know it yet.
+            // Those that have been cancelled too: the child may not know it yet. But not those for which the child has
+            // been waiting for an answer: it asks what it needs at once, or one thing after the other.
+            let waits = |call: &Call| {
+                call.state.is_some() && !call.questions.is_empty() && call.parked_at + ASKED <= now
+            };
             let asking = |(id, caller): (BridgeId, &Caller)| match caller {
-                Caller::Client(call) if call.what.asks => Some(id),
+                Caller::Client(call) if call.what.asks && !waits(call) => Some(id),
                 _ => None,
             };
             let running = self.link.forwarded().filter_map(asking);
