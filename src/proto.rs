@@ -17,6 +17,7 @@ pub mod message;
 pub mod nearly;
 pub mod output;
 pub mod replay;
+pub mod subscription;
 pub mod version;
 
 #[cfg(test)]
