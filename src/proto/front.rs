@@ -173,6 +173,8 @@ struct Caller {
     odd_token: bool,
     /// Whether it asks for log messages, as only a client of 2026-07-28 does.
     wants_logs: bool,
+    /// See [`Mirrored::caller`].
+    owner: Option<[u8; 32]>,
 }
 
 impl Caller {
@@ -184,7 +186,8 @@ impl Caller {
         let Origin { stream, takes, .. } = from;
         let odd_token = span.is_some() && token.is_none();
         let (client, wants_logs) = (ClientId(request.id().clone()), request.asks_for_logs());
-        (Self { client, stream, takes, token, odd_token, wants_logs }, span)
+        let owner = from.mirrored.caller;
+        (Self { client, stream, takes, token, odd_token, wants_logs, owner }, span)
     }
 
     /// The token by which its client knows progress of this request. Servers take the id of a request for it where the
@@ -277,17 +280,22 @@ fn end_expired(link: &mut Link<Caller>, now: Duration, out: &mut Out) -> usize {
     calls
 }
 
-/// The text of an answer with its id replaced; a child that lost the id gets it back.
-fn with_id(answer: Incoming<'_>, id: &ClientId) -> Bytes {
-    let id = id.0.as_json().as_bytes();
+/// The edit that gives an answer its client's id; a child that lost the id gets it back.
+pub(super) fn id_edit(answer: &Incoming<'_>, client: &ClientId) -> (Span, Vec<u8>) {
+    let id = client.0.as_json();
     match answer.envelope.id.clone() {
-        Some(span) => answer.replaced(span, id),
+        Some(span) => (span, id.into()),
         None => {
             let behind_brace = memchr::memchr(b'{', answer.text()).map_or(0, |brace| brace + 1);
-            let member = [b"\"id\":".as_slice(), id, b","].concat();
-            answer.replaced(behind_brace..behind_brace, &member)
+            (behind_brace..behind_brace, format!("\"id\":{id},").into())
         }
     }
+}
+
+/// The text of an answer with its id replaced.
+fn with_id(answer: Incoming<'_>, client: &ClientId) -> Bytes {
+    let (span, id) = id_edit(&answer, client);
+    answer.replaced(span, &id)
 }
 
 #[cfg(test)]

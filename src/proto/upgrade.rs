@@ -13,13 +13,13 @@ use super::front::keyed::MAX_GREETING;
 use super::front::{Front, Keeps, Origin, Readers, Refusal, Takes};
 use super::ids::{BridgeId, ChildId, ClientId, Id, ProgressToken, StreamId};
 use super::incoming::Incoming;
-use super::json::{Span, slice, unquote, value_at};
+use super::json::{slice, unquote, value_at};
 use super::line::join_lines;
 use super::link::{Answered, Expired, Limits, Link, Outgoing, Untaken, own_reply};
 use super::message::{Kind, Message, Request};
 use super::nearly::Broken;
 use super::output::{Declined, Dropped, Handshake, Note, Out, Output, Unanswered};
-use super::version::Revision;
+use super::version::{Revision, is_removed};
 
 mod answer;
 pub mod listens;
@@ -92,16 +92,6 @@ impl What {
     }
 }
 
-/// Whether 2026-07-28 has this method no more (`changelog`). Tasks are an extension there, with other methods.
-fn is_removed(method: &str) -> bool {
-    method.starts_with("notifications/")
-        || method.starts_with("tasks/")
-        || matches!(
-            method,
-            "initialize" | "ping" | "logging/setLevel" | "resources/subscribe" | "resources/unsubscribe"
-        )
-}
-
 /// A request of a client.
 #[derive(Debug)]
 struct Call {
@@ -128,8 +118,6 @@ struct Call {
     /// Under what it is parked, and since when.
     state: Option<State>,
     parked_at: Duration,
-    /// Its client is gone.
-    cancelled: bool,
 }
 
 /// What a request at the link is.
@@ -227,7 +215,10 @@ impl Upgrade {
         let (stream, client) = (from.stream, ClientId(request.id().clone()));
         let method = request.method();
         match &*method {
-            method if is_removed(method) => decline(stream, client, Declined::Method, out),
+            // Tasks are an extension there, with other methods than in the session era.
+            method if is_removed(method) || method.starts_with("tasks/") => {
+                decline(stream, client, Declined::Method, out)
+            }
             "server/discover" => self.discover(stream, client, out),
             "subscriptions/listen" => self.listen(client, request, from, now, out),
             method => match lower(request) {
@@ -276,7 +267,6 @@ impl Upgrade {
             lacks: None,
             state: None,
             parked_at: Duration::ZERO,
-            cancelled: false,
         });
         if let Some(answers) = answers.filter(|_| what.asks) {
             self.resume(call, from.stream, &answers, now, out);
@@ -526,27 +516,14 @@ impl Upgrade {
     /// The client of a parked call has not come back.
     fn give_up(&mut self, place: Place<Box<Call>>, now: Duration, out: &mut Out) {
         if let Place::Running(id) = place {
-            self.cancel(id, now, out);
+            self.cancel(id, Unanswered::Cancelled, now, out);
         }
     }
 
     /// The client of a call is gone: the child is told, and what it has asked is answered.
-    fn cancel(&mut self, id: BridgeId, now: Duration, out: &mut Out) {
-        const TEXT: &str = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":0}}"#;
-        const SPAN: Span = TEXT.len() - 3..TEXT.len() - 2;
-        let Some(call) = self.call_of_mut(id) else { return };
-        call.cancelled = true;
-        call.state = None;
-        let (questions, asks_at) = (std::mem::take(&mut call.questions), call.asks_at.take());
-        if let Some(at) = asks_at {
-            self.asking.remove(&(at, id));
-        }
-        questions.iter().for_each(|(_, question)| question.give_up(out));
-        if let Some(Caller::Client(call)) = self.link.cancel(id, TEXT.as_bytes(), SPAN, now, out) {
-            self.over(id, &call, true, now, out);
-            if let Some(stream) = call.stream {
-                unanswered(stream, call.client, Unanswered::Cancelled, out);
-            }
+    fn cancel(&mut self, id: BridgeId, why: Unanswered, now: Duration, out: &mut Out) {
+        if let Some((caller, was_seen)) = self.link.withdraw(id, out) {
+            self.end(id, caller, why, !was_seen, now, out);
         }
     }
 
@@ -570,17 +547,21 @@ impl Upgrade {
         }
     }
 
-    /// A call ends without an answer of the child.
-    fn fail(&mut self, id: BridgeId, caller: Caller, why: Unanswered, now: Duration, out: &mut Out) {
+    /// A call ends without an answer of the child. `answered`: see [`over`](Self::over).
+    fn end(
+        &mut self,
+        id: BridgeId,
+        caller: Caller,
+        why: Unanswered,
+        answered: bool,
+        now: Duration,
+        out: &mut Out,
+    ) {
         match caller {
-            Caller::Client(mut call) => {
-                // What was to be its answer is an answer: the child is done with it.
-                let answered = matches!(why, Unanswered::TooLong | Unanswered::Invalid(_));
+            Caller::Client(call) => {
+                call.questions.iter().for_each(|(_, question)| question.give_up(out));
+                call.state.and_then(|state| self.parked.take(state));
                 self.over(id, &call, answered, now, out);
-                std::mem::take(&mut call.questions).iter().for_each(|(_, question)| question.give_up(out));
-                if let Some(state) = call.state {
-                    self.parked.take(state);
-                }
                 if let Some(stream) = call.stream {
                     unanswered(stream, call.client, why, out);
                 }
@@ -601,6 +582,11 @@ impl Upgrade {
     }
 
     fn child_answer(&mut self, answer: Incoming<'_>, now: Duration, out: &mut Out) {
+        let is_named = answer.envelope.id.clone().is_some_and(|span| answer.token(span) != "null");
+        if !is_named && !self.lingering.is_empty() {
+            // It may be for one that has ended, though only one of another client is in flight.
+            return out.note(Note::Dropped(Dropped::UnknownId));
+        }
         match self.link.answer(&answer, now, out) {
             Answered::Call { caller: Caller::Own(own), .. } => {
                 let text = answer.text();
@@ -683,8 +669,8 @@ impl Upgrade {
         let question = Id::parse(token).and_then(|id| Question::of(ChildId(id), message));
         let Some(question) = question else { return own_reply(message, out) };
         if self.strangers {
-            // Those that have been cancelled too: the child may not know it yet. But not those for which the child has
-            // been waiting for an answer: it asks what it needs at once, or one thing after the other.
+            // Not those for which the child has been waiting for an answer: it asks what it needs at once, or one thing
+            // after the other.
             let waits = |call: &Call| {
                 call.state.is_some() && !call.questions.is_empty() && call.parked_at + ASKED <= now
             };
@@ -705,7 +691,7 @@ impl Upgrade {
             }
         } else {
             let running = self.link.forwarded().filter_map(|(id, caller)| match caller {
-                Caller::Client(call) if call.what.asks && !call.cancelled => Some((id, &**call)),
+                Caller::Client(call) if call.what.asks => Some((id, &**call)),
                 _ => None,
             });
             let running: Vec<_> =
@@ -720,9 +706,7 @@ impl Upgrade {
 
     /// A question belongs to this call.
     fn assign(&mut self, id: BridgeId, question: Question, now: Duration, out: &mut Out) {
-        let Some(call) = self.call_of_mut(id).filter(|call| !call.cancelled) else {
-            return question.give_up(out);
-        };
+        let Some(call) = self.call_of_mut(id) else { return question.give_up(out) };
         if !call.declared.allows(question.need) {
             call.lacks = Some(question.need);
             return question.refuse("the client of this call does not serve such requests", out);
@@ -815,7 +799,7 @@ impl Upgrade {
         let params = message.envelope.params.clone().map_or("{}", |span| slice(message.text(), span));
         let level = value_at(params, &["level"]).and_then(|span| Level::parse(params.get(span)?));
         let wants = |call: &Call| match (call.level, level) {
-            (Some(wanted), Some(level)) => wanted <= level && call.takes == Takes::Events && !call.cancelled,
+            (Some(wanted), Some(level)) => wanted <= level && call.takes == Takes::Events,
             _ => false,
         };
         let running = || {
@@ -906,7 +890,9 @@ impl Front for Upgrade {
     fn child_too_long(&mut self, head: &[u8], out: &mut Out) {
         match self.link.too_long(head, out) {
             // It has been answered, after a fashion: no time is needed.
-            Untaken::Call(id, caller) => self.fail(id, caller, Unanswered::TooLong, Duration::ZERO, out),
+            Untaken::Call(id, caller) => {
+                self.end(id, caller, Unanswered::TooLong, true, Duration::ZERO, out);
+            }
             Untaken::Handshake => out.push(Output::Handshake(Handshake::Refused)),
             Untaken::Nothing => {}
             Untaken::Unclear => out.push(Output::AnswerToUnknown),
@@ -917,7 +903,7 @@ impl Front for Upgrade {
         let wrong = broken.wrong;
         match self.link.broken(broken) {
             Untaken::Call(id, caller) => {
-                self.fail(id, caller, Unanswered::Invalid(wrong), Duration::ZERO, out);
+                self.end(id, caller, Unanswered::Invalid(wrong), true, Duration::ZERO, out);
             }
             Untaken::Handshake => out.push(Output::Handshake(Handshake::Invalid(wrong))),
             Untaken::Nothing | Untaken::Unclear => return false,
@@ -934,7 +920,7 @@ impl Front for Upgrade {
             match expired {
                 Expired::Handshake { echoed: true } => out.push(Output::Handshake(Handshake::Echoed)),
                 Expired::Handshake { .. } => out.push(Output::Handshake(Handshake::TimedOut)),
-                Expired::Call(id, caller, why) => self.fail(id, caller, why, now, out),
+                Expired::Call(id, caller, why) => self.end(id, caller, why, false, now, out),
             }
         }
         while let Some((at, id)) = self.asking.first().copied()
@@ -963,8 +949,8 @@ impl Front for Upgrade {
 
     /// Who closes the response cancels the request (2026-07-28 `basic/patterns/cancellation`).
     fn reader_left(&mut self, stream: StreamId, _: bool, now: Duration, out: &mut Out) {
-        if let Some(id) = self.by_stream.remove(&stream) {
-            return self.cancel(id, now, out);
+        if let Some(id) = self.by_stream.get(&stream).copied() {
+            return self.cancel(id, Unanswered::Cancelled, now, out);
         }
         self.listens_no_more(stream, now, out);
         for (stream, client) in self.waiting.extract_if(.., |(waiting, _)| *waiting == stream) {
@@ -996,19 +982,11 @@ impl Front for Upgrade {
     fn keep_callers(&mut self, keeps: Keeps<'_>, now: Duration, out: &mut Out) {
         let goes = |caller: &Option<[u8; 32]>| caller.as_ref().is_some_and(|caller| !keeps(caller));
         let calls = self.link.callers().filter_map(|(id, caller)| match caller {
-            Caller::Client(call) if goes(&call.caller) && !call.cancelled => Some(id),
+            Caller::Client(call) if goes(&call.caller) => Some(id),
             _ => None,
         });
         for id in calls.collect::<Vec<_>>() {
-            let ended =
-                self.call_of_mut(id).map(|call| (call.stream.take(), call.client.clone(), call.state));
-            let Some((stream, client, state)) = ended else { continue };
-            state.and_then(|state| self.parked.take(state));
-            if let Some(stream) = stream {
-                self.by_stream.remove(&stream);
-                unanswered(stream, client, Unanswered::Revoked, out);
-            }
-            self.cancel(id, now, out);
+            self.cancel(id, Unanswered::Revoked, now, out);
         }
         self.parked.retain(|call| !goes(&call.caller));
         for held in self.held.extract_if(.., |held| goes(&held.call.caller)) {
@@ -1061,10 +1039,7 @@ impl Front for Upgrade {
                 Caller::Own(_) => None,
             })
         };
-        let by_stream: BTreeMap<_, _> = calls()
-            .filter(|(_, call)| !call.cancelled)
-            .filter_map(|(id, call)| Some((call.stream?, id)))
-            .collect();
+        let by_stream: BTreeMap<_, _> = calls().filter_map(|(id, call)| Some((call.stream?, id))).collect();
         assert_eq!(self.by_stream, by_stream, "each call whose client waits is found by its stream");
         let asking: BTreeSet<_> = calls().filter_map(|(id, call)| Some((call.asks_at?, id))).collect();
         assert_eq!(self.asking, asking, "each call that asks has its time");

@@ -3,15 +3,15 @@
 
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::{
-    Caller, Front, Origin, Readers, Refusal, Takes, end_broken, end_expired, end_too_long, pass_progress,
-    with_id,
+    Caller, Front, Keeps, Origin, Readers, Refusal, Takes, end_broken, end_expired, end_too_long, id_edit,
+    pass_progress, with_id,
 };
-use crate::proto::ids::{ClientId, StreamId};
+use crate::proto::ids::{BridgeId, ClientId, StreamId};
 use crate::proto::incoming::Incoming;
-use crate::proto::json::{Span, splice};
+use crate::proto::json::Span;
 use crate::proto::link::{Answered, CANCEL_GRACE, Limits, Link, Outgoing, own_reply};
 use crate::proto::message::{Kind, Message, Request};
 use crate::proto::nearly::Broken;
@@ -150,6 +150,17 @@ impl Modern {
         }
     }
 
+    /// Ends a request whose client waits for no answer.
+    fn withdraw(&mut self, id: BridgeId, why: Unanswered, now: Duration, out: &mut Out) {
+        let is_call = !self.link.is_listen(id);
+        if let Some((caller, was_seen)) = self.link.withdraw(id, out) {
+            caller.unanswered(why, out);
+            if was_seen {
+                self.unsettled(is_call, now);
+            }
+        }
+    }
+
     /// A request has ended without the child's word: that may be at work on it yet, and speak of it.
     fn unsettled(&mut self, is_call: bool, now: Duration) {
         self.owes_answers = true;
@@ -216,13 +227,15 @@ impl Front for Modern {
         let left = self.link.callers().filter(|(_, caller)| caller.stream == stream);
         let left: Vec<_> = left.map(|(id, _)| id).collect();
         for id in left {
-            let is_call = !self.link.is_listen(id);
-            if let Some((caller, was_seen)) = self.link.withdraw(id, out) {
-                caller.unanswered(Unanswered::Cancelled, out);
-                if was_seen {
-                    self.unsettled(is_call, now);
-                }
-            }
+            self.withdraw(id, Unanswered::Cancelled, now, out);
+        }
+    }
+
+    fn keep_callers(&mut self, keeps: Keeps<'_>, now: Duration, out: &mut Out) {
+        let goes = |caller: &Caller| caller.owner.as_ref().is_some_and(|owner| !keeps(owner));
+        let revoked = self.link.callers().filter(|(_, caller)| goes(caller)).map(|(id, _)| id);
+        for id in revoked.collect::<Vec<_>>() {
+            self.withdraw(id, Unanswered::Revoked, now, out);
         }
     }
 
@@ -279,19 +292,7 @@ fn end_gracefully(caller: &Caller, out: &mut Out) {
 
 /// The text of the answer that ends a subscription, with the client's own id in both places.
 fn with_subscription(answer: Incoming<'_>, subscription: Span, client: &ClientId) -> Bytes {
-    let id = client.0.as_json().as_bytes();
-    let behind_brace = memchr::memchr(b'{', answer.text()).map_or(0, |brace| brace + 1);
-    let (mut first, replacement) = match answer.envelope.id.clone() {
-        Some(span) => (span, id.to_vec()),
-        // A child that lost the id gets it back.
-        None => (behind_brace..behind_brace, [b"\"id\":".as_slice(), id, b","].concat()),
-    };
-    let (start, grown, shrunk) = (subscription.start, id.len(), subscription.len());
-    let text = answer.replaced(subscription, id);
-    if first.start > start {
-        first = first.start + grown - shrunk..first.end + grown - shrunk;
-    }
-    let mut line = BytesMut::new();
-    splice(&mut line, &text, first, &replacement);
-    line.freeze()
+    let own = client.0.as_json().as_bytes().to_vec();
+    let edit = id_edit(&answer, client);
+    answer.edited(&mut [edit, (subscription, own)])
 }
