@@ -999,6 +999,9 @@ impl Front for Upgrade {
 
     fn abandon(&mut self) -> Vec<(StreamId, ClientId)> {
         self.by_stream.clear();
+        self.asking.clear();
+        self.lingering.clear();
+        (self.parked, self.undecided, self.listens) = Default::default();
         let calls = self.link.abandon().filter_map(|caller| match caller {
             Caller::Client(call) => Some((call.stream?, call.client)),
             Caller::Own(_) => None,
