@@ -226,4 +226,4 @@ fn with_id(answer: Incoming<'_>, id: &ClientId) -> Bytes {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::proto) mod tests;

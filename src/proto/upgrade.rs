@@ -1030,3 +1030,6 @@ impl Front for Upgrade {
         assert_eq!(self.parked.running(), parked, "each call that is parked has its place");
     }
 }
+
+#[cfg(test)]
+mod tests;
