@@ -9,11 +9,12 @@ use hyper::header::HeaderName;
 use tracing::{info, warn};
 
 use crate::child::{self, Command, Unrunnable};
-use crate::cli::{EnvSource, KeySource, OnExit, Options};
+use crate::cli::{self, EnvSource, KeySource, OnExit, Options};
 use crate::http::guard::Trust;
 use crate::http::metadata::Metadata;
 use crate::proto::ids::Ids;
 use crate::proto::link::{Limits, Readiness};
+use crate::proto::version::Era;
 use crate::server::listener::Listener;
 use crate::shutdown::Steps;
 use crate::token::Tokens;
@@ -141,6 +142,15 @@ fn secret_state() -> u128 {
     half() << 64 | half()
 }
 
+/// What the server speaks; `None`: the operator has not said it.
+fn era(options: &Options) -> Option<Era> {
+    match options.era {
+        cli::Era::Auto => None,
+        cli::Era::Legacy => Some(Era::Legacy),
+        cli::Era::Modern => Some(Era::Modern),
+    }
+}
+
 /// How `--check` probes the server. The list of tools has the time of a handshake, and what the server needs to be ready.
 pub fn probe_config(options: &Options) -> probe::Config {
     let mut limits = limits(options);
@@ -148,7 +158,12 @@ pub fn probe_config(options: &Options) -> probe::Config {
     let listing = limits.init_timeout + limits.ready.delay + retried;
     limits.request_timeout = limits.request_timeout.min(listing);
     limits.respawn = false;
-    probe::Config { limits, max_message: options.max_message, stop_grace: options.stop_grace }
+    probe::Config {
+        era: era(options),
+        limits,
+        max_message: options.max_message,
+        stop_grace: options.stop_grace,
+    }
 }
 
 pub fn sessions_config(options: &Options) -> sessions::Config {
@@ -163,6 +178,7 @@ pub fn sessions_config(options: &Options) -> sessions::Config {
         evict: options.evict,
         max_starting: options.max_starting,
         env_from_clients: !options.env_from_header.is_empty(),
+        era: era(options),
         stop_grace: options.stop_grace,
         at_shutdown: (steps.term, steps.kill),
         session: session::Config {
@@ -202,6 +218,12 @@ pub fn http_config(
         Some(KeySource::Shared) => Some(http::SessionKey::Shared),
         None => None,
     };
+    let share = match options.share {
+        cli::Share::None if session_key.is_some() => http::Share::Key,
+        cli::Share::None => http::Share::None,
+        cli::Share::Key => http::Share::Key,
+        cli::Share::All => http::Share::All,
+    };
     http::Config {
         path: options.path.clone(),
         trust: Trust {
@@ -212,6 +234,7 @@ pub fn http_config(
         tokens,
         metadata,
         session_key,
+        share,
         env_from_header: options.env_from_header.iter().filter_map(named).collect(),
         max_body: options.max_body,
         body_timeout: options.body_timeout,

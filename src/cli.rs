@@ -65,6 +65,26 @@ pub enum KeySource {
     Shared,
 }
 
+/// What the operator knows of the revisions that the server speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Era {
+    /// Nothing: the bridge finds it out.
+    Auto,
+    /// Those with `initialize`.
+    Legacy,
+    /// 2026-07-28 alone.
+    Modern,
+}
+
+/// Which clients of 2026-07-28 share a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    None,
+    /// Those of the same key.
+    Key,
+    All,
+}
+
 /// What the program was asked to do.
 #[derive(Debug)]
 pub enum Task {
@@ -197,6 +217,17 @@ fn cross_check(options: &Options) -> Result<(), String> {
     if *session_key == Some(KeySource::Shared) && !env_from_header.is_empty() {
         return Err(
             "--session-key shared and --env-from-header exclude each other: one client's value would serve all"
+                .to_owned(),
+        );
+    }
+    if options.share == Share::Key && session_key.is_none() && !authorized {
+        return Err(
+            "--share key needs a key: --session-key, or tokens (--token-file, MCP_BRIDGE_TOKEN)".to_owned()
+        );
+    }
+    if options.share == Share::All && !env_from_header.is_empty() {
+        return Err(
+            "--share all and --env-from-header exclude each other: one client's value would serve all"
                 .to_owned(),
         );
     }

@@ -33,6 +33,7 @@ mod keyed;
 mod legacy;
 pub mod metadata;
 mod modern;
+mod post;
 pub mod problem;
 pub mod response;
 mod route;
@@ -44,9 +45,11 @@ use answer::Answers;
 use body::Bodies;
 use guard::{Guard, Trust};
 use head::Head;
-pub use keyed::SessionKey;
+pub use keyed::{SessionKey, Share};
 use legacy::Legacy;
 use metadata::Metadata;
+use modern::{Modern, Sharing};
+use post::Posts;
 use problem::Problem;
 use response::{Body, Rejection};
 use route::{Paths, Route};
@@ -64,6 +67,8 @@ pub struct Config {
     pub metadata: Option<Metadata>,
     /// What names the sessions of clients that carry no `Mcp-Session-Id`; `None`: they have none.
     pub session_key: Option<SessionKey>,
+    /// Which clients of 2026-07-28, which has no sessions, share a server.
+    pub share: Share,
     /// Variables of a child's environment, and the headers of `initialize` that they are taken from.
     pub env_from_header: Vec<(String, HeaderName)>,
     /// The longest request body, in bytes.
@@ -89,7 +94,7 @@ pub struct Http {
     /// The metadata of the protected resource, where it is served here.
     metadata: Option<Bytes>,
     sessions: Arc<Sessions>,
-    legacy: Legacy,
+    posts: Posts,
     /// `None` where the old transport is not offered.
     sse_2024: Option<Sse2024>,
 }
@@ -105,6 +110,7 @@ impl Http {
         let bodies = Arc::new(Bodies::new(limits, Arc::clone(&sessions)));
         let env_from_header: Arc<[_]> = config.env_from_header.into();
         let metadata = config.metadata.as_ref().and_then(Metadata::document);
+        let answers = Answers { keep_alive: config.keep_alive, prime: config.prime };
         Self {
             paths: Paths { endpoint: config.path, metadata: metadata.is_some(), sse_2024: config.sse_compat },
             guard: Guard {
@@ -113,12 +119,22 @@ impl Http {
                 metadata: config.metadata.map(|metadata| metadata.url),
             },
             metadata,
-            legacy: Legacy {
-                sessions: Arc::clone(&sessions),
+            posts: Posts {
                 bodies: Arc::clone(&bodies),
-                answers: Answers { keep_alive: config.keep_alive, prime: config.prime },
-                session_key: config.session_key,
-                env_from_header: Arc::clone(&env_from_header),
+                legacy: Legacy {
+                    sessions: Arc::clone(&sessions),
+                    bodies: Arc::clone(&bodies),
+                    answers,
+                    session_key: config.session_key.clone(),
+                    env_from_header: Arc::clone(&env_from_header),
+                },
+                modern: Modern {
+                    sessions: Arc::clone(&sessions),
+                    bodies: Arc::clone(&bodies),
+                    answers,
+                    sharing: Sharing { share: config.share, session_key: config.session_key },
+                    env_from_header: Arc::clone(&env_from_header),
+                },
             },
             sse_2024: config
                 .sse_compat
@@ -204,12 +220,12 @@ impl Http {
             Route::Options => Ok(cors::options(head.headers)),
             Route::Metadata => Ok(metadata::answer(self.metadata.as_ref().ok_or_else(absent)?)),
             Route::Post => {
-                let posting = self.legacy.posting(head)?;
+                let posting = self.posts.posting(head)?;
                 forget(parts);
-                self.legacy.post(posting, body).await
+                self.posts.post(posting, body).await
             }
-            Route::Get => self.legacy.get(head).await,
-            Route::Delete => self.legacy.delete(head),
+            Route::Get => self.posts.legacy.get(head).await,
+            Route::Delete => self.posts.legacy.delete(head),
             Route::OpenSse => self.sse_2024.as_ref().ok_or_else(absent)?.open(head),
             Route::PostMessage => {
                 let sse_2024 = self.sse_2024.as_ref().ok_or_else(absent)?;

@@ -5,6 +5,7 @@
 
 use std::future::pending;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ use crate::first_words::{FirstWords, read_on};
 use crate::late;
 use crate::proto::line::LineDecoder;
 use crate::proto::link::Limits;
+use crate::proto::version::Era;
 use crate::reaper::{ExitWatch, Reaper};
 
 /// How long a server that closes a pipe, or exits, may take to do the rest of it: its exit status says more than a closed
@@ -39,6 +41,8 @@ const DRAIN_STDERR: Duration = Duration::from_millis(250);
 
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// What it speaks; `None`: it is asked.
+    pub era: Option<Era>,
     /// Of its session. `request_timeout` is the time that the whole list of tools may take.
     pub limits: Limits,
     /// The longest message of the server, in bytes.
@@ -48,7 +52,8 @@ pub struct Config {
 }
 
 /// Starts a server as a session would, opens a session with it, has it list its tools, ends it, and says what was seen.
-/// Once `stop` is ready the server is only ended. If the future is dropped, the server is killed.
+/// One that refuses to open a session may know 2026-07-28 only, which has none: it is started again, and asked so. Once
+/// `stop` is ready the server is only ended. If the future is dropped, the server is killed.
 ///
 /// # Errors
 /// What the system said where the server cannot be started.
@@ -58,11 +63,29 @@ pub async fn probe(
     reaper: &Reaper,
     stop: impl Future<Output = ()>,
 ) -> io::Result<Report> {
+    let mut stop = std::pin::pin!(stop);
+    let era = config.era.unwrap_or(Era::Legacy);
+    let report = probe_as(era, command, config, reaper, stop.as_mut()).await?;
+    if config.era.is_some() || !report.refuses_initialize() {
+        return Ok(report);
+    }
+    let modern = probe_as(Era::Modern, command, config, reaper, stop).await?;
+    Ok(if modern.server.is_some() { modern } else { report })
+}
+
+/// The same in one era.
+async fn probe_as(
+    era: Era,
+    command: &Command,
+    config: &Config,
+    reaper: &Reaper,
+    stop: Pin<&mut impl Future<Output = ()>>,
+) -> io::Result<Report> {
     let began = Instant::now();
     let Child { process, stdin, mut stdout, stderr } = command.spawn(&[], reaper)?;
     let mut process = KilledOnDrop(process);
     let first_words = Arc::new(FirstWords::default());
-    let mut client = Client::open(config, Arc::clone(&first_words));
+    let mut client = Client::open(era, config, Arc::clone(&first_words));
     let mut stderr = LastLines::of(stderr, Arc::clone(&first_words));
     let leftovers = Leftovers::new(reaper.clone());
 
@@ -116,9 +139,8 @@ async fn converse(
     stdout: &mut Receiver,
     mut exit: ExitWatch,
     began: Instant,
-    stop: impl Future<Output = ()>,
+    mut stop: Pin<&mut impl Future<Output = ()>>,
 ) {
-    let mut stop = std::pin::pin!(stop);
     let mut decoder = LineDecoder::new(client.max_message());
     let (mut stdin_open, mut stdout_open, mut exited) = (true, true, None);
     // Until when the rest of an end is waited for that has begun.

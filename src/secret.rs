@@ -46,7 +46,7 @@ impl Digest {
         Self(hash.finalize().into())
     }
 
-    pub fn as_bytes(&self) -> &[u8] {
+    pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 }

@@ -165,6 +165,8 @@ struct Shared {
     account: Arc<Account>,
     bodies: BodyBudget,
     stop: Mutex<Stop>,
+    /// The only callers that go on, until the loop has seen to it.
+    callers: Mutex<Option<Vec<[u8; 32]>>>,
     /// Wakes the loop: [`Shared::stop`] has changed, or a reader is gone or has caught up.
     attention: Arc<Notify>,
     /// What the queues for its readers have in common.
@@ -190,8 +192,9 @@ impl Session {
     /// says to the child first, `initialize` or `server/discover`.
     pub fn shared(mut config: Config, id: SessionId, first: Request, clients: Clients) -> (Self, Worker) {
         if clients != Clients::Keyed {
-            // 2026-07-28 has no resumption (`basic/transports/streamable-http`).
-            (config.replay_buffer, config.prime) = (0, false);
+            // 2026-07-28 has no resumption (`basic/transports/streamable-http`), and no state that another child could
+            // be told.
+            (config.replay_buffer, config.prime, config.limits.respawn) = (0, false, false);
         }
         let (sender, mailbox) = mpsc::channel(MAILBOX);
         let session = Self::handle(config.max_body, id, sender, true);
@@ -209,6 +212,7 @@ impl Session {
             bodies: BodyBudget::new(SMALL_BODIES, max_body, Arc::clone(&account)),
             account,
             stop: Mutex::new(Stop::No),
+            callers: Mutex::default(),
             attention,
             outlet,
             stats: Mutex::default(),
@@ -326,6 +330,12 @@ impl Session {
     async fn send(&self, command: Command) -> Result<(), End> {
         let sent = self.0.mailbox.send(command).await;
         sent.map_err(|_| self.why_closed())
+    }
+
+    /// Ends what callers other than these have begun in a session that several share. Each is the digest of a token.
+    pub fn keep_callers(&self, callers: Vec<[u8; 32]>) {
+        *lock(&self.0.callers) = Some(callers);
+        self.0.attention.notify_one();
     }
 
     /// Ends the session now; what is in flight gets an error.

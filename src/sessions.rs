@@ -18,6 +18,7 @@ use crate::log_limit::SharedLogLimit;
 use crate::proto::front::Takes;
 use crate::proto::ids::SessionId;
 use crate::proto::message::Request;
+use crate::proto::version::Era;
 use crate::reaper::Reaper;
 use crate::secret::Digest;
 use crate::session::stream::Reader;
@@ -26,9 +27,11 @@ use crate::session::{self, BodyBudget, End, Session};
 use crate::sync;
 
 mod blame;
+mod era;
 mod keys;
 mod registry;
 mod seats;
+mod sibling;
 mod snapshot;
 mod start_limit;
 mod stderr;
@@ -39,6 +42,7 @@ mod warm;
 pub use snapshot::{NotReady, SessionSnapshot, Snapshot, State};
 
 use blame::{Blame, Cause, Lately, Pause};
+use era::ServerEra;
 use keys::KeyLocks;
 use registry::{Live, Registry};
 use seats::Seats;
@@ -68,6 +72,8 @@ pub struct Config {
     /// Whether headers of clients add to the environment of their children: without a client there is no proof then
     /// that the server can start.
     pub env_from_clients: bool,
+    /// What the server speaks; `None`: that is found out.
+    pub era: Option<Era>,
     /// From the end of a child's stdin to SIGTERM.
     pub stop_grace: Duration,
     /// When a child gets SIGTERM, and when SIGKILL, after the bridge itself began to stop.
@@ -136,6 +142,7 @@ pub struct Sessions {
     seats: Seats,
     starts: StartLimit,
     blame: Mutex<Blame>,
+    era: ServerEra,
     pool: WarmPool,
     /// The signals of all children, once the bridge is stopping.
     draining: watch::Sender<Option<Ladder>>,
@@ -158,6 +165,7 @@ impl Sessions {
             seats: Seats::new(config.max_sessions),
             starts: StartLimit::new(config.max_starting),
             blame: Mutex::new(Blame::new(!config.env_from_clients)),
+            era: ServerEra::new(config.era),
             pool: WarmPool::default(),
             draining: watch::Sender::new(None),
             registry: Mutex::default(),
@@ -331,6 +339,10 @@ impl Sessions {
         let revoked: Vec<Session> = self.lock().keep_callers(callers).into_iter().cloned().collect();
         for session in revoked {
             self.end(&session, End::Revoked);
+        }
+        let digests: Vec<_> = callers.iter().map(|caller| *caller.as_bytes()).collect();
+        for session in self.all().into_iter().filter(Session::is_shared) {
+            session.keep_callers(digests.clone());
         }
     }
 

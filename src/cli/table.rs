@@ -10,11 +10,11 @@ use regex_lite::Regex;
 
 use super::source::Source;
 use super::values::{
-    address, assignment, count, count_or_zero, duration, env_from_header, file, host, key_source, log_format,
-    message_size, mode, on_exit, origin, path, pattern, replica, size, some_time, time_or_off, url,
-    variable_name,
+    address, assignment, count, count_or_zero, duration, env_from_header, era, file, host, key_source,
+    log_format, message_size, mode, on_exit, origin, path, pattern, replica, share, size, some_time,
+    time_or_off, url, variable_name,
 };
-use super::{KeySource, OnExit};
+use super::{Era, KeySource, OnExit, Share};
 use crate::address::Address;
 use crate::log::Format;
 use crate::secret::Secret;
@@ -247,6 +247,9 @@ options! {
         /// serve requests without Mcp-Session-Id too: with header:NAME each value of that header has a session, with
         /// shared all have the same one
         optional session_key: KeySource, "header:NAME|shared", key_source;
+        /// which clients of 2026-07-28, which has no sessions, share a server: none, so that they fall back to a session
+        /// of their own; those of one key, that of --session-key or else the token; or all. --session-key means key
+        value share: Share, "none|key|all" = "none", share;
         /// requests of one session that may be in flight
         value max_in_flight: usize, "N" = "256", count;
         /// put this label in front of session ids, so that a balancer can route by it
@@ -274,6 +277,9 @@ options! {
         /// how many servers may be starting at once, from the start of the process to the answer to initialize, at most
         /// 5s each; those that --warm starts are not counted
         value max_starting: usize, "N" = "4", count;
+        /// what the server speaks: legacy, the revisions with initialize; modern, 2026-07-28 alone; auto: when that must be
+        /// known, a server is started and asked, and ended
+        value era: Era, "auto|legacy|modern" = "auto", era;
         /// how long the server may take to answer initialize
         value init_timeout: Duration, "TIME" = "120s", some_time;
         /// hold a session's requests for this time after the handshake

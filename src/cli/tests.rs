@@ -139,6 +139,29 @@ fn what_is_documented_as_a_default_is_accepted_as_a_value() {
 }
 
 #[test]
+fn who_shares_a_server_and_what_it_speaks() {
+    let given = options("-- x", &[]);
+    assert_eq!((given.era, given.share), (Era::Auto, Share::None));
+    for (word, era) in [("auto", Era::Auto), ("legacy", Era::Legacy), ("modern", Era::Modern)] {
+        assert_eq!(options(&format!("--era {word} -- x"), &[]).era, era);
+        assert_eq!(options("-- x", &[("MCP_BRIDGE_ERA", word)]).era, era);
+    }
+    let token = ("MCP_BRIDGE_TOKEN", "0123456789abcdef0123456789abcdef");
+    for (line, variables, share) in [
+        ("--share none -- x", &[][..], Share::None),
+        ("--share all -- x", &[], Share::All),
+        ("-- x", &[("MCP_BRIDGE_SHARE", "all")], Share::All),
+        ("--share key --session-key header:X-User -- x", &[], Share::Key),
+        ("--share key --session-key shared -- x", &[], Share::Key),
+        ("--share key --token-file t -- x", &[], Share::Key),
+        ("--share key -- x", &[token], Share::Key),
+        ("--share key --token-file t --env-from-header KEY=X-Key -- x", &[], Share::Key),
+    ] {
+        assert_eq!(options(line, variables).share, share, "{line}");
+    }
+}
+
+#[test]
 fn each_mistake_names_the_option_the_value_and_the_cure() {
     let table = [
         ("--listen server:80 -- x", "--listen is \"server:80\": write IP:PORT"),
@@ -176,6 +199,16 @@ fn each_mistake_names_the_option_the_value_and_the_cure() {
         ("--max-lifetime 0s -- x", "--max-lifetime is \"0s\": must be longer than zero"),
         ("--max-starting 0 -- x", "--max-starting is \"0\": write a number from 1"),
         ("--warm many -- x", "--warm is \"many\": write a number from 0"),
+        ("--era new -- x", "--era is \"new\": write auto or legacy or modern"),
+        ("--share session -- x", "--share is \"session\": write none or key or all"),
+        (
+            "--share key -- x",
+            "--share key needs a key: --session-key, or tokens (--token-file, MCP_BRIDGE_TOKEN)",
+        ),
+        (
+            "--share all --env-from-header KEY=X-Key -- x",
+            "--share all and --env-from-header exclude each other: one client's value would serve all",
+        ),
         ("--on-exit restart -- x", "--on-exit is \"restart\": write end or respawn"),
         ("--resource-metadata app.example -- x", "--resource-metadata is \"app.example\": write a URL"),
         ("--resource-metadata ftp://app.example -- x", "write a URL"),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use regex_lite::Regex;
 
-use super::{KeySource, OnExit};
+use super::{Era, KeySource, OnExit, Share};
 use crate::address::Address;
 use crate::log::Format;
 
@@ -25,6 +25,14 @@ pub(super) fn one_of<T: Copy>(words: &[(&str, T)], text: &str) -> Result<T, Stri
 
 pub(super) fn on_exit(text: &str) -> Result<OnExit, String> {
     one_of(&[("end", OnExit::End), ("respawn", OnExit::Respawn)], text)
+}
+
+pub(super) fn era(text: &str) -> Result<Era, String> {
+    one_of(&[("auto", Era::Auto), ("legacy", Era::Legacy), ("modern", Era::Modern)], text)
+}
+
+pub(super) fn share(text: &str) -> Result<Share, String> {
+    one_of(&[("none", Share::None), ("key", Share::Key), ("all", Share::All)], text)
 }
 
 pub(super) fn log_format(text: &str) -> Result<Format, String> {

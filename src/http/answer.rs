@@ -128,7 +128,7 @@ impl Answers {
             Form::NotTaken(NotTaken { why, .. }) => Err(Problem::SessionEnded(why).into()),
             Form::Refused(Problem::SessionEnded(why)) => Err(Problem::SessionEnded(why).into()),
             Form::Refused(problem) => Err(problem.about(id.as_ref())),
-            Form::Json => Ok(json_answer(reader)),
+            Form::Json => Ok(json_answer(reader, StatusCode::OK)),
             Form::Stream | Form::Over => {
                 debug_assert!(accepts.stream, "a client that takes JSON only gets JSON");
                 let prime = reader.position().filter(|_| self.primes(session));
@@ -145,13 +145,14 @@ impl Answers {
     }
 }
 
-fn json_answer(reader: Reader) -> Response<Body> {
+/// What the reader has and will get as JSON.
+pub(super) fn json_answer(reader: Reader, status: StatusCode) -> Response<Body> {
     let outline = reader.look(Outline::of);
     let body = match small_answer(&reader, &outline) {
         Some(answer) => Body::full(answer),
         None => Body::Json(Box::new(JsonBody::new(reader, &outline))),
     };
-    let mut response = json(StatusCode::OK, body);
+    let mut response = json(status, body);
     if let Some(reason) = outline.reason {
         response.headers_mut().insert(MCP_BRIDGE_ERROR, HeaderValue::from_static(reason));
     }

@@ -21,6 +21,10 @@ pub const MCP_PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protoc
 /// `Last-Event-ID` (HTML, "Server-sent events").
 pub const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
+/// `Mcp-Method` and `Mcp-Name` (2026-07-28 `basic/transports/streamable-http`, "Standard Request Headers").
+pub const MCP_METHOD: HeaderName = HeaderName::from_static("mcp-method");
+pub const MCP_NAME: HeaderName = HeaderName::from_static("mcp-name");
+
 /// A request's head that has passed the guard.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Head<'r> {
@@ -35,8 +39,16 @@ pub(super) struct Head<'r> {
 }
 
 /// The headers with one value that the bridge reads. [`guard`](super::guard) looks at `Host`, `Origin` and `Authorization`.
-const SINGLE: [HeaderName; 6] =
-    [MCP_SESSION_ID, MCP_PROTOCOL_VERSION, LAST_EVENT_ID, CONTENT_TYPE, CONTENT_LENGTH, EXPECT];
+const SINGLE: [HeaderName; 8] = [
+    MCP_SESSION_ID,
+    MCP_PROTOCOL_VERSION,
+    MCP_METHOD,
+    MCP_NAME,
+    LAST_EVENT_ID,
+    CONTENT_TYPE,
+    CONTENT_LENGTH,
+    EXPECT,
+];
 
 /// Checks that no header with one value comes twice: a program in front may have read the other one.
 ///
@@ -115,6 +127,24 @@ pub enum Asked {
 }
 
 impl Asked {
+    /// The text, or its beginning.
+    pub fn as_str(&self) -> Option<&str> {
+        match self {
+            Self::Nothing => None,
+            Self::Known(revision) => Some(revision.as_str()),
+            Self::Unknown(text) => Some(text),
+        }
+    }
+
+    /// Whether a client of the session era does not send it, so that its message may be of 2026-07-28 or later.
+    pub fn may_be_modern(&self) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Known(revision) => revision.modern(),
+            Self::Unknown(_) => true,
+        }
+    }
+
     pub fn of(headers: &HeaderMap) -> Self {
         let Some(value) = headers.get(MCP_PROTOCOL_VERSION) else { return Self::Nothing };
         let value = value.as_bytes();

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::sync::Arc;
 
-use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use hyper::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 
 use super::head::{self, Head, Kept};
 use super::legacy::not_started;
@@ -26,9 +26,30 @@ pub enum SessionKey {
     Shared,
 }
 
+/// Which clients of 2026-07-28 share a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// None of them: those are not served where the server can open sessions.
+    None,
+    /// Those of the same key: the session key where one is configured, and else the caller's token.
+    Key,
+    All,
+}
+
 /// Whether this is nothing but the name of a usual scheme of `Authorization` (RFC 9110 §11.6.2).
 fn is_scheme(value: &[u8]) -> bool {
     ["Bearer", "Basic", "Token", "ApiKey"].iter().any(|scheme| value.eq_ignore_ascii_case(scheme.as_bytes()))
+}
+
+/// What the header of a key names; `None` where it is absent or has no value: all clients of a program in front that blanks
+/// it would have one session.
+///
+/// # Errors
+/// [`Problem::HeaderTwice`].
+pub(super) fn key_value<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h [u8]>, Problem> {
+    let value = head::filled(headers, name)?.map(HeaderValue::as_bytes);
+    // A scheme, and credentials that were blanked.
+    Ok(value.filter(|value| *name != AUTHORIZATION || !is_scheme(value.trim_ascii())))
 }
 
 /// The key of one request, and what the child of its session gets from the request's headers.
@@ -38,8 +59,7 @@ pub(super) struct Keyed {
 }
 
 impl Keyed {
-    /// The key of a request; `None` where the header that has it is absent or has no value: all clients of a program in
-    /// front that blanks it would have one session.
+    /// The key of a request; `None` where its header names none.
     ///
     /// # Errors
     /// [`Problem::HeaderTwice`], or [`Problem::Header`].
@@ -50,16 +70,14 @@ impl Keyed {
     ) -> Result<Option<Self>, Problem> {
         let value = match key {
             SessionKey::Shared => None,
-            SessionKey::Header(name) => match head::filled(head.headers, name)?.map(HeaderValue::as_bytes) {
-                // A scheme, and credentials that were blanked.
-                Some(value) if *name == AUTHORIZATION && is_scheme(value.trim_ascii()) => return Ok(None),
+            SessionKey::Header(name) => match key_value(head.headers, name)? {
                 Some(value) => Some(value),
                 None => return Ok(None),
             },
         };
         let environment = head::environment(head.headers, env_from_header)?;
         // A different token or environment value makes a different session.
-        let caller = head.caller.as_ref().map(Digest::as_bytes);
+        let caller = head.caller.as_ref().map(|caller| caller.as_bytes().as_slice());
         let variables =
             environment.iter().flat_map(|(name, value)| [name, value]).map(|text| text.as_encoded_bytes());
         let key = Digest::of_all(

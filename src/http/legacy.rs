@@ -1,20 +1,17 @@
-//! The session era (2025-03-26 to 2025-11-25, `basic/transports`): POST, GET and DELETE of the endpoint.
+//! The session era (2025-03-26 to 2025-11-25, `basic/transports`): what POSTs carry, GET and DELETE of the endpoint.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::sync::Arc;
 
-use hyper::body::Incoming;
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 use tracing::warn;
 
 use super::answer::{Answers, Form};
-use super::body::{Bodies, parse};
-use super::guard;
+use super::body::Bodies;
 use super::head::{self, Accepts, Asked, Head, Kept, MCP_SESSION_ID, Named};
 use super::keyed::{Keyed, SessionKey};
-use super::modern;
 use super::problem::Problem;
 use super::response::{Body, Rejection, empty, event_stream};
 use super::sse::EventStream;
@@ -45,28 +42,23 @@ pub(super) struct Legacy {
 }
 
 /// Where a POST goes.
-enum Target {
+pub(super) enum Target {
     /// To the session that it names.
     Session(Session),
     /// To the session of a key; `None`: that is still to be opened.
     Key(Keyed, Option<Session>),
     /// To none: only `initialize` is served, whose child gets this environment.
     None(Result<Vec<(OsString, OsString)>, Problem>),
-}
-
-/// A POST whose head has been read, and whose body has not.
-pub(super) struct Posting {
-    head: Kept,
-    accepts: Accepts,
-    target: Target,
+    /// To the session that it names, which is not here: why it is refused.
+    Lost(Problem),
 }
 
 impl Target {
-    fn session(&self) -> Option<&Session> {
+    pub(super) fn session(&self) -> Option<&Session> {
         match self {
             Self::Session(session) => Some(session),
             Self::Key(_, session) => session.as_ref(),
-            Self::None(_) => None,
+            Self::None(_) | Self::Lost(_) => None,
         }
     }
 }
@@ -95,34 +87,30 @@ impl From<Failure> for Rejection {
 }
 
 impl Legacy {
-    /// Reads the head of a POST.
-    ///
-    /// # Errors
-    /// What can be refused without the body: a client that has lost its session should not have to send it first.
-    pub(super) fn posting(&self, head: &Head<'_>) -> Result<Posting, Problem> {
-        let accepts = head::accepts(head.headers);
-        if !accepts.json && !accepts.stream {
-            return Err(Problem::NotAcceptable);
-        }
-        guard::check_body_head(head.headers, self.bodies.max())?;
-        Ok(Posting { target: self.target(head)?, head: head.keep(), accepts })
-    }
-
-    pub(super) async fn post(&self, posting: Posting, body: Incoming) -> Result<Response<Body>, Rejection> {
-        let Posting { head, accepts, target } = posting;
-        let head = &head;
-        let (body, permit) = self.bodies.read(head, body, target.session()).await?;
-        let posted = parse(body, target.session().and_then(Session::revision))?;
+    /// Answers what a POST carries.
+    pub(super) async fn post(
+        &self,
+        head: &Kept,
+        target: Target,
+        posted: Posted,
+        permit: BodyPermit,
+        accepts: Accepts,
+    ) -> Result<Response<Body>, Rejection> {
         match target {
             Target::Session(session) => Ok(self.post_to(&session, head, posted, permit, accepts).await?),
             Target::Key(keyed, found) => self.post_keyed(&keyed, found, head, posted, permit, accepts).await,
             Target::None(environment) => {
                 self.post_without_session(head, environment, posted, permit, accepts).await
             }
+            Target::Lost(problem) => Err(problem.into()),
         }
     }
 
-    fn target(&self, head: &Head<'_>) -> Result<Target, Problem> {
+    /// Where a POST goes, by its head.
+    ///
+    /// # Errors
+    /// What can be refused without the body.
+    pub(super) fn target(&self, head: &Head<'_>) -> Result<Target, Problem> {
         let named = head::session(head.headers)?;
         let lost = match &named {
             Named::None => None,
@@ -187,12 +175,6 @@ impl Legacy {
         permit: BodyPermit,
         accepts: Accepts,
     ) -> Result<Response<Body>, Rejection> {
-        if let Posted::One(message) = &posted
-            && !is_initialize(message) // which the modern era does not have, whatever the header says
-            && modern::is_modern(head, message)
-        {
-            return modern::answer(message);
-        }
         let (session, permit, mut is_new) = match (found, &posted) {
             (Some(session), _) => (session, permit, false),
             (None, Posted::One(message)) => {
@@ -247,7 +229,6 @@ impl Legacy {
         let Posted::One(message) = posted else { return Err(Problem::SessionRequired.into()) };
         let initialize = match message {
             Message::Request(request) if request.method() == "initialize" => request,
-            message if modern::is_modern(head, &message) => return modern::answer(&message),
             message => return Err(Problem::SessionRequired.about(message.id())),
         };
         let id = initialize.id().clone();

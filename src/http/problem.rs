@@ -14,15 +14,21 @@ use crate::printable::cut;
 use crate::proto::front::Refusal;
 use crate::proto::ids::Id;
 use crate::proto::nearly::Wrong;
+use crate::proto::output::Declined;
 use crate::proto::version::Revision;
 use crate::session::{End, ExitStatus, Fault};
 
 const PARSE_ERROR: i32 = -32700;
 const INVALID_REQUEST: i32 = -32600;
 const METHOD_NOT_FOUND: i32 = -32601;
+const INVALID_PARAMS: i32 = -32602;
 const INTERNAL_ERROR: i32 = -32603;
 /// The code that the SDKs give to a lost session, of the range that JSON-RPC 2.0 §5.1 leaves to implementations.
 const SESSION_NOT_FOUND: i32 = -32001;
+/// Those of 2026-07-28 (`basic/index`, "Error Codes"). Clients take a server that uses one for a modern one.
+const HEADER_MISMATCH: i32 = -32020;
+const MISSING_CLIENT_CAPABILITY: i32 = -32021;
+const UNSUPPORTED_PROTOCOL_VERSION: i32 = -32022;
 
 /// Everything that can go wrong, as far as a peer is concerned.
 #[derive(Clone, Debug)]
@@ -45,8 +51,14 @@ pub enum Problem {
     Version(String),
     /// `Last-Event-ID` is malformed, unknown, or too old.
     NoReplay,
-    /// A request of the modern era, which needs no session.
+    /// `server/discover` of 2026-07-28, whose clients are not served here: they begin with `initialize` then.
     Modern,
+    /// Another request of 2026-07-28, whose clients are not served here; the revision that it names, or its beginning.
+    NotShared(String),
+    /// A request of the modern era in a revision that is not served in this way; which, or its beginning.
+    NotImplemented(String),
+    /// The server of a request of 2026-07-28 has ended before it took it, and so has another one.
+    ServerEnded(End),
     /// A header is missing or contradicts another; which and how.
     Header(&'static str),
     /// This header comes twice, and has one value.
@@ -65,6 +77,8 @@ pub enum Problem {
     NotAcceptable,
     /// `Accept` of a GET lacks `text/event-stream`.
     NotAcceptableForGet,
+    /// The same of `subscriptions/listen`.
+    NotAcceptableForListen,
     /// `Content-Type` is not `application/json`.
     MediaType,
     /// `Content-Encoding` is not identity.
@@ -202,6 +216,30 @@ impl Problem {
                 "no_modern_era",
                 "Method not found: this endpoint serves revisions up to 2025-11-25; begin with initialize".into(),
             ),
+            Self::NotShared(_) => (
+                S::BAD_REQUEST,
+                UNSUPPORTED_PROTOCOL_VERSION,
+                "no_modern_era",
+                "Clients of 2026-07-28 are not served here, because they would share a server; \
+                 --session-key or --share says which of them may. Begin with initialize"
+                    .into(),
+            ),
+            Self::NotImplemented(requested) => (
+                S::BAD_REQUEST,
+                UNSUPPORTED_PROTOCOL_VERSION,
+                "unsupported_protocol_version",
+                format!(
+                    "Unsupported protocol version {:?}; without a session it is 2026-07-28, and others begin with initialize",
+                    cut(requested)
+                )
+                .into(),
+            ),
+            Self::ServerEnded(_) => (
+                S::SERVICE_UNAVAILABLE,
+                INTERNAL_ERROR,
+                "not_forwarded",
+                "The server ended before it took the request, which may be sent again".into(),
+            ),
             Self::Header(why) => {
                 (S::BAD_REQUEST, INVALID_REQUEST, "invalid_request", format!("Bad request: {why}").into())
             }
@@ -235,6 +273,12 @@ impl Problem {
                 INVALID_REQUEST,
                 "not_acceptable",
                 "Accept of a GET must allow text/event-stream".into(),
+            ),
+            Self::NotAcceptableForListen => (
+                S::NOT_ACCEPTABLE,
+                INVALID_REQUEST,
+                "not_acceptable",
+                "Accept of subscriptions/listen must allow text/event-stream".into(),
             ),
             Self::MediaType => (
                 S::UNSUPPORTED_MEDIA_TYPE,
@@ -355,6 +399,7 @@ impl Problem {
                 "spawn_failed",
                 "The server could not be started; the bridge's log says why".into(),
             ),
+            Self::Fault(Fault::Declined(why)) => declined_row(*why),
             Self::Fault(fault) | Self::StartFailed(fault) => {
                 let status =
                     if matches!(self, Self::StartFailed(_)) { S::BAD_GATEWAY } else { S::OK };
@@ -371,7 +416,12 @@ impl Problem {
     /// What a program may want to know beside the token.
     fn data(&self) -> Vec<(&'static str, String)> {
         let end = match self {
-            Self::SessionEnded(end) => *end,
+            Self::NotShared(requested) => return versions(|revision| !revision.modern(), requested),
+            Self::NotImplemented(requested) => return versions(Revision::modern, requested),
+            Self::Fault(Fault::Declined(Declined::Capability(capability))) => {
+                return vec![("requiredCapabilities", format!(r#"{{"{}":{{}}}}"#, capability.as_str()))];
+            }
+            Self::SessionEnded(end) | Self::ServerEnded(end) => *end,
             Self::Fault(Fault::Ended(end) | Fault::Lost(end)) | Self::StartFailed(Fault::Ended(end)) => *end,
             _ => return Vec::new(),
         };
@@ -391,7 +441,7 @@ impl Problem {
     pub fn retry_after(&self) -> Option<u64> {
         match self {
             Self::Full(_) | Self::NotForwarded(_) | Self::Crowded => Some(5),
-            Self::Draining | Self::Spawn { .. } => Some(1),
+            Self::Draining | Self::Spawn { .. } | Self::ServerEnded(_) => Some(1),
             Self::Crashing(pause) | Self::Blamed(pause) => Some(pause.as_secs() + 1),
             _ => None,
         }
@@ -404,6 +454,45 @@ impl Problem {
         let metadata = metadata.as_ref().map(|url| format!("resource_metadata=\"{url}\""));
         let parameters: Vec<_> = error.into_iter().chain(metadata).collect();
         Some(format!("Bearer {}", parameters.join(", ")).trim_end().to_owned())
+    }
+}
+
+/// What an error about the revision says of those that are served (2026-07-28 `schema`,
+/// `UnsupportedProtocolVersionError`).
+fn versions(is_served: impl Fn(Revision) -> bool, requested: &str) -> Vec<(&'static str, String)> {
+    let served = Revision::ALL.into_iter().filter(|revision| is_served(*revision));
+    let served: Vec<_> = served.map(|revision| format!("\"{revision}\"")).collect();
+    let requested = serde_json::to_string(&cut(requested)).unwrap_or_default();
+    vec![("supported", format!("[{}]", served.join(","))), ("requested", requested)]
+}
+
+/// Why a request of 2026-07-28 is not served as it came. The status is its own (`basic/transports/streamable-http`), but
+/// for a state that is not ours: that is for the client to see and not for a gateway.
+fn declined_row(why: Declined) -> (StatusCode, i32, &'static str, Cow<'static, str>) {
+    use StatusCode as S;
+    match why {
+        Declined::Method => (
+            S::NOT_FOUND,
+            METHOD_NOT_FOUND,
+            "method_not_found",
+            "Method not found: 2026-07-28 has it no more".into(),
+        ),
+        Declined::Header(why) => {
+            (S::BAD_REQUEST, HEADER_MISMATCH, "header_mismatch", format!("Header mismatch: {why}").into())
+        }
+        Declined::Capability(capability) => {
+            let message = format!(
+                "The server needs the client's {name}; declare {name} in io.modelcontextprotocol/clientCapabilities",
+                name = capability.as_str()
+            );
+            (S::BAD_REQUEST, MISSING_CLIENT_CAPABILITY, "missing_capability", message.into())
+        }
+        Declined::State(why) => {
+            (S::OK, INVALID_PARAMS, "invalid_state", format!("Invalid requestState: {why}").into())
+        }
+        Declined::Params(why) => {
+            (S::BAD_REQUEST, INVALID_PARAMS, "invalid_params", format!("Invalid params: {why}").into())
+        }
     }
 }
 
@@ -439,7 +528,10 @@ fn fault_row(fault: &Fault) -> (i32, &'static str, Cow<'static, str>) {
                 format!("{limit} requests of this session are in flight; --max-in-flight sets the limit");
             ("too_many_inflight", message.into())
         }
-        Fault::Declined(why) => ("declined", format!("{why:?}").into()),
+        Fault::Declined(why) => {
+            let (_, code, reason, message) = declined_row(*why);
+            return (code, reason, message);
+        }
         Fault::Refused(refusal) => {
             let row = Problem::Refused(refusal.clone()).row();
             return (row.code, row.reason, row.message);

@@ -14,6 +14,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::problem::Problem;
 use crate::proto::ids::{EventId, Id};
+use crate::proto::version::Era;
 use crate::session::NotTaken;
 use crate::session::stream::{Delivery, Part, Payload, Reader, Taken};
 
@@ -54,6 +55,8 @@ impl KeepAlive {
 #[derive(Debug)]
 pub struct EventStream {
     reader: Reader,
+    /// Whether its events have ids, behind which it can be resumed, and how a lost server is told: as the era has it.
+    era: Era,
     /// The request that is answered, for an error the session makes of it before it counts as an event.
     id: Option<Id>,
     prime: Option<EventId>,
@@ -77,7 +80,18 @@ impl EventStream {
     /// A stream of what the reader gets. After each `pause` without an event it sends a comment, which keeps idle limits of
     /// proxies away. `prime`: begin with an event that carries this id and no data. `id`: the request's, where there is one.
     pub fn new(reader: Reader, pause: Duration, prime: Option<EventId>, id: Option<Id>) -> Self {
-        Self { reader, id, prime, begun: false, keep_alive: KeepAlive::new(pause), ending: None }
+        let keep_alive = KeepAlive::new(pause);
+        Self { reader, era: Era::Legacy, id, prime, begun: false, keep_alive, ending: None }
+    }
+
+    /// The same for a request of 2026-07-28, whose streams cannot be resumed (`basic/transports/streamable-http`).
+    pub fn modern(reader: Reader, pause: Duration, id: Id) -> Self {
+        Self { era: Era::Modern, ..Self::new(reader, pause, None, Some(id)) }
+    }
+
+    /// What an event is known by on this stream.
+    fn event_id(&self, id: EventId) -> Option<EventId> {
+        (self.era == Era::Legacy).then_some(id)
     }
 
     pub(super) fn poll_chunk(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, io::Error>>> {
@@ -92,21 +106,21 @@ impl EventStream {
             let Poll::Ready(next) = self.reader.poll_take(most - chunk.len(), context) else { break };
             match next {
                 Some(Taken::Part(part)) => {
-                    encode_part(&mut chunk, Some(part.id), &part);
+                    encode_part(&mut chunk, self.event_id(part.id), &part);
                     self.begun = !part.ends;
                     if part.ends && part.last {
                         self.ending = Some(Ending::Complete);
                     }
                 }
                 Some(Taken::Whole(Delivery::Event(event))) => {
-                    encode(&mut chunk, Some(event.id), &event.payload);
+                    encode(&mut chunk, self.event_id(event.id), &event.payload);
                     if event.last {
                         self.ending = Some(Ending::Complete);
                     }
                 }
                 Some(Taken::Whole(Delivery::Lagged)) => self.ending = Some(Ending::Broken),
                 Some(Taken::Whole(other)) => {
-                    if encode_refusal(&mut chunk, other, self.id.as_ref()) {
+                    if encode_refusal(&mut chunk, other, self.id.as_ref(), self.era) {
                         self.ending = Some(Ending::Complete);
                     }
                 }
@@ -277,7 +291,7 @@ impl MergedStream {
                     Some(Taken::Whole(Delivery::Event(event))) => encode(&mut chunk, None, &event.payload),
                     Some(Taken::Whole(Delivery::Lagged)) => return Taking::Broken,
                     Some(Taken::Whole(other)) => {
-                        encode_refusal(&mut chunk, other, id.as_ref());
+                        encode_refusal(&mut chunk, other, id.as_ref(), Era::Legacy);
                     }
                     None if *begun => return Taking::Broken,
                     None => {
@@ -384,10 +398,15 @@ fn begin(out: &mut BytesMut, id: Option<EventId>) {
 
 /// Writes a delivery that came in place of events, once the head of the answer is out. Returns whether the stream ends
 /// with it.
-fn encode_refusal(out: &mut BytesMut, delivery: Delivery, id: Option<&Id>) -> bool {
-    let problem = match delivery {
-        Delivery::Refused(refusal) => Problem::Refused(refusal),
-        Delivery::NotTaken(NotTaken { why, .. }) | Delivery::Gone(why) => Problem::SessionEnded(why),
+fn encode_refusal(out: &mut BytesMut, delivery: Delivery, id: Option<&Id>, era: Era) -> bool {
+    let problem = match (delivery, era) {
+        (Delivery::Refused(refusal), _) => Problem::Refused(refusal),
+        (Delivery::NotTaken(NotTaken { why, .. }) | Delivery::Gone(why), Era::Legacy) => {
+            Problem::SessionEnded(why)
+        }
+        (Delivery::NotTaken(NotTaken { why, .. }) | Delivery::Gone(why), Era::Modern) => {
+            Problem::ServerEnded(why)
+        }
         _ => return false,
     };
     push(out, &["event: message\ndata: "]);

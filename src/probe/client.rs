@@ -1,4 +1,5 @@
-//! A client that opens one session and lists the tools, without I/O: lines in, bytes for stdin out.
+//! A client that opens one session, or discovers a server that has none, and lists the tools, without I/O: lines in,
+//! bytes for stdin out.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,11 +14,13 @@ use crate::first_words::FirstWords;
 use crate::proto::incoming::{Found, Incoming, LongLine};
 use crate::proto::json::{elements, is_array, value_at};
 use crate::proto::line::Frame;
-use crate::proto::link::{Answered, Expired, Limits, Link, Outgoing, Untaken, own_initialize, own_reply};
+use crate::proto::link::{
+    Answered, Expired, Limits, Link, Outgoing, Untaken, own_discover, own_initialize, own_modern, own_reply,
+};
 use crate::proto::message::{self, Head, Kind, Request, peek_head};
 use crate::proto::nearly::{Part, beginning, look};
 use crate::proto::output::{Handshake, Out};
-use crate::proto::version::Revision;
+use crate::proto::version::{Era, Revision};
 
 /// Bytes of replies that may wait for a server that asks and does not read.
 const MAX_UNREAD_REPLIES: usize = 1024 * 1024;
@@ -31,8 +34,15 @@ const MAX_NAMES: usize = 50;
 /// How many capabilities are kept, and how many of the things that one of them can do.
 const MAX_CAPABILITIES: usize = 20;
 
+/// How many of the versions that a server supports are kept.
+const MAX_VERSIONS: usize = 8;
+
+/// Who a server is, in `_meta` of its results (2026-07-28 `basic`).
+const SERVER_INFO: &str = "io.modelcontextprotocol/serverInfo";
+
 /// A session with one server, and what has been learnt in it.
 pub(super) struct Client {
+    era: Era,
     limits: Limits,
     max_message: usize,
     link: Link<()>,
@@ -52,16 +62,20 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// Begins with `initialize`, in the name of the newest revision that has one.
-    pub(super) fn open(config: &Config, first_words: Arc<FirstWords>) -> Self {
+    /// Begins with `initialize`, in the name of the newest revision that has one, or with `server/discover`.
+    pub(super) fn open(era: Era, config: &Config, first_words: Arc<FirstWords>) -> Self {
         let mut out = Out::default();
-        let initialize = own_initialize(Revision::R2025_11_25);
+        let (first, asked) = match era {
+            Era::Legacy => (own_initialize(Revision::R2025_11_25), Question::Initialize),
+            Era::Modern => (own_discover(), Question::Discover),
+        };
         Self {
-            link: Link::open(config.limits.clone(), &initialize, true, Duration::ZERO, &mut out),
+            era,
+            link: Link::open(config.limits.clone(), &first, true, Duration::ZERO, &mut out),
             limits: config.limits.clone(),
             max_message: config.max_message,
             out,
-            asked: Question::Initialize,
+            asked,
             listing_since: Duration::ZERO,
             pages: 0,
             server: None,
@@ -211,15 +225,20 @@ impl Client {
         }
     }
 
-    /// The server has answered `initialize`.
+    /// The server has answered `initialize` or `server/discover`.
     fn opened(&mut self, text: &str, protocol: Option<Box<str>>, now: Duration) {
-        let info = |name| string(text, &["result", "serverInfo", name]).unwrap_or_default();
+        let (info, protocol): (&[&str], _) = match self.era {
+            Era::Legacy => (&["result", "serverInfo"], protocol.map(|protocol| clipped(&protocol))),
+            Era::Modern => (&["result", "_meta", SERVER_INFO], versions(text)),
+        };
+        let info = |name| string(text, &[info, &[name]].concat()).unwrap_or_default();
         let capabilities = token(text, &["result", "capabilities"]).unwrap_or_default();
         self.server = Some(Server {
+            answered: self.asked,
             answered_after: now,
             name: info("name"),
             version: info("version"),
-            protocol: protocol.map(|protocol| clipped(&protocol)),
+            protocol,
             capabilities: in_words(capabilities),
         });
         if value_at(capabilities, &["tools"]).is_none() {
@@ -227,12 +246,18 @@ impl Client {
         }
         self.asked = Question::ListTools;
         self.listing_since = now;
-        self.list("{}", now);
+        self.list(None, now);
     }
 
-    /// Asks for a page of tools.
-    fn list(&mut self, params: &str, now: Duration) {
-        let request = Outgoing { request: Request::own("tools/list", params), token: None };
+    /// Asks for the first page of tools, or for that behind this cursor.
+    fn list(&mut self, cursor: Option<&str>, now: Duration) {
+        let member = cursor.map(|cursor| format!(r#""cursor":{cursor}"#)).unwrap_or_default();
+        let request = match self.era {
+            Era::Legacy => Request::own("tools/list", &format!("{{{member}}}")),
+            Era::Modern if cursor.is_none() => own_modern("tools/list", ""),
+            Era::Modern => own_modern("tools/list", &format!(",{member}")),
+        };
+        let request = Outgoing { request, token: None };
         // All pages together have the time of one request.
         self.link.request((), request, self.listing_since, now, &mut self.out);
     }
@@ -265,7 +290,7 @@ impl Client {
             }
             Some(cursor) => {
                 self.tools = Some(tools);
-                self.list(&format!(r#"{{"cursor":{cursor}}}"#), now);
+                self.list(Some(cursor), now);
             }
         }
     }
@@ -280,6 +305,16 @@ impl Client {
 /// The value at `path`, as it stands in the text.
 fn token<'t>(text: &'t str, path: &[&str]) -> Option<&'t str> {
     text.get(value_at(text, path)?)
+}
+
+/// The versions that an answer to `server/discover` names, a few at most.
+fn versions(text: &str) -> Option<String> {
+    let versions =
+        token(text, &["result", "supportedVersions"]).filter(|token| is_array(token.as_bytes()))?;
+    let versions =
+        elements(versions).flatten().filter_map(|token| serde_json::from_str::<String>(token).ok());
+    let versions: Vec<_> = versions.take(MAX_VERSIONS).map(|version| clipped(&version)).collect();
+    (!versions.is_empty()).then(|| versions.join(", "))
 }
 
 /// The string at `path`.

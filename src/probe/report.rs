@@ -18,7 +18,7 @@ pub struct Report {
     /// The program that was started.
     pub program: PathBuf,
     pub arguments: Vec<OsString>,
-    /// What the server has answered to `initialize`; `None`: nothing good.
+    /// What the server has answered to `initialize`, or to `server/discover`; `None`: nothing good.
     pub server: Option<Server>,
     /// Its tools; `None`: it did not come to that.
     pub tools: Option<Tools>,
@@ -35,16 +35,28 @@ pub struct Report {
     pub first_words: Arc<FirstWords>,
 }
 
-/// What a server has answered to `initialize`.
+impl Report {
+    /// Whether the server has answered `initialize` with an error.
+    pub(super) fn refuses_initialize(&self) -> bool {
+        let failure = self.failure.as_ref();
+        failure.is_some_and(|Failure { asked, why }| {
+            *asked == Question::Initialize && matches!(why, Why::Refused { .. })
+        })
+    }
+}
+
+/// What a server has answered to `initialize`, or to `server/discover`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
+    /// To which of them.
+    pub answered: Question,
     /// How long after its start.
     pub answered_after: Duration,
     /// `serverInfo.name`; empty where it has none.
     pub name: String,
     /// `serverInfo.version`; empty where it has none.
     pub version: String,
-    /// `protocolVersion`; `None` where it named none.
+    /// `protocolVersion`, or `supportedVersions`; `None` where it named none.
     pub protocol: Option<String>,
     /// Its capabilities, each with what it can do of it in parentheses.
     pub capabilities: Vec<String>,
@@ -76,6 +88,8 @@ pub struct Stray {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Question {
     Initialize,
+    /// In place of `initialize`, in 2026-07-28.
+    Discover,
     ListTools,
 }
 
@@ -83,6 +97,7 @@ impl Question {
     pub fn method(self) -> &'static str {
         match self {
             Self::Initialize => "initialize",
+            Self::Discover => "server/discover",
             Self::ListTools => "tools/list",
         }
     }

@@ -27,7 +27,10 @@ pub fn of(report: &Report) -> String {
         if report.failure.is_some() {
             rows("server", &[&identity(server)]);
         }
-        rows("initialize", &[&format!("answered {:?} after the start", rounded(server.answered_after))]);
+        rows(
+            if server.answered == Question::Discover { "discover" } else { "initialize" },
+            &[&format!("answered {:?} after the start", rounded(server.answered_after))],
+        );
         let none = server.capabilities.is_empty();
         rows("capabilities", &[&if none { "none".to_owned() } else { server.capabilities.join(", ") }]);
     }
@@ -134,11 +137,17 @@ fn what(Failure { asked, why }: &Failure) -> String {
 
 /// What an operator can do about it.
 fn advice(Failure { asked, why }: &Failure, report: &Report) -> Vec<&'static str> {
-    let at_start = *asked == Question::Initialize;
+    let at_start = *asked != Question::ListTools;
     let hint = |how| report.first_words.hint(how).filter(|_| at_start);
     let mut advice = match why {
+        Why::Refused { .. } if *asked == Question::Discover => {
+            vec!["the reason is the server's own; does it know 2026-07-28, as --era modern says?"]
+        }
+        Why::Refused { code, .. } if at_start && code == "-32022" => {
+            vec!["it knows 2026-07-28 only, which has no initialize: see --era"]
+        }
         Why::Refused { .. } if at_start => {
-            vec!["the reason is the server's own; the bridge speaks revisions up to 2025-11-25 to it"]
+            vec!["the reason is the server's own; it was asked for revision 2025-11-25"]
         }
         Why::Refused { .. } => vec!["if it needs time after the handshake: --ready-delay, --ready-retry"],
         Why::Exited(ExitStatus::Signal("SIGKILL")) => vec!["out of memory? see the container's memory limit"],
@@ -193,6 +202,7 @@ mod tests {
 
     fn good() -> Report {
         let server = Server {
+            answered: Question::Initialize,
             answered_after: Duration::from_micros(12_345),
             name: "notes".to_owned(),
             version: "1.2".to_owned(),
@@ -215,11 +225,32 @@ mod tests {
     }
 
     #[test]
+    fn a_server_without_sessions_is_said_to_be_discovered() {
+        let server = Server {
+            answered: Question::Discover,
+            protocol: Some("2026-07-28".to_owned()),
+            ..good().server.unwrap()
+        };
+        let said = of(&Report { server: Some(server), ..good() });
+        assert!(said.contains("protocol version 2026-07-28\n"), "{said}");
+        assert!(said.contains("  discover      answered 12ms after the start\n"), "{said}");
+        assert!(!said.contains("initialize"), "{said}");
+    }
+
+    #[test]
     fn a_failure_says_what_happened_with_its_value_and_what_to_do() {
         let refused = || Why::Refused { code: "-32603".to_owned(), message: "no licence".to_owned() };
+        let modern_only = || Why::Refused { code: "-32022".to_owned(), message: "too old".to_owned() };
         let init = Question::Initialize;
         let table = [
             (init, refused(), "refused initialize with error -32603: no licence", "2025-11-25"),
+            (init, modern_only(), "refused initialize with error -32022: too old", "see --era"),
+            (
+                Question::Discover,
+                refused(),
+                "refused server/discover with error -32603: no licence",
+                "as --era modern says?",
+            ),
             (
                 Question::ListTools,
                 refused(),

@@ -86,6 +86,9 @@ pub enum Readership {
 /// The readership of each stream.
 pub type Readers<'r> = &'r dyn Fn(StreamId) -> Readership;
 
+/// Whether the caller with this digest goes on: see [`Mirrored::caller`].
+pub type Keeps<'k> = &'k dyn Fn(&[u8; 32]) -> bool;
+
 /// The clients of one session, as its loop sees them. `now` is the time since the session began.
 pub trait Front: Send {
     /// Takes a message of a client.
@@ -134,6 +137,9 @@ pub trait Front: Send {
     fn is_listening(&self) -> bool {
         false
     }
+
+    /// Of clients whose callers are told apart, only these go on: ends what all others have begun.
+    fn keep_callers(&mut self, _: Keeps<'_>, _: Duration, _: &mut Out) {}
 
     /// The session is about to end: says what clients are to be told before [`abandon`](Self::abandon).
     fn farewell(&mut self, _: &mut Out) {}

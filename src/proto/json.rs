@@ -470,6 +470,18 @@ pub fn value_at(object: &str, path: &[&str]) -> Option<Span> {
     Some(span)
 }
 
+/// The values of these members of a JSON object, found in one pass. Of a member that occurs twice, the last.
+pub fn values_of<const N: usize>(object: &str, names: [&str; N]) -> [Option<Span>; N] {
+    let mut values = [const { None }; N];
+    members(object, |name, value| {
+        let name = unquote(name);
+        if let Some((place, _)) = values.iter_mut().zip(names).find(|(_, wanted)| name == *wanted) {
+            *place = Some(value);
+        }
+    });
+    values
+}
+
 /// Appends `text` with one range replaced, and with raw line ends as spaces.
 pub fn splice(out: &mut BytesMut, text: &[u8], span: Span, replacement: &[u8]) {
     out.reserve(text.len() + replacement.len() + 1);
@@ -834,6 +846,15 @@ mod tests {
     fn of_a_member_that_occurs_twice_the_last_is_found_however_it_is_spelt() {
         let object = r#"{"a":1,"\u0061":[2]}"#;
         assert_eq!(value_at(object, &["a"]).map(|span| &object[span]), Some("[2]"));
+    }
+
+    #[test]
+    fn several_values_are_found_in_one_pass() {
+        let object = r#"{"b":1,"x":{"a":0},"\u0061":[2],"b":3}"#;
+        let found = |names| values_of(object, names).map(|span| span.map(|span| &object[span]));
+        assert_eq!(found(["a", "b"]), [Some("[2]"), Some("3")]);
+        assert_eq!(found(["c", "x"]), [None, Some(r#"{"a":0}"#)]);
+        assert_eq!(values_of("[1]", ["a"]), [None]);
     }
 
     #[test]

@@ -30,7 +30,7 @@ mod retry;
 
 use calls::{Call, Calls};
 use handshake::{Asked, Handshake};
-pub use handshake::{own_discover, own_initialize, own_reply};
+pub use handshake::{era_of, own_discover, own_initialize, own_modern, own_reply};
 pub use outcome::{Answered, Expired, Untaken};
 pub use outgoing::Outgoing;
 use outgoing::{Held, Message};
@@ -98,9 +98,8 @@ impl<C> Link<C> {
         now: Duration,
         out: &mut Out,
     ) -> Self {
-        let era = if initialize.method() == "server/discover" { Era::Modern } else { Era::Legacy };
         let mut link = Self {
-            era,
+            era: era_of(initialize),
             calls: Calls::new((limits.ids)()),
             limits,
             handshake: Handshake::Starting { asked: None, initialized },

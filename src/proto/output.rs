@@ -157,6 +157,8 @@ pub enum Unanswered {
     Overload,
     /// It is of 2026-07-28 and not served as it came.
     Declined(Declined),
+    /// The token of its caller opens the bridge no more.
+    Revoked,
 }
 
 /// Why a request of 2026-07-28 is not served as it came.

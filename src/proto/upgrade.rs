@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::front::keyed::MAX_GREETING;
-use super::front::{Front, Origin, Readers, Refusal, Takes};
+use super::front::{Front, Keeps, Origin, Readers, Refusal, Takes};
 use super::ids::{BridgeId, ChildId, ClientId, Id, ProgressToken, StreamId};
 use super::incoming::Incoming;
 use super::json::{Span, slice, unquote, value_at};
@@ -37,6 +37,9 @@ use tool_params::ToolParams;
 
 /// How long further questions of the same call are waited for before its client is asked.
 const GATHER: Duration = Duration::from_millis(20);
+
+/// How long after its client was asked a call may ask more, as far as strangers are concerned.
+const ASKED: Duration = Duration::from_secs(1);
 
 /// How many questions one call may have at once.
 const MAX_QUESTIONS: usize = 16;
@@ -122,8 +125,9 @@ struct Call {
     asks_at: Option<Duration>,
     /// What the child has asked and its client cannot be asked.
     lacks: Option<request::Need>,
-    /// Under what it is parked.
+    /// Under what it is parked, and since when.
     state: Option<State>,
+    parked_at: Duration,
     /// Its client is gone.
     cancelled: bool,
 }
@@ -177,7 +181,7 @@ pub struct Upgrade {
     greeting: Option<Greeting>,
     /// Clients whose `server/discover` waits for it.
     waiting: Vec<(StreamId, ClientId)>,
-    held: VecDeque<Held>,
+    held: Vec<Held>,
     tools: ToolParams,
     known: Known,
     /// The calls whose clients wait for the answer.
@@ -191,6 +195,8 @@ pub struct Upgrade {
     /// The level that the child has been told.
     level: Option<Level>,
     listens: Listens,
+    /// The clients that listen, and their callers.
+    listeners: BTreeMap<StreamId, (ClientId, Option<[u8; 32]>)>,
 }
 
 impl Upgrade {
@@ -203,7 +209,7 @@ impl Upgrade {
             link: Link::open(limits, initialize, true, now, out),
             greeting: None,
             waiting: Vec::new(),
-            held: VecDeque::new(),
+            held: Vec::new(),
             tools: ToolParams::default(),
             known: Known::Nothing,
             by_stream: BTreeMap::new(),
@@ -213,6 +219,7 @@ impl Upgrade {
             lingering: VecDeque::new(),
             level: None,
             listens: Listens::default(),
+            listeners: BTreeMap::new(),
         }
     }
 
@@ -222,7 +229,7 @@ impl Upgrade {
         match &*method {
             method if is_removed(method) => decline(stream, client, Declined::Method, out),
             "server/discover" => self.discover(stream, client, out),
-            "subscriptions/listen" => self.listen(stream, client, request, now, out),
+            "subscriptions/listen" => self.listen(client, request, from, now, out),
             method => match lower(request) {
                 Some(lowered) => self.call(What::of(method), client, lowered, from, now, out),
                 None => decline(stream, client, Declined::Params("\"params\" must be an object"), out),
@@ -268,6 +275,7 @@ impl Upgrade {
             asks_at: None,
             lacks: None,
             state: None,
+            parked_at: Duration::ZERO,
             cancelled: false,
         });
         if let Some(answers) = answers.filter(|_| what.asks) {
@@ -279,7 +287,7 @@ impl Upgrade {
             match params {
                 Some(params) if self.known != Known::All => {
                     let (params, stream, arrived) = (params.clone(), from.stream, from.arrived);
-                    self.held.push_back(Held { call, stream, request, params, arrived });
+                    self.held.push(Held { call, stream, request, params, arrived });
                     self.learn_tools(now, out);
                 }
                 Some(params) => self.call_tool(call, from.stream, request, params, from.arrived, now, out),
@@ -377,7 +385,7 @@ impl Upgrade {
 
     fn tools_known(&mut self, now: Duration, out: &mut Out) {
         self.known = Known::All;
-        while let Some(Held { call, stream, request, params, arrived }) = self.held.pop_front() {
+        for Held { call, stream, request, params, arrived } in std::mem::take(&mut self.held) {
             self.call_tool(call, stream, request, &params, arrived, now, out);
         }
     }
@@ -403,12 +411,13 @@ impl Upgrade {
 
     fn listen(
         &mut self,
-        stream: StreamId,
         client: ClientId,
         request: &Request,
+        from: Origin<'_>,
         now: Duration,
         out: &mut Out,
     ) {
+        let stream = from.stream;
         let offers = |path: &[&str]| self.greeting.as_ref().is_none_or(|greeting| greeting.offers(path));
         let offered = Offered {
             tools: offers(&["tools", "listChanged"]),
@@ -418,6 +427,7 @@ impl Upgrade {
         };
         match self.listens.add(stream, client.clone(), request.subject().unwrap_or_default(), offered) {
             Ok(Added { subscribe, events }) => {
+                self.listeners.insert(stream, (client, from.mirrored.caller));
                 for uri in subscribe {
                     let params = uri_params(&uri);
                     self.own(Own::Subscribe(uri), "resources/subscribe", &params, now, out);
@@ -426,6 +436,13 @@ impl Upgrade {
             }
             Err(NotAdded::Invalid(why)) => decline(stream, client, Declined::Params(why), out),
             Err(NotAdded::Full) => unanswered(stream, client, Unanswered::Overload, out),
+        }
+    }
+
+    fn listens_no_more(&mut self, stream: StreamId, now: Duration, out: &mut Out) {
+        self.listeners.remove(&stream);
+        for uri in self.listens.remove(stream).into_iter().flatten() {
+            self.own(Own::Unsubscribe, "resources/unsubscribe", &uri_params(&uri), now, out);
         }
     }
 
@@ -493,7 +510,7 @@ impl Upgrade {
         let Some(call) = self.call_of_mut(id) else { return };
         let asked_at = call.asks_at.take();
         let Some(stream) = call.stream.take() else { return };
-        call.state = Some(state);
+        (call.state, call.parked_at) = (Some(state), now);
         let asked = call.questions.iter().map(|(key, question)| (&**key, &*question.text));
         let message = input_required(&call.client, asked, Some(&state.to_string()));
         if let Some(at) = asked_at {
@@ -666,9 +683,13 @@ impl Upgrade {
         let question = Id::parse(token).and_then(|id| Question::of(ChildId(id), message));
         let Some(question) = question else { return own_reply(message, out) };
         if self.strangers {
-            // Those that have been cancelled too: the child may not know it yet.
+            // Those that have been cancelled too: the child may not know it yet. But not those for which the child has
+            // been waiting for an answer: it asks what it needs at once, or one thing after the other.
+            let waits = |call: &Call| {
+                call.state.is_some() && !call.questions.is_empty() && call.parked_at + ASKED <= now
+            };
             let asking = |(id, caller): (BridgeId, &Caller)| match caller {
-                Caller::Client(call) if call.what.asks => Some(id),
+                Caller::Client(call) if call.what.asks && !waits(call) => Some(id),
                 _ => None,
             };
             let running = self.link.forwarded().filter_map(asking);
@@ -945,17 +966,11 @@ impl Front for Upgrade {
         if let Some(id) = self.by_stream.remove(&stream) {
             return self.cancel(id, now, out);
         }
-        if let Some(uris) = self.listens.remove(stream) {
-            for uri in uris {
-                self.own(Own::Unsubscribe, "resources/unsubscribe", &uri_params(&uri), now, out);
-            }
-        }
+        self.listens_no_more(stream, now, out);
         for (stream, client) in self.waiting.extract_if(.., |(waiting, _)| *waiting == stream) {
             unanswered(stream, client, Unanswered::Cancelled, out);
         }
-        if let Some(place) = self.held.iter().position(|held| held.stream == stream)
-            && let Some(held) = self.held.remove(place)
-        {
+        for held in self.held.extract_if(.., |held| held.stream == stream) {
             unanswered(stream, held.call.client, Unanswered::Cancelled, out);
         }
     }
@@ -978,7 +993,37 @@ impl Front for Upgrade {
         !self.listens.is_empty() || !self.parked.is_empty()
     }
 
+    fn keep_callers(&mut self, keeps: Keeps<'_>, now: Duration, out: &mut Out) {
+        let goes = |caller: &Option<[u8; 32]>| caller.as_ref().is_some_and(|caller| !keeps(caller));
+        let calls = self.link.callers().filter_map(|(id, caller)| match caller {
+            Caller::Client(call) if goes(&call.caller) && !call.cancelled => Some(id),
+            _ => None,
+        });
+        for id in calls.collect::<Vec<_>>() {
+            let ended =
+                self.call_of_mut(id).map(|call| (call.stream.take(), call.client.clone(), call.state));
+            let Some((stream, client, state)) = ended else { continue };
+            state.and_then(|state| self.parked.take(state));
+            if let Some(stream) = stream {
+                self.by_stream.remove(&stream);
+                unanswered(stream, client, Unanswered::Revoked, out);
+            }
+            self.cancel(id, now, out);
+        }
+        self.parked.retain(|call| !goes(&call.caller));
+        for held in self.held.extract_if(.., |held| goes(&held.call.caller)) {
+            unanswered(held.stream, held.call.client, Unanswered::Revoked, out);
+        }
+        let listeners = self.listeners.iter().filter(|(_, (_, caller))| goes(caller));
+        let listeners: Vec<_> = listeners.map(|(stream, (client, _))| (*stream, client.clone())).collect();
+        for (stream, client) in listeners {
+            self.listens_no_more(stream, now, out);
+            unanswered(stream, client, Unanswered::Revoked, out);
+        }
+    }
+
     fn farewell(&mut self, out: &mut Out) {
+        self.listeners.clear();
         for (stream, message) in self.listens.ends() {
             out.push(Output::Answer { stream, message, success: true });
         }

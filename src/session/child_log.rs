@@ -11,6 +11,12 @@ use crate::proto::output::Note;
 /// Sessions can come and go as fast as clients like.
 static REFUSALS: SharedLogLimit = SharedLogLimit::new("child.refused_initialize");
 
+/// UnsupportedProtocolVersion (2026-07-28 `basic`, "Error Codes"): in answer to `initialize`, as servers say it that only
+/// know that revision or later ones.
+const UNSUPPORTED_PROTOCOL_VERSION: &str = "-32022";
+const MODERN_ONLY: &str =
+    "it speaks 2026-07-28, which has no initialize: its clients must speak that too; see --era";
+
 /// How much of a line that is no message is logged, in characters.
 const NOISE_WIDTH: usize = 256;
 
@@ -63,6 +69,7 @@ impl ChildLog {
     pub(super) fn refused(&self, error: &str) {
         let Some(count) = REFUSALS.take() else { return };
         let (code, said) = refusal(error);
+        let hint = (code == UNSUPPORTED_PROTOCOL_VERSION).then_some(MODERN_ONLY);
         let sid = self.session.short();
         warn!(
             event = "child.refused_initialize",
@@ -70,6 +77,7 @@ impl ChildLog {
             code,
             said = &*said,
             count,
+            hint,
             "the server refuses initialize; it may speak other revisions only, or lack what it needs"
         );
     }

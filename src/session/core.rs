@@ -63,6 +63,8 @@ pub(super) struct Core<'s> {
     /// Why the session must end, once that is clear.
     ending: Option<End>,
     losses: Losses,
+    /// The only callers whose requests are taken, where some are told apart and a token has been taken away.
+    callers: Option<Vec<[u8; 32]>>,
     /// Whether a child has answered `initialize` with a result.
     pub(super) opened: bool,
     /// What the present child writes that is no message.
@@ -119,6 +121,7 @@ impl<'s> Core<'s> {
             end_if_idle: Vec::new(),
             ending: None,
             losses: Losses::new(start.answered, began),
+            callers: None,
             opened: false,
             first_words: start.first_words,
             child_log: ChildLog::new(shared.id.clone()),
@@ -284,6 +287,12 @@ impl<'s> Core<'s> {
         self.log_dropped(dropped);
         let requests = post.messages().iter().filter(|message| message.request().is_some()).count();
         let Post { posted, takes, feed, arrived, mirrored, .. } = post;
+        let caller = mirrored.as_ref().and_then(|mirrored| mirrored.caller);
+        if let (Some(caller), Some(callers)) = (caller, &self.callers)
+            && !callers.contains(&caller)
+        {
+            return feed.push(Delivery::Gone(End::Revoked)); // its token was taken away while it waited
+        }
         let (arrived, mirrored) =
             (self.since_begin(arrived), mirrored.as_deref().unwrap_or(Mirrored::nothing()));
         if requests == 0 {
@@ -372,9 +381,15 @@ impl<'s> Core<'s> {
         self.streams.is_full() || unread > MAX_UNREAD_REPLIES
     }
 
-    /// Forgets readers that are gone, and reads the child again where readers have caught up.
+    /// Forgets readers that are gone, reads the child again where readers have caught up, and ends what callers have begun
+    /// whose tokens have been taken away.
     pub(super) fn sweep(&mut self, now: Instant) {
         let since_begin = self.since_begin(now);
+        if let Some(callers) = lock(&self.shared.callers).take() {
+            let keeps = |caller: &[u8; 32]| callers.contains(caller);
+            self.front.keep_callers(&keeps, since_begin, &mut self.out);
+            self.callers = Some(callers);
+        }
         for (stream, took_all) in self.streams.sweep(now) {
             self.front.reader_left(stream, took_all, since_begin, &mut self.out);
         }
@@ -569,6 +584,7 @@ impl<'s> Core<'s> {
             Unanswered::Invalid(wrong) => Fault::Invalid(wrong),
             Unanswered::Overload => Fault::Overload(self.config.limits.max_in_flight),
             Unanswered::Declined(why) => Fault::Declined(why),
+            Unanswered::Revoked => Fault::Ended(End::Revoked),
         }
     }
 

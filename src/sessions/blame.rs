@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::proto::link::era_of;
 use crate::proto::message::Request;
+use crate::proto::version::Era;
 use crate::secret::Digest;
 
 /// So many starts that fail within this time are a crash loop.
@@ -43,6 +45,8 @@ pub(super) struct Cause {
     pub(super) group: Digest,
     /// The caller and the variables.
     who: Digest,
+    /// What the child speaks, if it answers.
+    pub(super) era: Era,
 }
 
 impl Cause {
@@ -58,7 +62,7 @@ impl Cause {
         let variables = variables.map(|text| text.as_encoded_bytes());
         let who = Digest::of_all([token].into_iter().chain(variables));
         let words = Digest::of_all([who.as_bytes(), before.unwrap_or_default(), behind.unwrap_or_default()]);
-        Self { words, group: caller.unwrap_or(words), who }
+        Self { words, group: caller.unwrap_or(words), who, era: era_of(initialize) }
     }
 }
 

@@ -29,6 +29,24 @@ pub(super) struct Seats {
     all: usize,
     /// How many clients wait for one.
     waiting: AtomicUsize,
+    /// How many are held for a moment only.
+    lent: Arc<AtomicUsize>,
+}
+
+/// A seat for a moment: who wants one may wait for it. Free again when it is dropped.
+#[derive(Debug)]
+pub(super) struct LentSeat {
+    _seat: Seat, // free before it is no longer counted as one that will be
+    _lent: Lent,
+}
+
+#[derive(Debug)]
+struct Lent(Arc<AtomicUsize>);
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Counts as a client that waits, until it is dropped.
@@ -42,11 +60,17 @@ impl Drop for Waiting<'_> {
 
 impl Seats {
     pub(super) fn new(all: usize) -> Self {
-        Self { free: Arc::new(Semaphore::new(all)), all, waiting: AtomicUsize::new(0) }
+        Self { free: Arc::new(Semaphore::new(all)), all, waiting: AtomicUsize::new(0), lent: Arc::default() }
     }
 
     pub(super) fn try_take(&self) -> Option<Seat> {
         Arc::clone(&self.free).try_acquire_owned().ok()
+    }
+
+    /// The same seat for a moment.
+    pub(super) fn lend(&self, seat: Seat) -> LentSeat {
+        self.lent.fetch_add(1, Ordering::Relaxed);
+        LentSeat { _seat: seat, _lent: Lent(Arc::clone(&self.lent)) }
     }
 
     async fn take(&self) -> Option<Seat> {
@@ -115,9 +139,9 @@ impl Sessions {
         longest.inspect(|session| self.end(session, End::Evicted)).is_some()
     }
 
-    /// Whether more children are leaving than clients wait for their seats.
+    /// Whether more children are leaving, or were started for a moment, than clients wait for their seats.
     fn is_seat_coming(&self) -> bool {
-        self.lock().leaving() > self.seats.waiting()
+        self.lock().leaving() + self.seats.lent.load(Ordering::Relaxed) > self.seats.waiting()
     }
 
     /// Ends the session that no client has claimed for the longest time, or else, if the operator wants it, that has been

@@ -39,7 +39,7 @@ pub enum NotReady {
     Draining,
     /// Every child fails at its start; the next is tried after this time.
     Crashing(Duration),
-    /// A child that no client has harmed failed to start, and none has answered `initialize` since.
+    /// A child that no client has harmed failed to start, and none has answered since.
     Failing,
 }
 

@@ -1,36 +1,24 @@
 //! What the bridge does about starts that fail: it notes whose fault that may be, and where it may be the server's, it
-//! starts a child of its own and sends it a handshake that has worked before, or else its own.
+//! starts a child of its own and sends it a handshake that has worked before, or else asks in its own name.
 
-use std::sync::{Arc, MutexGuard, OnceLock};
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
-use bytes::BytesMut;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::unix::pipe::Receiver;
-use tokio::task::yield_now;
-use tokio::time::{Instant, sleep, sleep_until};
-use tracing::{info, warn};
+use tokio::time::{Instant, sleep};
+use tracing::warn;
 
 use super::Sessions;
 use super::blame::{Blame, Cause, Verdict, backoff};
+use super::sibling::{Purpose, Tried};
 use super::snapshot::State;
-use crate::child::Child;
-use crate::late;
 use crate::log_limit::SharedLogLimit;
-use crate::proto::incoming::{Found, LongLine};
-use crate::proto::line::{Frame, LineDecoder, push_line};
-use crate::proto::link::own_initialize;
-use crate::proto::message::{Kind, Request, refusal};
-use crate::proto::version::Revision;
-use crate::reaper::ExitWatch;
+use crate::proto::message::Request;
+use crate::proto::version::Era;
 use crate::session::End;
 use crate::sync;
 
 /// A session that has been opened within this time and is still there shows that the server starts.
 const RECENT: Duration = Duration::from_secs(300);
-
-/// What a child may write after its end, or the children that it left, is not waited for longer.
-const LAST_WORDS: Duration = Duration::from_millis(250);
 
 /// What it means that a server starts which has failed in clients' hands.
 const BY_CLIENTS: &str = "it fails at what clients send, in initialize or in headers";
@@ -38,14 +26,6 @@ const BY_CLIENTS: &str = "it fails at what clients send, in initialize or in hea
 static CLIENTS_LOOPS: SharedLogLimit = SharedLogLimit::new("client.crash_loop");
 static CRASH_LOOPS: SharedLogLimit = SharedLogLimit::with("child.crash_loop", 10, Duration::from_secs(10));
 static TRIALS: SharedLogLimit = SharedLogLimit::with("child.trial", 10, Duration::from_secs(10));
-
-/// How a trial ended.
-enum Tried {
-    Works,
-    Fails(String),
-    /// It could not be made, which says nothing.
-    NotMade,
-}
 
 impl Sessions {
     /// For how long no child is to be started at all.
@@ -66,6 +46,9 @@ impl Sessions {
     ) {
         match started {
             Ok(()) => {
+                if cause.era == Era::Legacy {
+                    self.note_era(Era::Legacy, "a session's server has answered initialize");
+                }
                 self.blame().succeeded(cause, initialize, Instant::now());
                 self.starts.note_worked(&cause.words);
             }
@@ -132,7 +115,7 @@ impl Sessions {
                 }
                 let due = this.blame().begin_watched_trial(Instant::now());
                 if due {
-                    this.try_server("a child has answered initialize").await;
+                    this.try_server("a child has answered").await;
                 }
             }
             this.refill(); // children that were to be kept warm have died too
@@ -156,122 +139,32 @@ impl Sessions {
     ///
     /// `works_why`: what it means if it does not.
     async fn try_server(self: &Arc<Self>, works_why: &str) {
+        let patience = self.config.session.limits.init_timeout;
+        let purpose = Purpose { sid: "trial", patience, may_be_warm: false };
         let last_good = self.blame().last_good();
-        let mut tried = Tried::NotMade;
-        for initialize in last_good.into_iter().chain([own_initialize(Revision::R2025_11_25)]) {
-            tried = self.try_once(&initialize).await;
-            if !matches!(tried, Tried::Fails(_)) {
-                break;
-            }
-        }
-        let works = match &tried {
-            Tried::NotMade => None,
-            Tried::Works => Some(true),
-            Tried::Fails(_) => Some(false),
+        let tried = match last_good {
+            Some(initialize) => match self.try_with(&initialize, purpose).await {
+                Tried::Fails(_) => self.try_own(purpose).await,
+                tried => tried,
+            },
+            None => self.try_own(purpose).await,
         };
-        match tried {
-            Tried::NotMade => {}
-            Tried::Works => log_trial(true, works_why, "the server starts"),
-            Tried::Fails(why) => log_trial(false, &why, "the server fails without any client too"),
-        }
+        let works = match tried {
+            Tried::NotMade => None,
+            Tried::Works(era) => {
+                self.note_era(era, "a server that was started for a trial has answered");
+                log_trial(true, works_why, "the server starts");
+                Some(true)
+            }
+            Tried::Fails(why) => {
+                log_trial(false, &why, "the server fails without any client too");
+                Some(false)
+            }
+        };
         let serving = self.is_serving();
         let pause = self.blame().tried(works, serving, Instant::now());
         pause.into_iter().for_each(log_crash_loop);
         self.watch_broken();
-    }
-
-    /// Starts a child, waits for its answer to this `initialize`, and ends it.
-    async fn try_once(&self, initialize: &Request) -> Tried {
-        let mut draining = self.draining.subscribe();
-        let Some(seat) = self.seats.try_take().filter(|_| draining.borrow_and_update().is_none()) else {
-            return Tried::NotMade;
-        };
-        let sid = Arc::new(OnceLock::from("trial".to_owned()));
-        let Ok(Child { process, mut stdin, mut stdout, stderr: first_words }) = self.spawn(&[], sid, true)
-        else {
-            return Tried::NotMade; // what is lacking then is told to clients
-        };
-        info!(
-            event = "child.trial_start",
-            pid = process.pid(),
-            "a child is started to see whether the server works"
-        );
-        let mut line = BytesMut::new();
-        push_line(&mut line, &[initialize.text()]);
-        let answered = async {
-            let _ = stdin.write_all(&line).await; // an empty pipe takes it; that nobody reads it shows otherwise
-            answer(&mut stdout, process.exit.clone(), self.config.session.max_message).await
-        };
-        let tried = tokio::select! {
-            answered = late::timeout(self.config.session.limits.init_timeout, answered) => match answered {
-                Some(Answer::Result) => Tried::Works,
-                Some(Answer::Refusal(error)) => Tried::Fails(format!("it refuses initialize: {error}")),
-                Some(Answer::None) => Tried::Fails("it ended, or closed its stdout".to_owned()),
-                None => Tried::Fails("it has not answered within --init-timeout".to_owned()),
-            },
-            _ = draining.changed() => Tried::NotMade,
-        };
-        drop(stdin);
-        self.terminate(process, Some(stdout), &first_words).await;
-        drop(seat); // drained() waits for it too
-        tried
-    }
-}
-
-/// What a child answers to `initialize`.
-enum Answer {
-    Result,
-    /// An error: its code and message.
-    Refusal(String),
-    /// Nothing, before it ended or closed its stdout.
-    None,
-}
-
-async fn answer(stdout: &mut Receiver, mut exit: ExitWatch, max_message: usize) -> Answer {
-    let mut decoder = LineDecoder::new(max_message);
-    let mut until: Option<Instant> = None;
-    loop {
-        let deadline = until.unwrap_or_else(Instant::now);
-        tokio::select! {
-            biased; // what it wrote counts, even if it has ended since
-            read = stdout.read_buf(decoder.buffer()) => {
-                while let Some(frame) = decoder.next() {
-                    if let Some(answer) = answer_in(frame, max_message).await {
-                        return answer;
-                    }
-                }
-                if matches!(read, Ok(0) | Err(_)) {
-                    return match decoder.finish() {
-                        Some(frame) => answer_in(frame, max_message).await.unwrap_or(Answer::None),
-                        None => Answer::None,
-                    };
-                }
-            }
-            _ = exit.wait(), if until.is_none() => until = Some(Instant::now() + LAST_WORDS),
-            () = sleep_until(deadline), if until.is_some() => return Answer::None,
-        }
-    }
-}
-
-/// The child has been asked one thing only.
-async fn answer_in(frame: Frame<'_>, max_message: usize) -> Option<Answer> {
-    let line = match frame {
-        Frame::Line(line) => line.bytes().into(),
-        Frame::Long(line) => line,
-        Frame::TooLong { .. } => return None,
-    };
-    let mut line = LongLine::new(line, max_message);
-    loop {
-        match line.step() {
-            Found::Message(message) if message.envelope.kind == Kind::Success => return Some(Answer::Result),
-            Found::Message(message) if message.envelope.kind == Kind::Failure => {
-                let (code, message) = refusal(std::str::from_utf8(message.text()).ok()?);
-                return Some(Answer::Refusal(format!("error {code}: {message}")));
-            }
-            Found::Message(_) | Found::Pause | Found::Invalid(_) | Found::Stray(_) => {}
-            Found::Noise(_) | Found::TooLong { .. } | Found::End => return None,
-        }
-        yield_now().await; // a session that works may share the thread
     }
 }
 

@@ -14,6 +14,7 @@
 mod support;
 
 mod batches;
+mod era;
 mod forged;
 mod isolation;
 mod keys;

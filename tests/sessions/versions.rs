@@ -250,7 +250,7 @@ fn a_session_that_negotiated_the_modern_revision_is_a_session_like_any_other() {
 
 #[test]
 fn a_modern_request_without_a_session_is_told_to_begin_with_initialize_and_starts_no_child() {
-    let bridge = Bridge::start(&["--lazy"], &["notebook"]);
+    let bridge = Bridge::start(&["--lazy", "--era", "legacy"], &["notebook"]);
     let meta = json!({ "_meta": { "io.modelcontextprotocol/protocolVersion": "2026-07-28" } });
     let list =
         |params: Value| json!({ "jsonrpc": "2.0", "id": "m", "method": "tools/list", "params": params });
@@ -260,10 +260,15 @@ fn a_modern_request_without_a_session_is_told_to_begin_with_initialize_and_start
     let by_both =
         by_meta.clone().header("MCP-Protocol-Version", "2026-07-28").header("Mcp-Method", "tools/list");
     let discover = json!({ "jsonrpc": "2.0", "id": "m", "method": "server/discover", "params": meta });
-    for request in [by_header, by_meta, by_both, Request::post("/mcp", discover.to_string())] {
+    for (request, status, token, code) in [
+        (Request::post("/mcp", discover.to_string()), 200, "no_modern_era", -32601),
+        (by_header, 400, "invalid_params", -32602),
+        (by_meta, 400, "no_modern_era", -32022),
+        (by_both, 400, "no_modern_era", -32022),
+    ] {
         let mut response = bridge.send(request);
-        let answer = assert_refused(&mut response, 200, "no_modern_era");
-        assert_eq!((&answer["id"], &answer["error"]["code"]), (&json!("m"), &json!(-32601)));
+        let answer = assert_refused(&mut response, status, token);
+        assert_eq!((&answer["id"], &answer["error"]["code"]), (&json!("m"), &json!(code)));
         assert_eq!(response.header("mcp-session-id"), None);
     }
     assert_eq!(bridge.processes(), []);

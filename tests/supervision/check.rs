@@ -57,6 +57,36 @@ fn a_good_server_is_0_and_named_with_its_tools() {
 }
 
 #[test]
+fn a_server_that_knows_no_sessions_works_and_its_tools_are_listed() {
+    for options in [&[][..], &["--era", "modern"]] {
+        let finished = check(options, &["modern", "only"]);
+        let words = [
+            "the server works: modern 1.0, protocol version 2026-07-28\n",
+            "discover      answered ",
+            "capabilities  tools\n",
+            "tools         1: echo\n",
+            "end           exit code 0, at the end of its stdin\n",
+        ];
+        assert_says(&finished, 0, &words);
+    }
+    let finished = check(&["--era", "legacy"], &["modern", "only"]);
+    assert_says(&finished, 1, &["refused initialize with error -32022", "knows 2026-07-28 only", "--era"]);
+}
+
+#[test]
+fn a_server_of_both_eras_is_checked_as_sessions_need_it_unless_they_are_given_up() {
+    assert_says(
+        &check(&[], &["modern", "dual"]),
+        0,
+        &["protocol version 2025-11-25\n", "tools         1: echo"],
+    );
+    let modern = check(&["--era", "modern"], &["modern", "dual"]);
+    assert_says(&modern, 0, &["protocol version 2026-07-28\n", "tools         1: echo"]);
+    let legacy = check(&["--era", "modern"], &["notebook"]);
+    assert_says(&legacy, 1, &["refused server/discover with error", "as --era modern says?"]);
+}
+
+#[test]
 fn the_server_has_the_arguments_variables_and_directory_of_a_session() {
     let scratch = Scratch::new();
     let directory = scratch.path("");

@@ -117,7 +117,7 @@ pub fn bridge_command(options: &[&str], command: &[&str]) -> Command {
 }
 
 fn known(word: &str) -> String {
-    if matches!(word, "notebook" | "hostile") { example(word) } else { word.to_owned() }
+    if matches!(word, "notebook" | "hostile" | "modern") { example(word) } else { word.to_owned() }
 }
 
 /// The same command as process 1 of a PID namespace of its own. Where that takes rights we do not have, says so.

@@ -21,6 +21,10 @@ fn secs(seconds: u64) -> Duration {
 
 impl Script {
     fn new() -> Self {
+        Self::of(Era::Legacy)
+    }
+
+    fn of(era: Era) -> Self {
         let limits = Limits {
             init_timeout: secs(10),
             request_timeout: secs(20),
@@ -30,9 +34,9 @@ impl Script {
             ids: Ids::counted,
             state: || 1,
         };
-        let config = Config { limits, max_message: MAX_MESSAGE, stop_grace: secs(1) };
+        let config = Config { era: None, limits, max_message: MAX_MESSAGE, stop_grace: secs(1) };
         Self {
-            client: Client::open(&config, std::sync::Arc::default()),
+            client: Client::open(era, &config, std::sync::Arc::default()),
             received: Vec::new(),
             now: Duration::ZERO,
         }
@@ -74,6 +78,13 @@ impl Script {
         ))
     }
 
+    /// Answers `server/discover`.
+    fn discover(&mut self, capabilities: &str) -> &mut Self {
+        self.answer(&format!(
+            r#""result":{{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{capabilities},"ttlMs":0,"cacheScope":"private","_meta":{{"io.modelcontextprotocol/serverInfo":{{"name":"s","version":"1"}}}}}}"#
+        ))
+    }
+
     fn methods(&mut self) -> Vec<&str> {
         self.receive();
         self.received.iter().filter_map(|message| message["method"].as_str()).collect()
@@ -104,6 +115,54 @@ fn the_handshake_is_complete_before_the_tools_are_asked_for() {
     assert_eq!((&*server.name, &*server.version, server.protocol.as_deref()), ("s", "1", Some("2025-06-18")));
     assert_eq!(server.answered_after, Duration::from_millis(7));
     assert_eq!(server.capabilities, ["logging", "resources (subscribe)", "tools (listChanged)"]);
+}
+
+#[test]
+fn a_server_without_sessions_is_discovered_and_each_request_says_what_a_handshake_would() {
+    let mut script = Script::of(Era::Modern);
+    script.now = Duration::from_millis(7);
+    script.discover(r#"{"tools":{}}"#);
+    script.answer(r#""result":{"resultType":"complete","tools":[{"name":"a"}],"nextCursor":"2"}"#);
+    script.answer(r#""result":{"resultType":"complete","tools":[{"name":"b"}]}"#);
+    assert_eq!((&script.client.end, &script.client.tools), (&Some(Ok(())), &listed(2, &["a", "b"])));
+    assert_eq!(script.methods(), ["server/discover", "tools/list", "tools/list"], "and nothing is said");
+    for request in &script.received {
+        let meta = &request["params"]["_meta"];
+        assert_eq!(meta["io.modelcontextprotocol/protocolVersion"], "2026-07-28", "{request}");
+        assert_eq!(meta["io.modelcontextprotocol/clientCapabilities"], serde_json::json!({}), "{request}");
+        assert_eq!(meta["io.modelcontextprotocol/clientInfo"]["name"], "mcp-bridge", "{request}");
+    }
+    let cursors: Vec<_> =
+        script.received.iter().map(|request| request["params"]["cursor"].as_str()).collect();
+    assert_eq!(cursors, [None, None, Some("2")]);
+    let server = script.client.server.unwrap();
+    assert_eq!((&*server.name, &*server.version, server.protocol.as_deref()), ("s", "1", Some("2026-07-28")));
+    assert_eq!((server.answered, server.answered_after), (Question::Discover, Duration::from_millis(7)));
+}
+
+#[test]
+fn an_answer_to_discover_may_lack_all_that_it_should_have() {
+    for (versions, protocol) in [
+        ("", None),
+        (r#""supportedVersions":{"0":"2026-07-28"}"#, None),
+        (r#""supportedVersions":[]"#, None),
+        (r#""supportedVersions":[1,null]"#, None),
+        (r#""supportedVersions":["2026-07-28",7,"2025-11-25"]"#, Some("2026-07-28, 2025-11-25")),
+    ] {
+        let mut script = Script::of(Era::Modern);
+        script.answer(&format!(r#""result":{{{versions}}}"#));
+        assert_eq!(script.client.end, Some(Ok(())), "{versions}");
+        let server = script.client.server.unwrap();
+        assert_eq!((&*server.name, server.protocol.as_deref()), ("", protocol), "{versions}");
+    }
+}
+
+#[test]
+fn a_server_that_does_not_know_discover_is_said_to_refuse_it() {
+    let mut script = Script::of(Era::Modern);
+    script.answer(r#""error":{"code":-32601,"message":"no"}"#);
+    let why = Why::Refused { code: "-32601".to_owned(), message: "no".to_owned() };
+    assert_eq!(script.client.end, Some(Err(Failure { asked: Question::Discover, why })));
 }
 
 #[test]

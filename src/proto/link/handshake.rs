@@ -7,7 +7,7 @@ use crate::proto::ids::{BridgeId, Id};
 use crate::proto::incoming::Incoming;
 use crate::proto::message::Request;
 use crate::proto::output::{Note, Out};
-use crate::proto::version::Revision;
+use crate::proto::version::{Era, Revision};
 
 /// The bridge's own `initialize`: that of a client without capabilities.
 pub fn own_initialize(revision: Revision) -> Request {
@@ -21,12 +21,23 @@ pub fn own_initialize(revision: Revision) -> Request {
 /// The bridge's own `server/discover`: what a child of 2026-07-28 is asked first, in place of a handshake (2026-07-28
 /// `server/discover`).
 pub fn own_discover() -> Request {
+    own_modern("server/discover", "")
+}
+
+/// A request of the bridge's own to a child of 2026-07-28: that of a client without capabilities. `more`: what else is in
+/// `params`, a comma before each member.
+pub fn own_modern(method: &str, more: &str) -> Request {
     let params = format!(
-        r#"{{"_meta":{{"io.modelcontextprotocol/protocolVersion":"{}","io.modelcontextprotocol/clientInfo":{{"name":"mcp-bridge","version":"{}"}},"io.modelcontextprotocol/clientCapabilities":{{}}}}}}"#,
+        r#"{{"_meta":{{"io.modelcontextprotocol/protocolVersion":"{}","io.modelcontextprotocol/clientInfo":{{"name":"mcp-bridge","version":"{}"}},"io.modelcontextprotocol/clientCapabilities":{{}}}}{more}}}"#,
         Revision::R2026_07_28,
         env!("CARGO_PKG_VERSION"),
     );
-    Request::own("server/discover", &params)
+    Request::own(method, &params)
+}
+
+/// The era of a child that is told this first.
+pub fn era_of(first: &Request) -> Era {
+    if first.method() == "server/discover" { Era::Modern } else { Era::Legacy }
 }
 
 /// Answers a request of the child for that client: `ping` gets a result, all else an error.

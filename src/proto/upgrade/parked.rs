@@ -110,6 +110,18 @@ impl<C> Parked<C> {
         }
     }
 
+    /// Keeps of those that the child has answered only these.
+    pub(super) fn retain(&mut self, keeps: impl Fn(&C) -> bool) {
+        let bytes = &mut self.bytes;
+        self.table.retain(|_, (_, place)| match place {
+            Place::Done(call, text) if !keeps(call) => {
+                *bytes -= text.len();
+                false
+            }
+            Place::Done(..) | Place::Running(_) => true,
+        });
+    }
+
     /// A parked call has a new id.
     pub(super) fn renamed(&mut self, state: State, new: BridgeId) {
         if let Some((_, place @ Place::Running(_))) = self.table.get_mut(&state) {

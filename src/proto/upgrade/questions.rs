@@ -14,7 +14,7 @@ use crate::proto::json::slice;
 use crate::proto::output::{Capability, Note, Out};
 
 /// How long a question may wait for it to become clear whose it is.
-pub(super) const CLEAR_WITHIN: Duration = Duration::from_secs(10);
+pub(super) const CLEAR_WITHIN: Duration = Duration::from_secs(5);
 
 /// How many questions may wait for that at once.
 const MAX_UNCLEAR: usize = 64;

@@ -11,18 +11,23 @@ use crate::{Failure, Outcome};
 
 /// A session with a bridge, by its id.
 #[derive(Clone)]
-pub(crate) struct Session(String);
+pub(crate) struct Session(Option<String>);
 
 impl Session {
     /// What stands for a session where there is none: a head of the usual length.
     pub(crate) fn none() -> Self {
-        Self("0".repeat(32))
+        Self(Some("0".repeat(32)))
+    }
+
+    /// A client of 2026-07-28 has none.
+    pub(crate) fn modern() -> Self {
+        Self(None)
     }
 
     pub(crate) async fn open(connection: &mut Connection) -> Outcome<Self> {
         let response = connection.exchange(post(None, message::INITIALIZE).as_bytes()).await?;
         let session = match (response.status, response.session) {
-            (200, Some(id)) => Self(id.to_owned()),
+            (200, Some(id)) => Self(Some(id.to_owned())),
             (status, _) => return Err(unexpected("initialize", status, &response.body)),
         };
         let request = post(Some(&session), message::INITIALIZED);
@@ -36,7 +41,7 @@ impl Session {
     async fn close(self, connection: &mut Connection) -> Outcome<()> {
         let request = format!(
             "DELETE /mcp HTTP/1.1\r\nHost: 127.0.0.1\r\nMcp-Session-Id: {}\r\nMCP-Protocol-Version: {}\r\n\r\n",
-            self.0,
+            self.0.unwrap_or_default(),
             message::VERSION
         );
         let response = connection.exchange(request.as_bytes()).await?;
@@ -48,9 +53,16 @@ impl Session {
 }
 
 fn post(session: Option<&Session>, body: &str) -> String {
-    let session = session.map_or(String::new(), |Session(id)| {
-        format!("Mcp-Session-Id: {id}\r\nMCP-Protocol-Version: {}\r\n", message::VERSION)
-    });
+    let session = match session {
+        Some(Session(Some(id))) => {
+            format!("Mcp-Session-Id: {id}\r\nMCP-Protocol-Version: {}\r\n", message::VERSION)
+        }
+        Some(Session(None)) => format!(
+            "MCP-Protocol-Version: {}\r\nMcp-Method: tools/call\r\nMcp-Name: echo\r\n",
+            message::MODERN
+        ),
+        None => String::new(),
+    };
     let length = body.len();
     format!(
         "POST /mcp HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n\
@@ -80,11 +92,15 @@ impl Caller {
         text_length: usize,
         calls_per_sample: usize,
     ) -> Outcome<Self> {
+        let (call, answer) = match session {
+            Session(Some(_)) => (message::call(text_length), message::answer(text_length)),
+            Session(None) => (message::modern_call(text_length), message::modern_answer(text_length)),
+        };
         Ok(Self {
             connection: Connection::open(address).await?,
             numbers,
-            call: Template::new(post(Some(session), &message::call(text_length))),
-            answer: Template::new(message::answer(text_length)),
+            call: Template::new(post(Some(session), &call)),
+            answer: Template::new(answer),
             calls_per_sample,
         })
     }

@@ -23,9 +23,19 @@ pub(crate) enum Column {
     Bridge(Bridge),
 }
 
+#[derive(Clone)]
 pub(crate) struct Bridge {
     pub(crate) name: String,
     path: PathBuf,
+    /// Whether its callers are clients of 2026-07-28 that share a server of the session era.
+    translates: bool,
+}
+
+impl Bridge {
+    /// The same with clients of 2026-07-28.
+    fn translated(&self) -> Self {
+        Self { name: "translated".to_owned(), translates: true, ..self.clone() }
+    }
 }
 
 impl FromStr for Bridge {
@@ -37,7 +47,7 @@ impl FromStr for Bridge {
             return Err(format!("{name:?} is no name of letters, digits, '-', '_' and '.'"));
         }
         let path = PathBuf::from(path).canonicalize().map_err(|error| format!("{path}: {error}"))?;
-        Ok(Self { name: name.to_owned(), path })
+        Ok(Self { name: name.to_owned(), path, translates: false })
     }
 }
 
@@ -56,9 +66,12 @@ impl Column {
     pub(crate) const PIPE: usize = 0;
     pub(crate) const FLOOR: usize = 1;
 
-    /// All columns, for these bridges.
-    pub(crate) fn all(bridges: Vec<Bridge>) -> Outcome<Vec<Self>> {
+    /// All columns, for these bridges. `translated`: the last one has another with clients of 2026-07-28, before all others.
+    pub(crate) fn all(mut bridges: Vec<Bridge>, translated: bool) -> Outcome<Vec<Self>> {
         let mut columns = vec![Self::Pipe, Self::Floor];
+        if let Some(last) = bridges.last().filter(|_| translated) {
+            bridges.insert(0, last.translated());
+        }
         for bridge in bridges {
             if columns.iter().any(|column| column.to_string() == bridge.name) {
                 return Err(format!("two columns are called {:?}", bridge.name).into());
@@ -91,13 +104,15 @@ impl Column {
             (Self::Floor, Work::Churn { at_once }) => floor(at_once, TEXT, client::Churn::REQUESTS).await?,
             (Self::Bridge(bridge), Work::Calls { sessions, in_flight, text }) => {
                 let server = bridge.start().await?;
-                let callers = callers(server.address, sessions, in_flight, text).await;
+                let callers = callers(server.address, sessions, in_flight, text, bridge.translates).await;
                 Running::new(
                     callers.map_err(|error| server.with_log(error))?,
                     vec![server.id()],
                     Some(server),
                 )
             }
+            // Without sessions there is nothing that comes and goes.
+            (Self::Bridge(Bridge { translates: true, .. }), Work::Churn { .. }) => return Ok(None),
             (Self::Bridge(bridge), Work::Churn { at_once }) => {
                 let server = bridge.start().await?;
                 let mut callers = Vec::new();
@@ -132,10 +147,14 @@ async fn callers(
     sessions: usize,
     in_flight: usize,
     text: usize,
+    translates: bool,
 ) -> Outcome<Vec<Caller>> {
     let mut callers = Vec::new();
     for _ in 0..sessions {
-        let session = Session::open(&mut Connection::open(address).await?).await?;
+        let session = match translates {
+            true => Session::modern(),
+            false => Session::open(&mut Connection::open(address).await?).await?,
+        };
         for _ in 0..in_flight {
             let numbers = Numbers::of(callers.len());
             let caller = client::Caller::connect(address, &session, numbers, text, 1).await?;
@@ -156,11 +175,15 @@ pub(crate) struct Footprint {
 
 impl Bridge {
     async fn start(&self) -> Outcome<Server> {
-        Server::bridge(&self.name, &self.path).await
+        let options: &[&str] = if self.translates { &["--share", "all"] } else { &[] };
+        Server::bridge(&self.name, &self.path, options).await
     }
 
     /// Each session has had one call, and no connection. `None`: the kernel does not let this user look.
     pub(crate) async fn footprint(&self, sessions: usize) -> Outcome<Option<Footprint>> {
+        if self.translates {
+            return Ok(None);
+        }
         let server = self.start().await?;
         if let Err(error) = Memory::of(server.id())
             && error.kind() == io::ErrorKind::PermissionDenied

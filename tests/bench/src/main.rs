@@ -30,6 +30,10 @@ struct Options {
     #[argh(option)]
     bridge: Vec<Bridge>,
 
+    /// another column: the last bridge with clients of 2026-07-28 that share one server of the session era
+    #[argh(switch)]
+    translated: bool,
+
     /// how often everything is measured, 1 to 100; default 5, with --quick 3
     #[argh(option)]
     rounds: Option<usize>,
@@ -71,7 +75,7 @@ async fn run(options: Options) -> Outcome<()> {
     if !(1..=100).contains(&rounds) {
         return Err("--rounds takes 1 to 100".into());
     }
-    let mut report = Report::new(cells, Column::all(options.bridge)?, rounds);
+    let mut report = Report::new(cells, Column::all(options.bridge, options.translated)?, rounds);
     for round in 0..rounds {
         eprintln!("round {} of {rounds}", round + 1);
         for results in &mut report.cells {

@@ -11,6 +11,9 @@ pub const APART: u32 = 1_000_000;
 
 pub const VERSION: &str = "2025-11-25";
 
+/// The revision that has no sessions.
+pub const MODERN: &str = "2026-07-28";
+
 /// The handshake, for every number.
 pub const INITIALIZE: &str = concat!(
     r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","#,
@@ -50,6 +53,22 @@ pub fn call(length: usize) -> String {
     let text = text(length);
     format!(
         r#"{{"jsonrpc":"2.0","id":{MARK},"method":"tools/call","params":{{"name":"echo","arguments":{{"text":"{text}"}}}}}}"#
+    )
+}
+
+/// The same of a client of 2026-07-28.
+pub fn modern_call(length: usize) -> String {
+    let text = text(length);
+    format!(
+        r#"{{"jsonrpc":"2.0","id":{MARK},"method":"tools/call","params":{{"name":"echo","arguments":{{"text":"{text}"}},"_meta":{{"io.modelcontextprotocol/protocolVersion":"{MODERN}","io.modelcontextprotocol/clientInfo":{{"name":"bench","version":"0"}},"io.modelcontextprotocol/clientCapabilities":{{}}}}}}}}"#
+    )
+}
+
+/// The one right answer to that, where the echo server's is translated.
+pub fn modern_answer(length: usize) -> String {
+    let text = text(length);
+    format!(
+        r#"{{"jsonrpc":"2.0","id":{MARK},"result":{{"resultType":"complete","_meta":{{"io.modelcontextprotocol/serverInfo":{{"name":"echo","version":"0"}}}},"content":[{{"type":"text","text":"{text}"}}]}}}}"#
     )
 }
 

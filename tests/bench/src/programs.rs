@@ -50,9 +50,11 @@ impl Server {
         Ok(Self { process, log: None, address })
     }
 
-    /// Starts a bridge before the echo server, with defaults but for the port, which the kernel chooses.
-    pub async fn bridge(name: &str, path: &Path) -> Outcome<Self> {
-        Self::start(name, path, &["--listen", "127.0.0.1:0"], "echo").await
+    /// Starts a bridge before the echo server, with defaults but for the port, which the kernel chooses, and for these
+    /// options.
+    pub async fn bridge(name: &str, path: &Path, more: &[&str]) -> Outcome<Self> {
+        let options = [&["--listen", "127.0.0.1:0"], more].concat();
+        Self::start(name, path, &options, "echo").await
     }
 
     /// Starts a bridge with these options, one of which says where it listens, before one of the programs beside this one.
