@@ -44,7 +44,7 @@ const ASKED: Duration = Duration::from_secs(1);
 /// How many questions one call may have at once.
 const MAX_QUESTIONS: usize = 16;
 
-/// How long the bridge waits for the child's answers to requests of its own.
+/// How long the bridge waits for the child's answers to requests of its own, from when it serves.
 const OWN_LIMIT: Duration = Duration::from_secs(10);
 
 /// How many pages of the child's tools are read.
@@ -354,7 +354,8 @@ impl Upgrade {
     /// Asks the child something in the bridge's own name.
     fn own(&mut self, own: Own, method: &str, params: &str, now: Duration, out: &mut Out) {
         let request = Outgoing { request: Request::own(method, params), token: None };
-        self.link.request_until(Caller::Own(own), request, now + OWN_LIMIT, now, out);
+        let deadline = self.link.serves_at().map_or(now, |serves| serves.max(now)) + OWN_LIMIT;
+        self.link.request_until(Caller::Own(own), request, deadline, now, out);
     }
 
     fn call_of(&self, id: BridgeId) -> Option<&Call> {
@@ -399,13 +400,11 @@ impl Upgrade {
                 return self.own(Own::Tools(before + 1), "tools/list", &params, now, out);
             }
         }
-        if self.known == (Known::Asked { again: true }) {
+        let again = self.known == (Known::Asked { again: true });
+        self.tools_known(now, out);
+        if again {
+            // The next call asks: some children say with each list that it has changed, and these calls would wait for ever.
             self.known = Known::Nothing;
-            if !self.held.is_empty() {
-                self.learn_tools(now, out);
-            }
-        } else {
-            self.tools_known(now, out);
         }
     }
 
@@ -585,7 +584,12 @@ impl Upgrade {
                     unanswered(stream, call.client, why, out);
                 }
             }
-            Caller::Own(own) => self.own_answered(own, None, now, out),
+            Caller::Own(own) => {
+                if matches!(own, Own::Level) {
+                    self.level = None; // it may not know it
+                }
+                self.own_answered(own, None, now, out);
+            }
         }
     }
 

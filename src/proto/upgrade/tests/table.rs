@@ -646,6 +646,49 @@ fn a_child_that_does_not_say_its_tools_is_called_all_the_same() {
 }
 
 #[test]
+fn the_bridges_own_requests_have_their_time_from_when_the_child_serves() {
+    let ready = crate::proto::link::Readiness { delay: secs(60), refusal: None, timeout: Duration::ZERO };
+    let limits = Limits { init_timeout: secs(50), request_timeout: secs(1000), ready, ..UPGRADED };
+    let mut session = Harness::upgrade(limits, STRANGERS);
+    session.send(2, &Ask::new("7", "prompts/get").level("info"));
+    assert_eq!(session.pass(secs(49)), []);
+    let logging = r#"{"logging":{},"tools":{}}"#;
+    session.says(&greeting(logging));
+    session.send(3, &Ask::tool("8"));
+    session.stdin();
+    assert_eq!(session.pass(secs(60)), []);
+    let prompt = r#"{"jsonrpc":"2.0","id":3,"method":"prompts/get","params":{}}"#;
+    assert_eq!(session.stdin(), [set_level("2", "info"), prompt.to_owned(), tools_list("4", "")]);
+    session.says(&child_result("4", r#""tools":[]"#));
+    assert_eq!(session.stdin(), [called("5")]);
+}
+
+#[test]
+fn a_level_that_the_child_has_not_confirmed_is_told_again_with_the_next_call() {
+    let mut session = Harness::shared(STRANGERS);
+    session.send(2, &Ask::tool("7").level("info"));
+    assert_eq!(session.pass(OWN_LIMIT), []);
+    session.stdin();
+    session.send(3, &Ask::tool("8").level("info"));
+    assert_eq!(session.stdin(), [set_level("4", "info"), called("5")]);
+    session.says(&error("4"));
+    session.send(4, &Ask::tool("9").level("info"));
+    assert_eq!(session.stdin(), [called("6")], "it has refused, and would again");
+}
+
+#[test]
+fn a_child_that_says_with_each_list_that_it_has_changed_is_called_all_the_same() {
+    let mut session = Harness::greeted(UPGRADED, STRANGERS, WITH_TOOLS);
+    session.send(2, &Ask::tool("7"));
+    session.says(&note("notifications/tools/list_changed"));
+    session.stdin();
+    session.says(&child_result("2", r#""tools":[]"#));
+    assert_eq!(session.stdin(), [called("3")]);
+    session.send(3, &Ask::tool("8"));
+    assert_eq!(session.stdin(), [tools_list("4", "")], "they are not known for the next one");
+}
+
+#[test]
 fn a_call_that_waits_for_the_tools_is_withdrawn_by_its_client() {
     let mut session = Harness::greeted(UPGRADED, STRANGERS, WITH_TOOLS);
     session.send(2, &Ask::tool("7"));
