@@ -175,6 +175,9 @@ enum Known {
 pub struct Upgrade {
     link: Link<Caller>,
     max_in_flight: usize,
+    request_timeout: Duration,
+    /// The newest time that is known.
+    latest: Duration,
     /// Whether the clients are strangers to each other.
     strangers: bool,
     new_state: fn() -> u128,
@@ -204,6 +207,8 @@ impl Upgrade {
     pub fn open(limits: Limits, initialize: &Request, strangers: bool, now: Duration, out: &mut Out) -> Self {
         Self {
             max_in_flight: limits.max_in_flight,
+            request_timeout: limits.request_timeout,
+            latest: now,
             strangers,
             new_state: limits.state,
             link: Link::open(limits, initialize, true, now, out),
@@ -887,6 +892,7 @@ impl Front for Upgrade {
         now: Duration,
         out: &mut Out,
     ) -> Result<(), Refusal> {
+        self.latest = now;
         match message {
             Message::Request(request) => self.request(&request, from, now, out),
             // 2026-07-28 has no notification of a client over HTTP (`basic/transports/streamable-http`).
@@ -897,6 +903,7 @@ impl Front for Upgrade {
     }
 
     fn child(&mut self, message: Incoming<'_>, now: Duration, _: Readers<'_>, out: &mut Out) {
+        self.latest = now;
         if self.link.echoes(&message, now, out) {
             return;
         }
@@ -909,8 +916,7 @@ impl Front for Upgrade {
 
     fn child_too_long(&mut self, head: &[u8], out: &mut Out) {
         match self.link.too_long(head, out) {
-            // It has been answered, after a fashion: no time is needed.
-            Untaken::Call(id, caller) => self.fail(id, caller, Unanswered::TooLong, Duration::ZERO, out),
+            Untaken::Call(id, caller) => self.fail(id, caller, Unanswered::TooLong, self.latest, out),
             Untaken::Handshake => out.push(Output::Handshake(Handshake::Refused)),
             Untaken::Nothing => {}
             Untaken::Unclear => out.push(Output::AnswerToUnknown),
@@ -921,7 +927,7 @@ impl Front for Upgrade {
         let wrong = broken.wrong;
         match self.link.broken(broken) {
             Untaken::Call(id, caller) => {
-                self.fail(id, caller, Unanswered::Invalid(wrong), Duration::ZERO, out);
+                self.fail(id, caller, Unanswered::Invalid(wrong), self.latest, out);
             }
             Untaken::Handshake => out.push(Output::Handshake(Handshake::Invalid(wrong))),
             Untaken::Nothing | Untaken::Unclear => return false,
@@ -934,6 +940,11 @@ impl Front for Upgrade {
     }
 
     fn expire(&mut self, now: Duration, _: Readers<'_>, out: &mut Out) {
+        self.latest = now;
+        let limit = self.request_timeout;
+        for held in self.held.extract_if(.., |held| held.arrived + limit <= now) {
+            unanswered(held.stream, held.call.client, Unanswered::Timeout, out);
+        }
         while let Some(expired) = self.link.expire(now, out) {
             match expired {
                 Expired::Handshake { echoed: true } => out.push(Output::Handshake(Handshake::Echoed)),
@@ -961,7 +972,8 @@ impl Front for Upgrade {
     fn next_deadline(&self) -> Option<Duration> {
         let asking = self.asking.first().map(|(at, _)| *at);
         let lingering = self.lingering.front().map(|(until, _)| *until);
-        let waiting = [self.parked.next_deadline(), self.undecided.next_deadline(), asking, lingering];
+        let held = self.held.iter().map(|held| held.arrived + self.request_timeout).min();
+        let waiting = [self.parked.next_deadline(), self.undecided.next_deadline(), asking, lingering, held];
         waiting.into_iter().flatten().chain(self.link.next_deadline()).min()
     }
 

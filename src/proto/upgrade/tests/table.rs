@@ -689,6 +689,39 @@ fn a_child_that_says_with_each_list_that_it_has_changed_is_called_all_the_same()
 }
 
 #[test]
+fn a_call_that_waits_for_the_tools_times_out_and_the_child_does_not_see_it() {
+    let limits = Limits { request_timeout: secs(5), ..UPGRADED };
+    let mut session = Harness::greeted(limits, STRANGERS, WITH_TOOLS);
+    session.send(2, &Ask::tool("7"));
+    session.stdin();
+    assert_eq!(session.front.next_deadline(), Some(secs(5)));
+    assert_eq!(session.at(secs(5)), [unanswered(2, "7", Unanswered::Timeout)]);
+    session.says(&child_result("2", r#""tools":[]"#));
+    assert!(session.stdin().is_empty());
+    session.assert_empty();
+}
+
+#[test]
+fn what_follows_from_an_answer_that_nobody_can_take_has_its_time_from_then_on() {
+    let texts = [
+        |session: &mut Harness<Upgrade>| session.too_long(r#"{"jsonrpc":"2.0","id":3,"result":["#),
+        |session: &mut Harness<Upgrade>| session.broken(r#"{"jsonrpc":"2.0","id":3,"result":{},"error":{}}"#),
+    ];
+    for text in texts {
+        let capabilities = r#"{"logging":{},"tools":{}}"#;
+        let mut session = Harness::greeted(UPGRADED, STRANGERS, capabilities);
+        session.pass(secs(50));
+        session.send(2, &Ask::new("7", "prompts/list"));
+        session.send(3, &Ask::tool("8").level("info"));
+        session.stdin();
+        text(&mut session);
+        assert_eq!(session.stdin(), [set_level("4", "info"), called("5")]);
+        assert_eq!(session.pass(OWN_LIMIT - Duration::from_nanos(1)), []);
+        assert!(session.stdin().is_empty(), "the level has its time");
+    }
+}
+
+#[test]
 fn a_call_that_waits_for_the_tools_is_withdrawn_by_its_client() {
     let mut session = Harness::greeted(UPGRADED, STRANGERS, WITH_TOOLS);
     session.send(2, &Ask::tool("7"));
