@@ -299,4 +299,4 @@ fn with_id(answer: Incoming<'_>, client: &ClientId) -> Bytes {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::proto) mod tests;

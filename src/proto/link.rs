@@ -175,6 +175,14 @@ impl<C> Link<C> {
         self.held.has_room(self.limits.max_in_flight)
     }
 
+    /// Until when what is passed on now may wait before the child serves it; `None`: it does not.
+    pub fn serves_at(&self) -> Option<Duration> {
+        let Readiness { delay, refusal, timeout } = &self.limits.ready;
+        let retry = if refusal.is_some() { *timeout } else { Duration::ZERO };
+        let handshake = self.handshake.asked().map(|asked| asked.deadline + *delay + retry);
+        handshake.or(self.retry_until).or(self.hold_until)
+    }
+
     /// How many bytes wait for the child to be ready.
     pub fn held_bytes(&self) -> usize {
         self.held.bytes()

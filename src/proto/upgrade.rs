@@ -44,7 +44,7 @@ const ASKED: Duration = Duration::from_secs(1);
 /// How many questions one call may have at once.
 const MAX_QUESTIONS: usize = 16;
 
-/// How long the bridge waits for the child's answers to requests of its own.
+/// How long the bridge waits for the child's answers to requests of its own, from when it serves.
 const OWN_LIMIT: Duration = Duration::from_secs(10);
 
 /// How many pages of the child's tools are read.
@@ -163,6 +163,9 @@ enum Known {
 pub struct Upgrade {
     link: Link<Caller>,
     max_in_flight: usize,
+    request_timeout: Duration,
+    /// The newest time that is known.
+    latest: Duration,
     /// Whether the clients are strangers to each other.
     strangers: bool,
     new_state: fn() -> u128,
@@ -192,6 +195,8 @@ impl Upgrade {
     pub fn open(limits: Limits, initialize: &Request, strangers: bool, now: Duration, out: &mut Out) -> Self {
         Self {
             max_in_flight: limits.max_in_flight,
+            request_timeout: limits.request_timeout,
+            latest: now,
             strangers,
             new_state: limits.state,
             link: Link::open(limits, initialize, true, now, out),
@@ -344,7 +349,8 @@ impl Upgrade {
     /// Asks the child something in the bridge's own name.
     fn own(&mut self, own: Own, method: &str, params: &str, now: Duration, out: &mut Out) {
         let request = Outgoing { request: Request::own(method, params), token: None };
-        self.link.request_until(Caller::Own(own), request, now + OWN_LIMIT, now, out);
+        let deadline = self.link.serves_at().map_or(now, |serves| serves.max(now)) + OWN_LIMIT;
+        self.link.request_until(Caller::Own(own), request, deadline, now, out);
     }
 
     fn call_of(&self, id: BridgeId) -> Option<&Call> {
@@ -389,13 +395,11 @@ impl Upgrade {
                 return self.own(Own::Tools(before + 1), "tools/list", &params, now, out);
             }
         }
-        if self.known == (Known::Asked { again: true }) {
+        let again = self.known == (Known::Asked { again: true });
+        self.tools_known(now, out);
+        if again {
+            // The next call asks: some children say with each list that it has changed, and these calls would wait for ever.
             self.known = Known::Nothing;
-            if !self.held.is_empty() {
-                self.learn_tools(now, out);
-            }
-        } else {
-            self.tools_known(now, out);
         }
     }
 
@@ -566,7 +570,12 @@ impl Upgrade {
                     unanswered(stream, call.client, why, out);
                 }
             }
-            Caller::Own(own) => self.own_answered(own, None, now, out),
+            Caller::Own(own) => {
+                if matches!(own, Own::Level) {
+                    self.level = None; // it may not know it
+                }
+                self.own_answered(own, None, now, out);
+            }
         }
     }
 
@@ -867,6 +876,7 @@ impl Front for Upgrade {
         now: Duration,
         out: &mut Out,
     ) -> Result<(), Refusal> {
+        self.latest = now;
         match message {
             Message::Request(request) => self.request(&request, from, now, out),
             // 2026-07-28 has no notification of a client over HTTP (`basic/transports/streamable-http`).
@@ -877,6 +887,7 @@ impl Front for Upgrade {
     }
 
     fn child(&mut self, message: Incoming<'_>, now: Duration, _: Readers<'_>, out: &mut Out) {
+        self.latest = now;
         if self.link.echoes(&message, now, out) {
             return;
         }
@@ -889,9 +900,8 @@ impl Front for Upgrade {
 
     fn child_too_long(&mut self, head: &[u8], out: &mut Out) {
         match self.link.too_long(head, out) {
-            // It has been answered, after a fashion: no time is needed.
             Untaken::Call(id, caller) => {
-                self.end(id, caller, Unanswered::TooLong, true, Duration::ZERO, out);
+                self.end(id, caller, Unanswered::TooLong, true, self.latest, out);
             }
             Untaken::Handshake => out.push(Output::Handshake(Handshake::Refused)),
             Untaken::Nothing => {}
@@ -903,7 +913,7 @@ impl Front for Upgrade {
         let wrong = broken.wrong;
         match self.link.broken(broken) {
             Untaken::Call(id, caller) => {
-                self.end(id, caller, Unanswered::Invalid(wrong), true, Duration::ZERO, out);
+                self.end(id, caller, Unanswered::Invalid(wrong), true, self.latest, out);
             }
             Untaken::Handshake => out.push(Output::Handshake(Handshake::Invalid(wrong))),
             Untaken::Nothing | Untaken::Unclear => return false,
@@ -916,6 +926,11 @@ impl Front for Upgrade {
     }
 
     fn expire(&mut self, now: Duration, _: Readers<'_>, out: &mut Out) {
+        self.latest = now;
+        let limit = self.request_timeout;
+        for held in self.held.extract_if(.., |held| held.arrived + limit <= now) {
+            unanswered(held.stream, held.call.client, Unanswered::Timeout, out);
+        }
         while let Some(expired) = self.link.expire(now, out) {
             match expired {
                 Expired::Handshake { echoed: true } => out.push(Output::Handshake(Handshake::Echoed)),
@@ -943,7 +958,8 @@ impl Front for Upgrade {
     fn next_deadline(&self) -> Option<Duration> {
         let asking = self.asking.first().map(|(at, _)| *at);
         let lingering = self.lingering.front().map(|(until, _)| *until);
-        let waiting = [self.parked.next_deadline(), self.undecided.next_deadline(), asking, lingering];
+        let held = self.held.iter().map(|held| held.arrived + self.request_timeout).min();
+        let waiting = [self.parked.next_deadline(), self.undecided.next_deadline(), asking, lingering, held];
         waiting.into_iter().flatten().chain(self.link.next_deadline()).min()
     }
 
@@ -1022,6 +1038,9 @@ impl Front for Upgrade {
 
     fn abandon(&mut self) -> Vec<(StreamId, ClientId)> {
         self.by_stream.clear();
+        self.asking.clear();
+        self.lingering.clear();
+        (self.parked, self.undecided, self.listens) = Default::default();
         let calls = self.link.abandon().filter_map(|caller| match caller {
             Caller::Client(call) => Some((call.stream?, call.client)),
             Caller::Own(_) => None,
@@ -1047,3 +1066,6 @@ impl Front for Upgrade {
         assert_eq!(self.parked.running(), parked, "each call that is parked has its place");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,7 +22,7 @@ mod keyed;
 mod modern;
 mod retry;
 
-const LIMITS: Limits = Limits {
+pub(in crate::proto) const LIMITS: Limits = Limits {
     init_timeout: secs(10),
     request_timeout: secs(100),
     max_in_flight: 4,
@@ -34,21 +34,21 @@ const LIMITS: Limits = Limits {
 
 const LISTENING: u64 = StreamId::LISTENING.0;
 
-const fn secs(seconds: u64) -> Duration {
+pub(in crate::proto) const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
 /// A front between clients and a child that a test plays.
-struct Harness<F = Single> {
-    front: F,
-    now: Duration,
+pub(in crate::proto) struct Harness<F = Single> {
+    pub(in crate::proto) front: F,
+    pub(in crate::proto) now: Duration,
     /// The streams that have a reader.
-    live: BTreeSet<u64>,
+    pub(in crate::proto) live: BTreeSet<u64>,
     /// Those that can be resumed.
-    resumable: BTreeSet<u64>,
-    out: Out,
+    pub(in crate::proto) resumable: BTreeSet<u64>,
+    pub(in crate::proto) out: Out,
     /// How the newest handshake has ended.
-    handshake: Option<Handshake>,
+    pub(in crate::proto) handshake: Option<Handshake>,
 }
 
 impl Harness {
@@ -105,7 +105,7 @@ impl Harness {
 
 impl<F: Front + Debug> Harness<F> {
     /// What has come out since this was last asked, the end of a handshake aside.
-    fn outputs(&mut self) -> Vec<Output> {
+    pub(in crate::proto) fn outputs(&mut self) -> Vec<Output> {
         let mut outputs = Vec::new();
         while let Some(output) = self.out.take() {
             match output {
@@ -128,7 +128,12 @@ impl<F: Front + Debug> Harness<F> {
         self.post(stream, Takes::Events, text)
     }
 
-    fn post(&mut self, stream: u64, takes: Takes, text: &str) -> Result<Option<Output>, Refusal> {
+    pub(in crate::proto) fn post(
+        &mut self,
+        stream: u64,
+        takes: Takes,
+        text: &str,
+    ) -> Result<Option<Output>, Refusal> {
         let from =
             Origin { stream: StreamId(stream), takes, arrived: self.now, mirrored: Mirrored::nothing() };
         self.front.client(message(text), from, self.now, &mut self.out)?;
@@ -140,7 +145,7 @@ impl<F: Front + Debug> Harness<F> {
         self.call_with(stream, Takes::Events, &request(id, "tools/call"))
     }
 
-    fn call_with(&mut self, stream: u64, takes: Takes, text: &str) -> String {
+    pub(in crate::proto) fn call_with(&mut self, stream: u64, takes: Takes, text: &str) -> String {
         self.live.insert(stream);
         assert_eq!(self.post(stream, takes, text), Ok(None), "the call is taken: {text}");
         let line = self.stdin().pop().expect("an open session passes a call on at once");
@@ -148,7 +153,7 @@ impl<F: Front + Debug> Harness<F> {
     }
 
     /// Whether a line of the child is a message at all. If so, what it does is done.
-    fn is_message(&mut self, text: &str) -> bool {
+    pub(in crate::proto) fn is_message(&mut self, text: &str) -> bool {
         let readers = readers(&self.live, &self.resumable);
         let Ok(message) = Incoming::peek(text) else { return false };
         self.front.child(message, self.now, &readers, &mut self.out);
@@ -156,19 +161,19 @@ impl<F: Front + Debug> Harness<F> {
     }
 
     /// The child writes a message.
-    fn child(&mut self, text: &str) -> Option<Output> {
+    pub(in crate::proto) fn child(&mut self, text: &str) -> Option<Output> {
         assert!(self.is_message(text), "this is a message: {text}");
         self.output()
     }
 
     /// The child sends a message that begins like this and is too long to take.
-    fn too_long(&mut self, head: &str) -> Vec<Output> {
+    pub(in crate::proto) fn too_long(&mut self, head: &str) -> Vec<Output> {
         self.front.child_too_long(head.as_bytes(), &mut self.out);
         self.outputs()
     }
 
     /// The child writes a line that is nearly a response.
-    fn broken(&mut self, text: &str) -> Vec<Output> {
+    pub(in crate::proto) fn broken(&mut self, text: &str) -> Vec<Output> {
         for part in look(text).parts {
             let Part::Broken(broken) = part else { panic!("it is broken: {text}") };
             self.front.child_broken(&broken, &mut self.out);
@@ -181,7 +186,7 @@ impl<F: Front + Debug> Harness<F> {
     }
 
     /// The lines that the child has received since this was last asked.
-    fn stdin(&mut self) -> Vec<String> {
+    pub(in crate::proto) fn stdin(&mut self) -> Vec<String> {
         let text = String::from_utf8(self.out.stdin.split().to_vec()).expect("stdin is UTF-8");
         assert!(text.is_empty() || text.ends_with('\n'), "a line ends with LF: {text:?}");
         assert!(!text.contains('\r'), "Python ends a line at a lone CR: {text:?}");
@@ -189,20 +194,20 @@ impl<F: Front + Debug> Harness<F> {
     }
 
     /// The one line that the child has received.
-    fn line(&mut self) -> Value {
+    pub(in crate::proto) fn line(&mut self) -> Value {
         let [line] = &self.stdin()[..] else { panic!("the child receives one line") };
         serde_json::from_str(line).expect("which is JSON")
     }
 
     /// What ends when it is `now`.
-    fn at(&mut self, now: Duration) -> Vec<Output> {
+    pub(in crate::proto) fn at(&mut self, now: Duration) -> Vec<Output> {
         self.now = now;
         self.front.expire(now, &readers(&self.live, &self.resumable), &mut self.out);
         self.outputs()
     }
 
     /// Does what must change nothing and write nothing.
-    fn unchanged<T>(&mut self, act: impl FnOnce(&mut Self) -> T) -> T {
+    pub(in crate::proto) fn unchanged<T>(&mut self, act: impl FnOnce(&mut Self) -> T) -> T {
         let state = |session: &Self| format!("{:?} {:?}", session.front, session.out);
         let before = state(self);
         let told = act(self);
@@ -211,22 +216,22 @@ impl<F: Front + Debug> Harness<F> {
     }
 
     /// A client posts what needs no forwarding.
-    fn swallowed(&mut self, text: &str) {
+    pub(in crate::proto) fn swallowed(&mut self, text: &str) {
         let fate = self.unchanged(|session| session.client(99, text));
         let swallowed = matches!(fate, Ok(Some(Output::Note(Note::Swallowed(_)))));
         assert!(swallowed, "this needs no forwarding: {text}: {fate:?}");
     }
 
-    fn assert_nothing_in_flight(&self) {
+    pub(in crate::proto) fn assert_nothing_in_flight(&self) {
         self.front.check();
         assert_eq!(self.front.in_flight(), 0, "calls that ended leave nothing behind");
     }
 
-    fn refused(&self) -> bool {
+    pub(in crate::proto) fn refused(&self) -> bool {
         self.handshake == Some(Handshake::Refused)
     }
 
-    fn is_open(&self) -> bool {
+    pub(in crate::proto) fn is_open(&self) -> bool {
         matches!(self.handshake, Some(Handshake::Done(_)))
     }
 
@@ -244,30 +249,30 @@ fn readers(live: &BTreeSet<u64>, resumable: &BTreeSet<u64>) -> impl Fn(StreamId)
     }
 }
 
-fn client_id(token: &str) -> ClientId {
+pub(in crate::proto) fn client_id(token: &str) -> ClientId {
     ClientId(Id::parse(token).unwrap())
 }
 
-fn error(id: &str) -> String {
+pub(in crate::proto) fn error(id: &str) -> String {
     format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-1,"message":"no"}}}}"#)
 }
 
-fn answer(stream: u64, text: &str) -> Option<Output> {
+pub(in crate::proto) fn answer(stream: u64, text: &str) -> Option<Output> {
     let success = text.contains(r#""result""#);
     let message = Bytes::copy_from_slice(text.as_bytes());
     Some(Output::Answer { stream: StreamId(stream), message, success })
 }
 
-fn event(stream: u64, text: &str) -> Option<Output> {
+pub(in crate::proto) fn event(stream: u64, text: &str) -> Option<Output> {
     let message = Bytes::copy_from_slice(text.as_bytes());
     Some(Output::Message { stream: StreamId(stream), message })
 }
 
-fn unanswered(stream: u64, id: &str, why: Unanswered) -> Output {
+pub(in crate::proto) fn unanswered(stream: u64, id: &str, why: Unanswered) -> Output {
     Output::Unanswered { stream: StreamId(stream), id: client_id(id), why }
 }
 
-fn dropped(why: Dropped) -> Option<Output> {
+pub(in crate::proto) fn dropped(why: Dropped) -> Option<Output> {
     Some(Output::Note(Note::Dropped(why)))
 }
 

@@ -43,7 +43,8 @@ impl Question {
         // 2026-07-28 has neither tasks nor ids of elicitations, and what is in `_meta` is between child and bridge.
         let mut params = without(params, &["_meta", "task", "elicitationId"]);
         if need == Need::Form && !has(&params, "mode") {
-            params = with_first(&params, r#""mode":"form""#);
+            // One that is null is none, and would be there twice.
+            params = with_first(&without(&params, &["mode"]), r#""mode":"form""#);
         }
         Some(Self { child, need, text: format!(r#"{{"method":"{method}","params":{params}}}"#).into() })
     }
