@@ -31,15 +31,12 @@ pub mod tool_params;
 use answer::{Greeting, error_code, failed, input_required, is_tool_error};
 use listens::{Added, Listens, NotAdded, Offered};
 use parked::{Parked, Place, State};
-use questions::{Question, Undecided};
+use questions::{ASKED, Question, Undecided};
 use request::{Answers, Declared, Level, Lowered, fingerprint, lower};
 use tool_params::ToolParams;
 
 /// How long further questions of the same call are waited for before its client is asked.
 const GATHER: Duration = Duration::from_millis(20);
-
-/// How long after its client was asked a call may ask more, as far as strangers are concerned.
-const ASKED: Duration = Duration::from_secs(1);
 
 /// How many questions one call may have at once.
 const MAX_QUESTIONS: usize = 16;
@@ -118,6 +115,13 @@ struct Call {
     /// Under what it is parked, and since when.
     state: Option<State>,
     parked_at: Duration,
+}
+
+impl Call {
+    /// Whether the child waits for its client's answer.
+    fn waits_for_client(&self) -> bool {
+        self.state.is_some() && !self.questions.is_empty()
+    }
 }
 
 /// What a request at the link is.
@@ -680,9 +684,7 @@ impl Upgrade {
         if self.strangers {
             // Not those for which the child has been waiting for an answer: it asks what it needs at once, or one thing
             // after the other.
-            let waits = |call: &Call| {
-                call.state.is_some() && !call.questions.is_empty() && call.parked_at + ASKED <= now
-            };
+            let waits = |call: &Call| call.waits_for_client() && call.parked_at + ASKED <= now;
             let asking = |(id, caller): (BridgeId, &Caller)| match caller {
                 Caller::Client(call) if call.what.asks && !waits(call) => Some(id),
                 _ => None,
@@ -946,6 +948,11 @@ impl Front for Upgrade {
         }
         while let Some(place) = self.parked.expire(now) {
             self.give_up(place, now, out);
+        }
+        let waits = |id| self.call_of(id).is_some_and(Call::waits_for_client);
+        let waiting: BTreeSet<_> = self.link.callers().map(|(id, _)| id).filter(|id| waits(*id)).collect();
+        for (id, question) in self.undecided.look_again(now, |id| waiting.contains(&id)) {
+            self.assign(id, question, now, out);
         }
         for question in self.undecided.expire(now) {
             question.refuse("it is not clear for which of several calls this is", out);
