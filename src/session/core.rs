@@ -30,6 +30,7 @@ use crate::proto::front::{Front, Mirrored, Origin, Refusal, Takes, keyed, modern
 use crate::proto::ids::{ClientId, StreamId};
 use crate::proto::incoming::{Found, Incoming, LongLine};
 use crate::proto::line::{Frame, LineDecoder};
+use crate::proto::link::era_of;
 use crate::proto::message::{Kind, MAX_REFUSAL, Message, Request};
 use crate::proto::nearly::{Part, beginning, look};
 use crate::proto::output::{Handshake, Note, Out, Output, Unanswered};
@@ -124,7 +125,7 @@ impl<'s> Core<'s> {
             callers: None,
             opened: false,
             first_words: start.first_words,
-            child_log: ChildLog::new(shared.id.clone()),
+            child_log: ChildLog::new(shared.id.clone(), era_of(initialize)),
             long: None,
             echo: Echo::default(),
             crlf: false,
