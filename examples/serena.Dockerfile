@@ -1,4 +1,4 @@
-# Serena for several projects and people, upon the image of docker/serena.Dockerfile: each session activates its own.
+# Serena for several projects and people, from the image of docker/serena.Dockerfile: each session activates its own.
 #
 #   docker build -t mcp-bridge -f docker/Dockerfile .
 #   docker build -t serena -f docker/serena.Dockerfile --build-arg UID="$(id -u)" .
