@@ -307,6 +307,21 @@ fn each_log_event_stands_in_the_reference_once() {
 }
 
 #[test]
+fn each_reason_of_a_refusal_is_in_the_reference() {
+    let source = fs::read_to_string(root().join("src/http/problem.rs")).unwrap();
+    let table = source.split("#[cfg(test)]").next().unwrap();
+    let token = |text: &&str| text.contains('_') && text.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+    let tokens: BTreeSet<&str> = table.split('"').skip(1).step_by(2).filter(token).collect();
+    assert!(tokens.len() > 30, "{tokens:?}");
+    let reference = text(REFERENCE);
+    let is_missing = |token: &&str| {
+        ![format!("`{token}`"), format!("`data.{token}`")].iter().any(|name| reference.contains(name))
+    };
+    let missing: Vec<_> = tokens.into_iter().filter(is_missing).collect();
+    assert!(missing.is_empty(), "{REFERENCE} does not know {missing:?}");
+}
+
+#[test]
 fn each_fact_has_one_place() {
     // The first column of a table of facts, and the one document that has such tables.
     for (first, place) in [
