@@ -121,8 +121,11 @@ pub fn parse(
             _ => vec![word.as_str()],
         })
         .collect();
-    if words.iter().any(|word| matches!(*word, "-h" | "--help")) {
+    if words.contains(&"--help") {
         return Ok(Task::Print(help::help()));
+    }
+    if words.contains(&"-h") {
+        return Ok(Task::Print(help::short_help()));
     }
     if let Some(complaint) = unknown::complaint(&words) {
         return Err(format!("{complaint}\nmcp-bridge --help lists the options"));

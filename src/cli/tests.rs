@@ -466,8 +466,14 @@ fn a_variable_that_names_no_option_is_told_but_not_what_kubernetes_sets() {
 
 #[test]
 fn help_and_version_are_printed() {
-    for line in ["--help", "-h", "help"] {
-        assert!(matches!(run(line, &[], None), Ok(Task::Print(text)) if text.contains("--max-sessions")));
+    for line in ["--help", "help", "-h --help"] {
+        assert!(
+            matches!(run(line, &[], None), Ok(Task::Print(text)) if text == super::help::help()),
+            "{line}"
+        );
+    }
+    for line in ["-h", "--lazy -h"] {
+        assert!(matches!(run(line, &[], None), Ok(Task::Print(text)) if text == super::help::short_help()));
     }
     for line in ["--version", "-V"] {
         assert!(matches!(run(line, &[], None), Ok(Task::Print(text)) if text.starts_with("mcp-bridge 0.")));
@@ -520,7 +526,7 @@ fn every_text_about_options_has_each_of_them() {
     // The help stands in lines of its own, so that words may be broken at any space.
     let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     for entry in TABLE {
-        assert!(words(&help).contains(&words(entry.help())), "help: {entry:?}");
+        assert!(words(&help).contains(&entry.help()), "help: {entry:?}");
         let in_roff = entry.variable().filter(|_| matches!(entry.kind, Kind::Secret { .. }));
         let in_roff = in_roff.unwrap_or_else(|| entry.flag().replace('-', "\\-"));
         assert!(man.contains(&format!("\\fB{in_roff}\\fR")), "man: {entry:?}");
@@ -537,9 +543,58 @@ fn every_text_about_options_has_each_of_them() {
 
 #[test]
 fn help_fits_into_a_terminal_of_80_columns() {
+    for help in [super::help::help(), super::help::short_help()] {
+        assert!(help.lines().all(|line| line.chars().count() <= 80), "{help}");
+        assert!(help.lines().all(|line| line.trim_end() == line), "{help}");
+    }
+}
+
+#[test]
+fn short_help_is_one_screen_with_what_most_people_need() {
+    let help = super::help::short_help();
+    assert!(help.lines().count() <= 40, "{} lines: {help}", help.lines().count());
+    for entry in TABLE {
+        let there = help.lines().filter_map(|line| line.strip_prefix("  ")).any(|line| {
+            line.split([' ', ',']).any(|word| word == entry.flag()) && !line.starts_with("mcp-bridge")
+        });
+        assert_eq!(there, entry.is_common, "{entry:?}");
+    }
+    assert!(help.contains("\n  mcp-bridge -- npx "), "an example: {help}");
+    assert!(help.contains("--help prints all"), "{help}");
+}
+
+#[test]
+fn each_option_is_in_one_group_of_the_help_and_each_group_is_there_once() {
+    let mut sections: Vec<&str> = TABLE.iter().map(|entry| entry.section).collect();
+    sections.dedup();
     let help = super::help::help();
-    assert!(help.lines().all(|line| line.chars().count() <= 80), "{help}");
-    assert!(help.lines().all(|line| line.trim_end() == line), "{help}");
+    let groups = help.lines().skip_while(|line| !line.starts_with(sections[0]));
+    let headings = groups.filter(|line| line.starts_with(char::is_uppercase));
+    let printed: Vec<&str> = headings.map(|line| line.trim_end_matches(':')).collect();
+    assert_eq!(printed, sections);
+    let unique: std::collections::HashSet<&str> = sections.iter().copied().collect();
+    assert_eq!(unique.len(), sections.len(), "{sections:?}");
+
+    for entry in TABLE.iter().filter(|entry| !matches!(entry.kind, Kind::Secret { .. })) {
+        let own = help.lines().filter_map(|line| line.strip_prefix("  ")).filter(|line| {
+            let mut words = line.split([' ', ',']).filter(|word| !word.is_empty());
+            words.find(|word| word.starts_with("--")).is_some_and(|word| word == entry.flag())
+                && line.starts_with('-')
+        });
+        assert_eq!(own.count(), 1, "{entry:?}");
+    }
+}
+
+#[test]
+fn each_help_is_made_of_sentences() {
+    for entry in TABLE {
+        for text in [entry.help(), format!("{}.", entry.summary())] {
+            assert!(text.starts_with(char::is_uppercase) && text.ends_with('.'), "{text}");
+        }
+        assert!(entry.summary().len() <= 120 && !entry.summary().contains(". "), "one sentence: {entry:?}");
+        let has_blank_value = entry.value().is_some_and(|value| value.contains(' '));
+        assert!(!has_blank_value, "{entry:?}");
+    }
 }
 
 #[test]
