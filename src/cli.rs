@@ -135,7 +135,7 @@ pub fn parse(
         Err(exit) if exit.status.is_ok() => return Ok(Task::Print(help::help())),
         Err(exit) if separator.is_none() && words.iter().any(|word| !word.starts_with('-')) => {
             return Err(format!(
-                "{}\nThe server's command goes behind --: mcp-bridge [options] -- COMMAND",
+                "{}\nThe server's command goes after --: mcp-bridge [OPTIONS] -- COMMAND",
                 exit.output.trim()
             ));
         }
@@ -169,9 +169,7 @@ pub fn parse(
         return Ok(Task::HealthCheck(options.listen));
     }
     if options.command.is_empty() {
-        return Err(
-            "no server command; it goes behind --, as in: mcp-bridge -- npx -y some-mcp-server".into()
-        );
+        return Err("no server command; it goes after --, as in: mcp-bridge -- npx -y some-mcp-server".into());
     }
     Ok(if options.check { Task::Check(Box::new(options)) } else { Task::Serve(Box::new(options)) })
 }
@@ -180,7 +178,7 @@ pub fn parse(
 fn cross_check(options: &Options) -> Result<(), String> {
     let Options { token_file, token, env_from_header, session_key, .. } = options;
     if token_file.is_some() && token.is_some() {
-        return Err("--token-file and MCP_BRIDGE_TOKEN are both given: which one counts?".to_owned());
+        return Err("--token-file and MCP_BRIDGE_TOKEN are both set: remove one of them".to_owned());
     }
     if !options.clean_env && !options.pass_env.is_empty() {
         return Err("--pass-env needs --clean-env: without it every variable is passed on".to_owned());
@@ -188,30 +186,30 @@ fn cross_check(options: &Options) -> Result<(), String> {
     let mut variables: Vec<&String> = env_from_header.iter().map(|(variable, _)| variable).collect();
     variables.sort_unstable();
     if let Some([variable, _]) = variables.windows(2).find(|pair| pair.first() == pair.last()) {
-        return Err(format!("--env-from-header gives {variable} twice: which header counts?"));
+        return Err(format!("--env-from-header sets {variable} twice: remove one of them"));
     }
     let authorized = token_file.is_some() || token.is_some();
     if authorized && env_from_header.iter().any(|(_, header)| header == "authorization") {
         return Err(
-            "--env-from-header takes Authorization, which carries the bridge's own token: use another header"
+            "--env-from-header uses Authorization, which carries the bridge's own token: use another header"
                 .to_owned(),
         );
     }
     if *session_key == Some(KeySource::Shared) && !env_from_header.is_empty() {
         return Err(
-            "--session-key shared and --env-from-header exclude each other: one client's value would serve all"
+            "--session-key shared and --env-from-header cannot be combined: the value of one client would be used for all"
                 .to_owned(),
         );
     }
     if options.warm > options.max_sessions {
         return Err(format!(
-            "--warm is {} and --max-sessions {}: servers that wait count as sessions, so no more can",
+            "--warm is {} and --max-sessions {}: servers started in advance count as sessions; raise --max-sessions or lower --warm",
             options.warm, options.max_sessions
         ));
     }
     if options.warm > 0 && !env_from_header.is_empty() {
         return Err(
-            "--warm and --env-from-header exclude each other: a server started ahead has no client yet"
+            "--warm and --env-from-header cannot be combined: a server started in advance has no client yet"
                 .to_owned(),
         );
     }

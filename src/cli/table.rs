@@ -271,9 +271,10 @@ options! {
         switch clean_env;
         /// With --clean-env: pass this variable on too.
         list pass_env: String, "NAME", variable_name;
-        /// Set a variable of a session's server to the value of a header of its initialize request.
+        /// Set a variable of a session's server to the value of a header of initialize.
         ///
-        /// Write NAME!=HEADER if NAME is not named as a credential, an account or an address is.
+        /// Write NAME!=HEADER if NAME does not look like the name of a credential, an account or an address.
+        #[common = true]
         list env_from_header: (String, String), "NAME=HEADER", env_from_header;
     }
     "Starting the server" {
@@ -314,8 +315,11 @@ options! {
         /// End a session after this time, used or not.
         optional max_lifetime: Duration, "TIME", some_time;
         /// When all sessions are taken, end the one that is idle longest instead of answering 503.
+        #[common = true]
         switch evict;
-        /// When the server of a session exits: end the session, or start a new server and keep the session's id.
+        /// When a server exits: end its session, or start a new server for it.
+        ///
+        /// A new server knows nothing of what the old one kept in memory.
         #[common = true]
         value on_exit: OnExit, "end|respawn" = "end", on_exit;
         /// Serve requests without Mcp-Session-Id too.
@@ -368,11 +372,10 @@ options! {
         ///
         /// Of 8s requests in flight have 3.5s. A server without any has 5.1s to exit by itself, then gets SIGTERM, and
         /// 1.3s later SIGKILL.
-        #[common = true]
         value shutdown_timeout: Duration, "TIME" = "8s", duration;
     }
     "Log" {
-        /// Format of the log, which goes to stderr.
+        /// Format of the log on stderr.
         ///
         /// The variable RUST_LOG sets its level: error, warn, info or debug; info by default.
         #[common = true]
@@ -400,7 +403,7 @@ options! {
         /// Print the version.
         #[common = true]
         task version, 'V';
-        /// Print all options; -h prints those that most people need.
+        /// Print all options; -h prints those most used.
         #[common = true]
         built_in help, 'h';
     }

@@ -103,7 +103,7 @@ fn what_is_typed_elsewhere_is_answered_with_what_is_meant() {
         ("--port=3000 -- x", "there is no option --port: write --listen"),
         ("-p 3000 -- x", "there is no option -p: write --listen"),
         ("--host 0.0.0.0 -- x", "write --listen IP:PORT"),
-        ("--stdio npx", "goes behind --"),
+        ("--stdio npx", "goes after --"),
         ("--cors -- x", "write --allow-origin"),
         ("--token 0123456789abcdef -- x", "--token-file"), // every process could read it there
         ("-v -- x", "RUST_LOG=debug"),
@@ -114,7 +114,7 @@ fn what_is_typed_elsewhere_is_answered_with_what_is_meant() {
         ("-x -- x", "there is no option -x"),
         ("--max-lifetime 1h --lisen :1 -- x", "did you mean --listen?"),
         ("npx -y server", "there is no option -y"),
-        ("npx server", "The server's command goes behind --"),
+        ("npx server", "The server's command goes after --"),
     ];
     for (line, sentence) in table {
         let seen = error(line, &[]);
@@ -147,8 +147,11 @@ fn each_mistake_names_the_option_the_value_and_the_cure() {
         ("--path m?p -- x", "--path is \"m?p\": write a path such as /mcp"),
         ("--socket-mode 0444 -- x", "--socket-mode is \"0444\": write permissions in octal"),
         ("--socket-mode rw -- x", "write permissions in octal"),
-        ("--max-body 10 -- x", "--max-body is \"10\": 10 bytes hold no handshake; which unit?"),
-        ("--max-message 10B -- x", "10 bytes hold no handshake"),
+        (
+            "--max-body 10 -- x",
+            "--max-body is \"10\": 10 bytes are too few for a handshake; the unit is missing",
+        ),
+        ("--max-message 10B -- x", "10 bytes are too few for a handshake"),
         ("--warm 6 --max-sessions 4 -- x", "--warm is 6 and --max-sessions 4"),
         ("--allow-origin https://a:443 -- x", "write https://a"),
         ("--allow-origin http://a:80 -- x", "write http://a"),
@@ -158,7 +161,7 @@ fn each_mistake_names_the_option_the_value_and_the_cure() {
         ("--allow-origin //a -- x", "write scheme://host"),
         ("--path /healthz -- x", "other than /healthz"),
         ("--max-sessions 0 -- x", "write a number from 1"),
-        ("--idle-timeout 5 -- x", "--idle-timeout is \"5\": 5 of what? write 5s, 5m or 5ms"),
+        ("--idle-timeout 5 -- x", "--idle-timeout is \"5\": the unit is missing; write 5s, 5m or 5ms"),
         ("--idle-timeout 1.5h -- x", "write a number with ms, s, m, h or d"),
         ("--idle-timeout 0s -- x", "longer than zero"),
         ("--request-timeout 99999999h -- x", "a year"),
@@ -193,18 +196,18 @@ fn each_mistake_names_the_option_the_value_and_the_cure() {
         ("--env-from-header KEY=X:Key -- x", "write NAME=HEADER"),
         ("--env-from-header KEY=X-Key=1 -- x", "write NAME=HEADER"),
         ("--env-from-header PATH=X-Key -- x", "--env-from-header is \"PATH=X-Key\": PATH decides what"),
-        ("--warm 1 --env-from-header KEY=X-Key -- x", "--warm and --env-from-header exclude each other"),
+        ("--warm 1 --env-from-header KEY=X-Key -- x", "--warm and --env-from-header cannot be combined"),
         (
             "--token-file t --env-from-header KEY=Authorization -- x",
-            "--env-from-header takes Authorization, which carries the bridge's own token: use another header",
+            "--env-from-header uses Authorization, which carries the bridge's own token: use another header",
         ),
         ("--no-such-option -- x", "--help lists the options"),
         (
             "--lsten 127.0.0.1:80",
             "there is no option --lsten: did you mean --listen?\nmcp-bridge --help lists the options",
         ),
-        ("npx server", "The server's command goes behind --"),
-        ("", "no server command; it goes behind --"),
+        ("npx server", "The server's command goes after --"),
+        ("", "no server command; it goes after --"),
         ("--", "no server command"),
     ];
     for (line, want) in table {
@@ -395,8 +398,8 @@ fn a_token_is_given_once_and_never_shown() {
     assert!(!format!("{given:?}").contains("hunter2"), "{given:?}");
     assert!(given.unknown_variables.is_empty(), "{:?}", given.unknown_variables);
     for (line, want) in [
-        ("--token-file t -- x", "--token-file and MCP_BRIDGE_TOKEN are both given"),
-        ("--env-from-header KEY=authorization -- x", "--env-from-header takes Authorization"),
+        ("--token-file t -- x", "--token-file and MCP_BRIDGE_TOKEN are both set"),
+        ("--env-from-header KEY=authorization -- x", "--env-from-header uses Authorization"),
     ] {
         let text = error(line, &[TOKEN]);
         assert!(text.contains(want) && !text.contains("hunter2"), "{line}: {text}");

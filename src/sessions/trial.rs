@@ -33,7 +33,7 @@ const RECENT: Duration = Duration::from_secs(300);
 const LAST_WORDS: Duration = Duration::from_millis(250);
 
 /// What it means that a server starts which has failed in clients' hands.
-const BY_CLIENTS: &str = "it fails at what clients send, in initialize or in headers";
+const BY_CLIENTS: &str = "it fails with what clients send in initialize or in headers";
 
 static CLIENTS_LOOPS: SharedLogLimit = SharedLogLimit::new("client.crash_loop");
 static CRASH_LOOPS: SharedLogLimit = SharedLogLimit::with("child.crash_loop", 10, Duration::from_secs(10));
@@ -132,7 +132,7 @@ impl Sessions {
                 }
                 let due = this.blame().begin_watched_trial(Instant::now());
                 if due {
-                    this.try_server("a child has answered initialize").await;
+                    this.try_server("a server has answered initialize").await;
                 }
             }
             this.refill(); // children that were to be kept warm have died too
@@ -172,7 +172,7 @@ impl Sessions {
         match tried {
             Tried::NotMade => {}
             Tried::Works => log_trial(true, works_why, "the server starts"),
-            Tried::Fails(why) => log_trial(false, &why, "the server fails without any client too"),
+            Tried::Fails(why) => log_trial(false, &why, "the server fails without a client too"),
         }
         let serving = self.is_serving();
         let pause = self.blame().tried(works, serving, Instant::now());
@@ -194,7 +194,7 @@ impl Sessions {
         info!(
             event = "child.trial_start",
             pid = process.pid(),
-            "a child is started to see whether the server works"
+            "a server is started to see whether it works without a client"
         );
         let mut line = BytesMut::new();
         push_line(&mut line, &[initialize.text()]);
@@ -206,7 +206,7 @@ impl Sessions {
             answered = late::timeout(self.config.session.limits.init_timeout, answered) => match answered {
                 Some(Answer::Result) => Tried::Works,
                 Some(Answer::Refusal(error)) => Tried::Fails(format!("it refuses initialize: {error}")),
-                Some(Answer::None) => Tried::Fails("it ended, or closed its stdout".to_owned()),
+                Some(Answer::None) => Tried::Fails("it exited, or closed its stdout".to_owned()),
                 None => Tried::Fails("it has not answered within --init-timeout".to_owned()),
             },
             _ = draining.changed() => Tried::NotMade,
@@ -287,7 +287,7 @@ fn log_crash_loop(pause: Duration) {
             event = "child.crash_loop",
             pause = pause.as_secs_f64(),
             count,
-            "every server fails at its start; none is started meanwhile"
+            "every start of the server fails; the bridge waits before it tries again"
         );
     }
 }
