@@ -273,8 +273,8 @@ fn every_file_beside_a_document_is_named_in_it() {
     assert!(missing.is_empty(), "{}", missing.join("\n"));
 }
 
-#[test]
-fn each_option_stands_in_the_reference_once() {
+/// The options of the bridge, as `--help` lists them.
+fn options() -> BTreeSet<String> {
     let help = printed(&["--help"]);
     let options: BTreeSet<String> = help
         .lines()
@@ -284,11 +284,82 @@ fn each_option_stands_in_the_reference_once() {
         .map(str::to_owned)
         .collect();
     assert!(options.len() > 40 && options.contains("--listen") && options.contains("--help"), "{options:?}");
+    options
+}
+
+#[test]
+fn each_option_stands_in_the_reference_once() {
+    let options = options();
     let mut known = named(REFERENCE, "option");
     known.retain(|name, _| name.starts_with("--"));
     let twice: Vec<_> = known.iter().filter(|(_, count)| **count != 1).collect();
     assert!(twice.is_empty(), "{REFERENCE} has {twice:?}");
     assert_eq!(known.into_keys().collect::<BTreeSet<_>>(), options, "in {REFERENCE}, and in --help");
+}
+
+#[test]
+fn every_option_that_is_named_exists() {
+    // Those of clients, of docker and of gateways.
+    const OF_OTHERS: &[&str] = &[
+        "--bearer-token-env-var",
+        "--config",
+        "--config-stdin",
+        "--header",
+        "--init",
+        "--rm",
+        "--scope",
+        "--session-ttl",
+        "--stateless",
+        "--stop-timeout",
+        "--user",
+    ];
+    let options = options();
+    let mut unknown = Vec::new();
+    for document in DOCUMENTS {
+        for (number, line) in prose(document) {
+            for name in code(&line).filter(|code| code.starts_with("--") && *code != "--") {
+                let name = name.split([' ', '=']).next().unwrap_or_default();
+                if !options.contains(name) && !OF_OTHERS.contains(&name) {
+                    unknown.push(format!("{document}:{number}: {name}"));
+                }
+            }
+        }
+    }
+    assert!(unknown.is_empty(), "{}", unknown.join("\n"));
+}
+
+#[test]
+fn every_variable_that_is_named_exists() {
+    let flags = options();
+    let mut known: BTreeSet<String> =
+        flags.iter().map(|flag| flag.trim_start_matches('-').replace('-', "_").to_uppercase()).collect();
+    known.extend(["TOKEN", "CHILD"].map(str::to_owned));
+    let beside = ["docker", "examples"].into_iter().flat_map(|folder| files(&root().join(folder)));
+    let mut found = 0;
+    for path in DOCUMENTS.iter().map(|document| root().join(document)).chain(beside) {
+        let text = fs::read_to_string(&path).unwrap();
+        for rest in text.split("MCP_BRIDGE_").skip(1) {
+            let name = rest.split(|c: char| !c.is_ascii_uppercase() && c != '_').next().unwrap_or_default();
+            // `MCP_BRIDGE_*` and the like stand for all of them.
+            if !name.is_empty() {
+                found += 1;
+                assert!(known.contains(name), "{} names MCP_BRIDGE_{name}", path.display());
+            }
+        }
+    }
+    assert!(found > 15, "only {found} were found");
+}
+
+#[test]
+fn the_deployment_waits_for_as_long_as_the_bridge_takes() {
+    let text = text("docker/kubernetes.yaml");
+    let seconds = |before: &str| -> u32 {
+        let rest = text.split(before).nth(1).unwrap_or_else(|| panic!("there is no {before:?}"));
+        rest.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap()
+    };
+    let stop = seconds("preStop: { sleep: { seconds: ") + seconds("MCP_BRIDGE_SHUTDOWN_TIMEOUT, value: ");
+    let grace = seconds("terminationGracePeriodSeconds: ");
+    assert!(stop < grace, "SIGKILL would come after {grace} s, and the bridge may take {stop} s");
 }
 
 #[test]
