@@ -161,6 +161,16 @@ fn the_front_page_is_one_page() {
 }
 
 #[test]
+fn no_code_goes_over_the_end_of_a_line() {
+    // The tests here read lines.
+    for document in DOCUMENTS {
+        for (number, line) in prose(document) {
+            assert!(line.matches('`').count() % 2 == 0, "{document}:{number}: {line}");
+        }
+    }
+}
+
+#[test]
 fn no_two_headings_of_a_document_are_the_same() {
     for document in DOCUMENTS {
         let anchors = anchors(document);
