@@ -1,5 +1,5 @@
 //! The options, once. What is typed, what the environment holds, [`Options`], `--help`, the man page and the shell
-//! completions all come from the one table below; a new option is a new entry here, and a row in the README.
+//! completions all come from the one table below; a new option is a new entry here, and a row in src/README.md.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
