@@ -290,7 +290,10 @@ fn parse(text: &Secret) -> Result<Vec<Digest>, String> {
             ));
         }
         if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(format!("line {} has characters that no Authorization header can carry", index + 1));
+            return Err(format!(
+                "line {} has characters that an Authorization header cannot have",
+                index + 1
+            ));
         }
         tokens.push(Digest::of(token.as_bytes()));
     }

@@ -292,7 +292,7 @@ impl Problem {
                 let rate = rate / 1024;
                 let because = if *wanted { ", because others wait for its memory" } else { "" };
                 let message = format!(
-                    "The body came too slowly: it may fall {slack:?} behind {rate} KiB/s{because}; \
+                    "The body came too slowly: it may be at most {slack:?} behind {rate} KiB/s{because}; \
                      --body-timeout sets the limit"
                 );
                 (S::REQUEST_TIMEOUT, INVALID_REQUEST, "request_timeout", message.into())
@@ -308,7 +308,7 @@ impl Problem {
                 INTERNAL_ERROR,
                 "not_forwarded",
                 format!(
-                    "The request could not be handed to the server within {limit:?} and may be sent again; \
+                    "The server has not been sent the request within {limit:?}, so it may be sent again; \
                      --request-timeout sets the limit"
                 )
                 .into(),
@@ -449,7 +449,7 @@ fn fault_row(fault: &Fault) -> (i32, &'static str, Cow<'static, str>) {
         }
         Fault::Lost(end) => {
             let (_, reason, message) = fault_row(&Fault::Ended(*end));
-            (reason, format!("{message}; the session goes on with a new server").into())
+            (reason, format!("{message}; the session continues with a new server").into())
         }
         Fault::Ended(end) => match end {
             End::Exited(exit) => {

@@ -347,8 +347,8 @@ fn a_bridge_does_not_start_with_tokens_that_are_none() {
         ("\n  \n", "there is no token in it"),
         ("hunter2\n", "line 1 has fewer than 16 characters"),
         (&format!("{long}\nhunter2"), "line 2 has fewer than 16 characters"),
-        ("hunter2 hunter2 hunter2", "line 1 has characters that no Authorization header can carry"),
-        ("hunter2-hünter2-hunter2", "line 1 has characters that no Authorization header can carry"),
+        ("hunter2 hunter2 hunter2", "line 1 has characters that an Authorization header cannot have"),
+        ("hunter2-hünter2-hunter2", "line 1 has characters that an Authorization header cannot have"),
         (&five, "5 tokens; at most 4"),
     ];
     for (text, sentence) in cases {

@@ -4,7 +4,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::Command;
 use std::{env, fs};
 
-use super::blocks::block;
+use super::blocks::{block, documents, root};
 use crate::support::{Bridge, Finished, Request, Scratch, bridge_command, example, initialize, run_command};
 
 const FRONT: &str = "README.md";
@@ -188,4 +188,32 @@ fn the_log_has_the_line_of_the_reference() {
         words.collect::<Vec<_>>().join(" ")
     };
     assert_eq!(without_time_and_id(&line), without_time_and_id(&shown));
+}
+
+/// Each `mcp-bridge OPTIONS -- CMD` between backticks in a sentence.
+fn commands_in_prose() -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for document in documents() {
+        let text = fs::read_to_string(root().join(&document)).unwrap();
+        let outside = text.split("```").step_by(2); // of the blocks
+        for code in outside.flat_map(|part| part.split('`').skip(1).step_by(2)) {
+            let code = code.split_whitespace().collect::<Vec<_>>().join(" ");
+            let options = code.strip_prefix("mcp-bridge ").and_then(|rest| rest.rsplit_once("-- "));
+            found.extend(options.map(|(options, _)| (document.clone(), options.trim().to_owned())));
+        }
+    }
+    found
+}
+
+#[test]
+fn each_command_line_in_a_sentence_is_accepted() {
+    let place = Place::new();
+    place.folder.write("token", "a-token-of-this-test\n");
+    let found = commands_in_prose();
+    assert!(found.len() >= 5, "{found:?}");
+    for (document, options) in found {
+        let check = if options.contains("--check") { "" } else { "--check" };
+        let finished = place.run(&format!("mcp-bridge {options} {check} -- {}", example("notebook")));
+        assert_eq!(finished.code, Some(0), "{document}: {options:?}: {}", finished.stderr);
+    }
 }
