@@ -25,6 +25,9 @@ use crate::address::Address;
 /// The port where nothing says another.
 const PORT: u16 = 8080;
 
+/// A whole command line.
+const EXAMPLE: &str = "mcp-bridge -- npx -y @modelcontextprotocol/server-everything";
+
 /// The addresses where no option names one. In a container loopback is reachable from nowhere.
 fn default_addresses(
     environment: &dyn EnvSource,
@@ -133,13 +136,7 @@ pub fn parse(
     let mut given = match Arguments::from_args(&["mcp-bridge"], &words) {
         Ok(given) => given,
         Err(exit) if exit.status.is_ok() => return Ok(Task::Print(help::help())),
-        Err(exit) if separator.is_none() && words.iter().any(|word| !word.starts_with('-')) => {
-            return Err(format!(
-                "{}\nThe server's command goes after --: mcp-bridge [OPTIONS] -- COMMAND",
-                exit.output.trim()
-            ));
-        }
-        Err(exit) => return Err(format!("{}\nmcp-bridge --help lists the options", exit.output.trim())),
+        Err(exit) => return Err(refused(exit.output.trim(), separator.is_some())),
     };
     if given.version {
         return Ok(Task::Print(format!("mcp-bridge {}\n", env!("CARGO_PKG_VERSION"))));
@@ -169,9 +166,24 @@ pub fn parse(
         return Ok(Task::HealthCheck(options.listen));
     }
     if options.command.is_empty() {
-        return Err("no server command; it goes after --, as in: mcp-bridge -- npx -y some-mcp-server".into());
+        return Err(format!("no server command; it goes after --, as in: {EXAMPLE}"));
     }
     Ok(if options.check { Task::Check(Box::new(options)) } else { Task::Serve(Box::new(options)) })
+}
+
+/// The sentence about a command line that argh does not take, from what it says.
+fn refused(said: &str, has_command: bool) -> String {
+    let no_option = said.strip_prefix("Unrecognized argument: ");
+    let no_value =
+        said.strip_prefix("No value provided for option '").map(|rest| rest.trim_end_matches("'."));
+    match (no_option, no_value) {
+        (Some(word), _) if !has_command => {
+            format!("{word} is not an option; the server's command goes after --, as in: {EXAMPLE}")
+        }
+        (Some(word), _) => format!("{word} is not an option\nmcp-bridge --help lists the options"),
+        (_, Some(option)) => format!("{option} needs a value\nmcp-bridge --help lists the options"),
+        _ => format!("{said}\nmcp-bridge --help lists the options"),
+    }
 }
 
 /// Checks what concerns several options at once.

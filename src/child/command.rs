@@ -172,11 +172,13 @@ impl fmt::Display for Unrunnable {
             Self::NotFound { name, place, hint } => {
                 let shown = name.display();
                 match place {
-                    Place::Path(path) => write!(f, "{shown} not found in PATH={path}")?,
+                    Place::Path(path) => write!(f, "command not found: {shown}, in PATH={path}")?,
                     Place::File(file) if file.as_os_str() == name => {
-                        write!(f, "{shown} not found")?;
+                        write!(f, "command not found: {shown}")?;
                     }
-                    Place::File(file) => write!(f, "{shown} not found: there is no file {}", file.display())?,
+                    Place::File(file) => {
+                        write!(f, "command not found: {shown}, which is {}", file.display())?
+                    }
                 }
                 match hint {
                     Some(Hint::OneWord) => f.write_str(
@@ -311,15 +313,15 @@ mod tests {
         let sentence = |name: &str, path: &str| found(name, path, root).unwrap_err();
         assert_eq!(found("sh", "/nonexistent:/bin", root), Ok(PathBuf::from("/bin/sh")));
         assert_eq!(found("/bin/sh", "", root), Ok(PathBuf::from("/bin/sh")));
-        assert_eq!(sentence("no-such-program", "/bin"), "no-such-program not found in PATH=/bin");
-        assert_eq!(sentence("/nonexistent/x", "/bin"), "/nonexistent/x not found");
+        assert_eq!(sentence("no-such-program", "/bin"), "command not found: no-such-program, in PATH=/bin");
+        assert_eq!(sentence("/nonexistent/x", "/bin"), "command not found: /nonexistent/x");
         let mode = "is not executable; chmod +x makes it so";
         assert_eq!(sentence("/etc/passwd", ""), format!("/etc/passwd {mode}"));
         assert_eq!(sentence("passwd", "/etc:/nonexistent"), format!("passwd {mode}"));
         assert_eq!(sentence("/etc", ""), "/etc is a directory, not a program");
         assert_eq!(
             sentence("npx -y some-server", "/bin"),
-            "npx -y some-server not found in PATH=/bin; write the command as separate words, \
+            "command not found: npx -y some-server, in PATH=/bin; write the command as separate words, \
              without quotes around all of them"
         );
     }
@@ -346,11 +348,11 @@ mod tests {
         );
         assert_eq!(
             in_folder("here", "/nonexistent").unwrap_err(),
-            "here not found in PATH=/nonexistent; did you mean ./here?"
+            "command not found: here, in PATH=/nonexistent; did you mean ./here?"
         );
         assert_eq!(
             in_folder("lost/server", "/bin").unwrap_err(),
-            format!("lost/server not found: there is no file {}", folder.join("lost/server").display())
+            format!("command not found: lost/server, which is {}", folder.join("lost/server").display())
         );
         assert_eq!(
             in_folder("./orphan", "/bin").unwrap_err(),

@@ -114,7 +114,7 @@ fn what_is_typed_elsewhere_is_answered_with_what_is_meant() {
         ("-x -- x", "there is no option -x"),
         ("--max-lifetime 1h --lisen :1 -- x", "did you mean --listen?"),
         ("npx -y server", "there is no option -y"),
-        ("npx server", "The server's command goes after --"),
+        ("npx server", "npx is not an option; the server's command goes after --"),
     ];
     for (line, sentence) in table {
         let seen = error(line, &[]);
@@ -202,11 +202,13 @@ fn each_mistake_names_the_option_the_value_and_the_cure() {
             "--env-from-header uses Authorization, which carries the bridge's own token: use another header",
         ),
         ("--no-such-option -- x", "--help lists the options"),
+        ("--lazy stray -- x", "stray is not an option\nmcp-bridge --help"),
+        ("--lazy --listen", "--listen needs a value\nmcp-bridge --help"),
         (
             "--lsten 127.0.0.1:80",
             "there is no option --lsten: did you mean --listen?\nmcp-bridge --help lists the options",
         ),
-        ("npx server", "The server's command goes after --"),
+        ("npx server", "npx is not an option; the server's command goes after --"),
         ("", "no server command; it goes after --"),
         ("--", "no server command"),
     ];
