@@ -396,7 +396,7 @@ options! {
     instead "Instead of serving" {
         /// Copy this program into a directory.
         task_with install, "DIR";
-        /// Print the manual page, for man(1).
+        /// Print the manual page, as in: mcp-bridge --man | man -l -.
         task man;
         /// Print a script that completes these options in a shell.
         task_with completions, "bash|zsh|fish";

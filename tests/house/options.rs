@@ -43,7 +43,10 @@ fn the_manual_page_is_one() {
     {
         if let Some(finished) = run_if_there(program, arguments) {
             let said = finished.stdout + &finished.stderr;
-            assert_eq!((finished.code, &*said), (Some(0), ""), "{program} finds nothing wrong");
+            // A date would be that of the build, and two builds would differ.
+            let said: Vec<&str> = said.lines().filter(|line| !line.contains("missing date")).collect();
+            assert!(said.is_empty(), "{program} finds: {said:?}");
+            assert!(matches!((program, finished.code), ("mandoc", Some(0 | 2)) | (_, Some(0))), "{program}");
         }
     }
 }
