@@ -247,6 +247,9 @@ fn every_room_of_the_house_has_its_walls() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     for entry in fs::read_dir(src).unwrap() {
         let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "md") {
+            continue;
+        }
         let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
         let known = WALLS.iter().any(|(room, _)| *room == name) || matches!(name.as_str(), "main" | "lib");
         assert!(known, "src/{name} has no row in the table of walls");

@@ -28,7 +28,7 @@ const LIMITS: Limits = Limits {
 /// How much of a hostile kind may be in one record: each step of it takes time.
 const HOSTILE: usize = 5000;
 
-/// How much longer than what a client said a line to the child may be: an id that is too long does not come back (README,
+/// How much longer than what a client said a line to the child may be: an id that is too long does not come back (src/README.md,
 /// *Limits*), and what else the bridge says is short.
 const BRIDGE: usize = 9 * 1024;
 
