@@ -10,11 +10,11 @@ use regex_lite::Regex;
 
 use super::source::Source;
 use super::values::{
-    address, assignment, count, count_or_zero, duration, env_from_header, file, host, key_source, log_format,
-    message_size, mode, on_exit, origin, path, pattern, replica, size, some_time, time_or_off, url,
-    variable_name,
+    address, assignment, count, count_or_zero, duration, env_from_header, era, file, host, key_source,
+    log_format, message_size, mode, on_exit, origin, path, pattern, replica, share, size, some_time,
+    time_or_off, url, variable_name,
 };
-use super::{KeySource, OnExit};
+use super::{Era, KeySource, OnExit, Share};
 use crate::address::Address;
 use crate::log::Format;
 use crate::secret::Secret;

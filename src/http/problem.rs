@@ -613,6 +613,7 @@ impl Row {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::output::Capability;
     use serde_json::Value;
 
     fn parsed(problem: &Problem, id: Option<&str>) -> Value {
@@ -681,5 +682,56 @@ mod tests {
                 "{problem:?} would make a client think we are modern"
             );
         }
+    }
+
+    #[test]
+    fn what_is_declined_has_the_codes_and_statuses_of_its_revision() {
+        let table = [
+            (Declined::Method, 404, -32601, "method_not_found"),
+            (Declined::Header("Mcp-Name is missing"), 400, -32020, "header_mismatch"),
+            (Declined::Capability(Capability::Sampling), 400, -32021, "missing_capability"),
+            (Declined::State("it has expired"), 200, -32602, "invalid_state"),
+            (Declined::Params("no name"), 400, -32602, "invalid_params"),
+        ];
+        for (why, status, code, reason) in table {
+            let problem = Problem::Fault(Fault::Declined(why));
+            let (row, value) = (problem.row(), parsed(&problem, Some("\"a\"")));
+            assert_eq!((row.status.as_u16(), row.reason), (status, reason), "{why:?}");
+            assert_eq!((&value["error"]["code"], &value["id"]), (&code.into(), &"a".into()), "{why:?}");
+        }
+        let missing = parsed(&Problem::Fault(Fault::Declined(Declined::Capability(Capability::Roots))), None);
+        assert_eq!(missing["error"]["data"]["requiredCapabilities"], serde_json::json!({ "roots": {} }));
+    }
+
+    #[test]
+    fn an_error_about_the_revision_says_which_are_served_and_which_was_asked_for() {
+        let legacy = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
+        for (problem, supported) in [
+            (Problem::NotShared("2026-07-28".into()), &legacy[..]),
+            (Problem::NotImplemented("v\"9".into()), &["2026-07-28"]),
+        ] {
+            let value = parsed(&problem, Some("1"));
+            assert_eq!(value["error"]["code"], -32022);
+            assert_eq!(value["error"]["data"]["supported"], serde_json::json!(supported));
+            let asked = if let Problem::NotShared(asked) | Problem::NotImplemented(asked) = problem {
+                asked
+            } else {
+                String::new()
+            };
+            assert_eq!(value["error"]["data"]["requested"], asked);
+        }
+        let long = parsed(&Problem::NotImplemented("v".repeat(10_000)), None);
+        assert!(long["error"]["data"]["requested"].as_str().is_some_and(|asked| asked.len() < 300));
+        let row = Problem::NotShared(String::new()).row();
+        assert!(row.message.contains("--session-key") && row.message.contains("--share"), "{}", row.message);
+    }
+
+    #[test]
+    fn a_modern_client_is_told_of_a_lost_server_in_no_code_of_the_session_era() {
+        let problem = Problem::ServerEnded(End::Exited(ExitStatus::Code(3)));
+        let value = parsed(&problem, Some("1"));
+        assert_eq!((problem.row().status.as_u16(), &value["error"]["code"]), (503, &(-32603).into()));
+        assert_eq!(value["error"]["data"]["cause"], "child_exited");
+        assert!(problem.retry_after().is_some());
     }
 }
