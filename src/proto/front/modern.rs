@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use super::{
-    Caller, Front, Origin, Readers, Refusal, Takes, end_broken, end_expired, end_too_long, pass_progress,
-    with_id,
+    Caller, Front, Origin, Readers, Refusal, Takes, end_broken, end_expired, end_too_long, pass_on,
+    pass_progress, with_id,
 };
 use crate::proto::ids::{ClientId, StreamId};
 use crate::proto::incoming::Incoming;
@@ -114,16 +114,8 @@ impl Modern {
     /// A message of a subscription, of which `span` is the id.
     fn subscribed(&self, message: Incoming<'_>, span: Span, out: &mut Out) {
         let named = self.link.id_named(message.token(span.clone()));
-        match named.filter(|id| self.link.is_listen(*id)).and_then(|id| self.link.caller(id)) {
-            Some(Caller { takes: Takes::AnswerOnly, .. }) => {
-                out.note(Note::Dropped(Dropped::NotStreamable));
-            }
-            Some(caller) => {
-                let message = message.replaced(span, caller.client.0.as_json().as_bytes());
-                out.push(Output::Message { stream: caller.stream, message });
-            }
-            None => out.note(Note::Dropped(Dropped::Unrelated)),
-        }
+        let caller = named.filter(|id| self.link.is_listen(*id)).and_then(|id| self.link.caller(id));
+        pass_on(caller, |caller| message.replaced(span, caller.client.0.as_json().as_bytes()), out);
     }
 
     /// A log message is of one call (2026-07-28 `server/utilities/logging`), and on stdio does not say of which. With one
@@ -139,15 +131,7 @@ impl Modern {
             let streams = |caller: &&Caller| caller.wants_logs && caller.takes == Takes::Events;
             at_work.find(streams).or_else(|| newest.filter(asks))
         };
-        match caller {
-            Some(Caller { takes: Takes::AnswerOnly, .. }) => {
-                out.note(Note::Dropped(Dropped::NotStreamable));
-            }
-            Some(caller) => {
-                out.push(Output::Message { stream: caller.stream, message: message.into_line() });
-            }
-            None => out.note(Note::Dropped(Dropped::Unrelated)),
-        }
+        pass_on(caller, |_| message.into_line(), out);
     }
 
     /// A request has ended without the child's word: that may be at work on it yet, and speak of it.
