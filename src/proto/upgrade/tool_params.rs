@@ -11,12 +11,16 @@ use crate::proto::mirror;
 /// The member of a parameter's schema that names its header.
 const ANNOTATION: &str = "x-mcp-header";
 
-/// How many tools are remembered that have such parameters, and how many bytes of what they say. A tool beyond that is one
-/// without them.
+/// How many tools are remembered that have such parameters, and how many bytes of what they say. What is beyond is not checked.
 const MAX_TOOLS: usize = 1000;
 const MAX_BYTES: usize = 1024 * 1024;
 
-/// The longest schema of a tool that is looked into, in bytes.
+/// How many such parameters a tool may have: each of them is looked for in the arguments, which may be long.
+const MAX_PARAMS: usize = 32;
+
+/// The longest page, and in it the longest schema of a tool, that is looked into, in bytes: it is read on the loop of all
+/// sessions.
+const MAX_PAGE: usize = 2 * 1024 * 1024;
 const MAX_SCHEMA: usize = 256 * 1024;
 
 /// The tools of a child that have parameters which headers mirror.
@@ -45,6 +49,9 @@ impl Param {
 impl ToolParams {
     /// Learns from one page of `tools/list`: the text of its result. A tool that has been learnt before is learnt anew.
     pub fn learn(&mut self, result: &str) {
+        if result.len() > MAX_PAGE {
+            return;
+        }
         let tools = value_at(result, &["tools"]).and_then(|span| result.get(span));
         for tool in tools.map(elements).into_iter().flatten().flatten() {
             let member = |name| value_at(tool, &[name]).and_then(|span| tool.get(span));
@@ -156,7 +163,7 @@ fn params_of(schema: &str) -> Option<Vec<Param>> {
     let mut params = Vec::new();
     let mut path = Vec::new();
     find(&schema, Some(&mut path), &mut params)?;
-    Some(params)
+    (params.len() <= MAX_PARAMS).then_some(params)
 }
 
 /// Looks for annotations in a schema. `path`: where the parameter is, as far as a chain of `properties` leads to it. `None`:
