@@ -14,7 +14,7 @@ pub mod json;
 pub mod line;
 pub mod link;
 pub mod message;
-pub mod mirror;
+pub mod mirrored;
 pub mod nearly;
 pub mod output;
 pub mod replay;

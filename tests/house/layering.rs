@@ -47,7 +47,7 @@ const WALLS: &[(&str, &[&str])] = &[
     // What an upgrade is made of: neither part knows the link or the front, nor the other part.
     ("proto/upgrade/listens", &["proto::front", "proto::link", "proto::output", "tool_params"]),
     ("proto/upgrade/tool_params", &["proto::link", "proto::output", "listens"]),
-    ("proto/mirror", &["super::", "crate::", "serde"]),
+    ("proto/mirrored", &["super::", "crate::", "serde"]),
     ("proto/subscription", &["super::front", "super::link", "super::output"]),
     ("proto/json", &["super::message", "proto::message", "super::link", "super::front"]),
     ("account", &["crate::", "tokio", "hyper"]),

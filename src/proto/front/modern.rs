@@ -45,17 +45,15 @@ impl Modern {
 
     fn request(&mut self, request: Request, from: Origin<'_>, now: Duration, out: &mut Out) {
         let (caller, token) = Caller::of(&request, from);
-        let method = request.method();
-        let listens = method == "subscriptions/listen";
-        // A child that also knows sessions would open one, or change what it tells all.
-        if is_removed(&method) {
-            return caller.unanswered(Unanswered::Declined(Declined::Method), out);
-        }
-        drop(method);
+        let listens = request.method() == "subscriptions/listen";
         let is_full = if listens { self.link.listens() >= self.max_listens } else { self.link.is_full() };
+        let is_removed = is_removed(&request.method());
         // The child sees the bridge's own token: two clients may have chosen the same.
         let outgoing = Outgoing { request, token };
-        if is_full {
+        if is_removed {
+            // A child that also knows sessions would open one, or change what it tells all.
+            caller.unanswered(Unanswered::Declined(Declined::Method), out);
+        } else if is_full {
             caller.unanswered(Unanswered::Overload, out);
         } else if listens {
             self.link.listen(caller, outgoing, now, out);

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::proto::json::{NotSole, elements, sole_value_at, unquote, value_at};
-use crate::proto::mirror;
+use crate::proto::mirrored::{Undecodable, decode};
 
 /// The member of a parameter's schema that names its header.
 const ANNOTATION: &str = "x-mcp-header";
@@ -112,23 +112,25 @@ impl Param {
         let argument =
             argument.map_err(|NotSole| "an argument that a header mirrors can be read in two ways")?;
         let argument = argument.and_then(|span| arguments.get(span)).filter(|token| *token != "null");
-        match (header.map(mirror::decode), argument) {
+        let header = header.map(decode).transpose().map_err(|why| match why {
+            Undecodable::Characters => "a header Mcp-Param-* has characters that it must not have",
+            Undecodable::Base64 => "a header Mcp-Param-* is marked as base64 and is none",
+        })?;
+        match (header, argument) {
             (None, None) => Ok(()),
-            (Some(None), _) => {
-                Err("a header Mcp-Param-* has invalid characters, or what it marks as base64 is none")
-            }
             (None, Some(_)) => {
                 Err("a header Mcp-Param-* is missing: the tool asks that it mirrors an argument")
             }
-            (Some(Some(_)), None) => Err("a header Mcp-Param-* mirrors an argument that is not there"),
-            (Some(Some(header)), Some(argument)) if is_mirrored(argument, &header) => Ok(()),
-            (Some(Some(_)), Some(_)) => Err("a header Mcp-Param-* differs from the argument that it mirrors"),
+            (Some(_), None) => Err("a header Mcp-Param-* mirrors an argument that is not there"),
+            (Some(header), Some(argument)) if is_mirrored(argument, &header) => Ok(()),
+            (Some(_), Some(_)) => Err("a header Mcp-Param-* differs from the argument that it mirrors"),
         }
     }
 }
 
 /// Whether a header says what an argument says, whose token this is: strings as they are, numbers by their value.
-fn is_mirrored(argument: &str, header: &str) -> bool {
+fn is_mirrored(argument: &str, header: &[u8]) -> bool {
+    let Ok(header) = std::str::from_utf8(header) else { return false };
     match argument.as_bytes() {
         // What stands for no text is read as an empty one.
         [b'"', ..] => unquote(argument) == header && (argument == "\"\"" || !header.is_empty()),

@@ -226,7 +226,7 @@ fn a_header_says_what_its_argument_says() {
     } });
     let params = learnt(&schema);
     type Row = (&'static str, &'static [(&'static str, &'static str)], bool);
-    let table: [Row; 56] = [
+    let table: [Row; 57] = [
         ("{}", &[], true),
         ("", &[], true),
         (r#"{"s":null,"n":null,"b":null}"#, &[], true),
@@ -258,6 +258,7 @@ fn a_header_says_what_its_argument_says() {
         (r#"{"s":"=?base64?literal?="}"#, &[("s", "=?base64?literal?=")], false),
         (r#"{"s":"x"}"#, &[("s", "=?base64?eA?=")], false),
         (r#"{"s":"é"}"#, &[("s", "é")], false),
+        (r#"{"s":"\ufffd"}"#, &[("s", "=?base64?/w==?=")], false),
         (r#"{"s":"true"}"#, &[("s", "true")], true),
         (r#"{"s":42}"#, &[("s", "42")], true),
         (r#"{"s":["x"]}"#, &[("s", "x")], false),
