@@ -454,22 +454,6 @@ impl Iterator for Unescaped<'_> {
     }
 }
 
-/// The value at `path` inside a JSON object. Of a member that occurs twice, the last.
-pub fn value_at(object: &str, path: &[&str]) -> Option<Span> {
-    let mut span = 0..object.len();
-    for wanted in path {
-        let mut found = None;
-        members(object.get(span.clone())?, |name, value| {
-            if unquote(name) == *wanted {
-                found = Some(value);
-            }
-        })?;
-        let found = found?;
-        span = span.start + found.start..span.start + found.end;
-    }
-    Some(span)
-}
-
 /// That the value at a path may be another to another reader: a member on the way occurs twice, or a name beside it may be
 /// taken for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -499,6 +483,22 @@ pub fn sole_value_at(object: &str, path: &[impl AsRef<str>]) -> Result<Option<Sp
         span = span.start + found.start..span.start + found.end;
     }
     Ok(Some(span))
+}
+
+/// The value at `path` inside a JSON object. Of a member that occurs twice, the last.
+pub fn value_at(object: &str, path: &[&str]) -> Option<Span> {
+    let mut span = 0..object.len();
+    for wanted in path {
+        let mut found = None;
+        members(object.get(span.clone())?, |name, value| {
+            if unquote(name) == *wanted {
+                found = Some(value);
+            }
+        })?;
+        let found = found?;
+        span = span.start + found.start..span.start + found.end;
+    }
+    Some(span)
 }
 
 /// Appends `text` with one range replaced, and with raw line ends as spaces.
