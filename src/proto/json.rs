@@ -454,22 +454,6 @@ impl Iterator for Unescaped<'_> {
     }
 }
 
-/// The value at `path` inside a JSON object. Of a member that occurs twice, the last.
-pub fn value_at(object: &str, path: &[&str]) -> Option<Span> {
-    let mut span = 0..object.len();
-    for wanted in path {
-        let mut found = None;
-        members(object.get(span.clone())?, |name, value| {
-            if unquote(name) == *wanted {
-                found = Some(value);
-            }
-        })?;
-        let found = found?;
-        span = span.start + found.start..span.start + found.end;
-    }
-    Some(span)
-}
-
 /// The values of these members of a JSON object, found in one pass. Of a member that occurs twice, the last.
 pub fn values_of<const N: usize>(object: &str, names: [&str; N]) -> [Option<Span>; N] {
     let mut values = [const { None }; N];
@@ -511,6 +495,22 @@ pub fn sole_value_at(object: &str, path: &[impl AsRef<str>]) -> Result<Option<Sp
         span = span.start + found.start..span.start + found.end;
     }
     Ok(Some(span))
+}
+
+/// The value at `path` inside a JSON object. Of a member that occurs twice, the last.
+pub fn value_at(object: &str, path: &[&str]) -> Option<Span> {
+    let mut span = 0..object.len();
+    for wanted in path {
+        let mut found = None;
+        members(object.get(span.clone())?, |name, value| {
+            if unquote(name) == *wanted {
+                found = Some(value);
+            }
+        })?;
+        let found = found?;
+        span = span.start + found.start..span.start + found.end;
+    }
+    Some(span)
 }
 
 /// Appends `text` with one range replaced, and with raw line ends as spaces.

@@ -41,8 +41,14 @@ const WALLS: &[(&str, &[&str])] = &[
     ),
     // A link speaks to a child and knows no client; the fronts above it do not know each other.
     ("proto/link", &["proto::front", "super::front", "StreamId", "ClientId", "Upgrade", "Downgrade"]),
-    ("proto/front/single", &["keyed", "super::tests"]),
-    ("proto/front/keyed", &["single", "super::tests"]),
+    ("proto/front/single", &["keyed", "modern", "super::tests"]),
+    ("proto/front/keyed", &["single", "modern", "super::tests"]),
+    ("proto/front/modern", &["single", "keyed", "upgrade", "super::tests"]),
+    // What an upgrade is made of: neither part knows the link or the front, nor the other part.
+    ("proto/upgrade/listens", &["proto::front", "proto::link", "proto::output", "tool_params"]),
+    ("proto/upgrade/tool_params", &["proto::link", "proto::output", "listens"]),
+    ("proto/mirrored", &["super::", "crate::", "serde"]),
+    ("proto/subscription", &["super::front", "super::link", "super::output"]),
     ("proto/json", &["super::message", "proto::message", "super::link", "super::front"]),
     ("account", &["crate::", "tokio", "hyper"]),
     ("address", &["crate::", "tokio", "hyper", "nix::"]),

@@ -13,7 +13,7 @@ use mcp_bridge::proto::link::{Limits, Readiness};
 use mcp_bridge::proto::message::{Envelope, Kind, Message, Request};
 use mcp_bridge::proto::output::{Handshake, Note, Out, Output};
 
-use super::{flat, readers};
+use super::{flat, one_line, readers};
 
 const LIMITS: Limits = Limits {
     init_timeout: Duration::from_secs(10),
@@ -311,8 +311,4 @@ fn readership(deaf: &HashSet<StreamId>, stream: StreamId) -> Readership {
         stream if stream.0.is_multiple_of(3) => Readership::MayResume,
         _ => Readership::Absent,
     }
-}
-
-fn one_line(message: &[u8]) {
-    assert!(!message.iter().any(|byte| matches!(byte, b'\r' | b'\n')), "a message is one line");
 }
