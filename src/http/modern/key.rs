@@ -133,7 +133,8 @@ mod tests {
     #[test]
     fn who_is_served_and_with_whom() {
         use Company::{Own, Strangers, Unsaid};
-        let table: [(Share, Option<&str>, &[&str], Option<&str>, Company); 13] = [
+        type Row<'r> = (Share, Option<&'r str>, &'r [&'r str], Option<&'r str>, Company);
+        let table: [Row<'_>; 13] = [
             (Share::None, None, &[ADA], None, Unsaid),
             (Share::None, None, &[ADA], Some("token"), Unsaid),
             (Share::None, Some("x-user"), &[ADA], None, Own),

@@ -16,8 +16,9 @@ use crate::proto::output::Declined;
 use crate::proto::version::Revision;
 use crate::session::Fault;
 
-/// How many bytes of such headers are kept of a head, and how many of `Mcp-Param-*`.
-const MAX_MIRRORED: usize = 16 * 1024;
+/// How many bytes of such headers are kept of a head while its request waits, and how many of `Mcp-Param-*`. A request is
+/// counted with 8 KiB beside its body.
+const MAX_MIRRORED: usize = 8 * 1024;
 const MAX_PARAMS: usize = 64;
 
 const PARAM: &str = "mcp-param-";
@@ -53,7 +54,7 @@ impl Mirror {
     pub(super) fn of(headers: &HeaderMap) -> Result<Self, &'static str> {
         let mut left = MAX_MIRRORED;
         let mut take = |bytes: usize| {
-            left = left.checked_sub(bytes).ok_or("the Mcp-* headers are longer than 16 KiB together")?;
+            left = left.checked_sub(bytes).ok_or("the Mcp-* headers are longer than 8 KiB together")?;
             Ok::<_, &str>(())
         };
         let mut single = |name: &HeaderName| {
@@ -368,11 +369,12 @@ mod tests {
 
     #[test]
     fn what_the_head_mirrors_is_what_the_message_says() {
+        type Row<'r> = (&'r str, &'r [(&'r str, &'r str)], String, i32, &'r str);
         let with = |rest: &str| format!("{{{rest}{META}}}");
         let named = |token: &str| with(&format!(r#""name":{token},"#));
         let uri = with(r#""uri":"file:///a b","#);
         let task = with(r#""taskId":"7","name":"x","#);
-        let table: [(&str, &[(&str, &str)], String, i32, &str); 31] = [
+        let table: [Row<'_>; 31] = [
             ("tools/list", &[("mcp-method", "tools/list")], with(""), 0, ""),
             ("tools/list", &[("mcp-method", " tools/list ")], with(""), 0, ""),
             ("tools/list", &[], with(""), -32020, "Mcp-Method is missing"),
@@ -487,7 +489,7 @@ mod tests {
                 Mirror::of(&headers(&names.iter().map(|name| (*name, &*value)).collect::<Vec<_>>()))
             };
             assert!(of(MAX_MIRRORED - 20).is_ok(), "{names:?}");
-            assert!(of(MAX_MIRRORED + 2).is_err_and(|why| why.contains("16 KiB")), "{names:?}");
+            assert!(of(MAX_MIRRORED + 2).is_err_and(|why| why.contains("8 KiB")), "{names:?}");
         }
     }
 }
