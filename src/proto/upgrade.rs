@@ -6,7 +6,7 @@
 //!
 //! Clients that share a child are told apart by their calls alone. What may be another's reaches nobody.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::front::keyed::MAX_GREETING;
@@ -17,7 +17,7 @@ use super::json::{Span, slice, unquote, value_at};
 use super::line::join_lines;
 use super::link::{Answered, Expired, Limits, Link, Outgoing, Untaken, own_reply};
 use super::message::{Kind, Message, Request};
-use super::nearly::Broken;
+use super::nearly::{Broken, Wrong};
 use super::output::{Declined, Dropped, Handshake, Note, Out, Output, Unanswered};
 use super::version::Revision;
 
@@ -53,8 +53,9 @@ const MAX_PAGES: usize = 100;
 /// How long after a call ended without an answer the child may still be at work on it, as far as strangers are concerned.
 const LINGER: Duration = Duration::from_secs(60);
 
-/// How many such calls are remembered.
-const MAX_LINGERING: usize = 1024;
+/// Why a question of the child reaches nobody.
+const NOBODYS: &str = "no call is running that this can belong to";
+const UNCLEAR: &str = "it is not clear for which of several calls this is";
 
 /// The bridge's own `initialize` for a child whose clients are of 2026-07-28. It declares all that such clients can be
 /// asked: what each of them declares comes with its requests, and what it does not is refused then.
@@ -193,8 +194,8 @@ pub struct Upgrade {
     asking: BTreeSet<(Duration, BridgeId)>,
     parked: Parked<Box<Call>>,
     undecided: Undecided,
-    /// Calls that have ended without an answer: the child may be at work on them until then.
-    lingering: VecDeque<(Duration, BridgeId)>,
+    /// Until when the child may be at work on a call that has ended without an answer.
+    doubtful_until: Duration,
     /// The level that the child has been told.
     level: Option<Level>,
     listens: Listens,
@@ -221,7 +222,7 @@ impl Upgrade {
             asking: BTreeSet::new(),
             parked: Parked::default(),
             undecided: Undecided::default(),
-            lingering: VecDeque::new(),
+            doubtful_until: Duration::ZERO,
             level: None,
             listens: Listens::default(),
             listeners: BTreeMap::new(),
@@ -566,11 +567,8 @@ impl Upgrade {
             for (id, question) in self.undecided.ended(id) {
                 self.assign(id, question, now, out);
             }
-        } else if self.strangers && call.what.asks {
-            if self.lingering.len() == MAX_LINGERING {
-                self.lingering.pop_front();
-            }
-            self.lingering.push_back((now + LINGER, id));
+        } else {
+            self.doubtful_until = now + LINGER;
         }
     }
 
@@ -610,7 +608,13 @@ impl Upgrade {
     }
 
     fn child_answer(&mut self, answer: Incoming<'_>, now: Duration, out: &mut Out) {
+        let nameless = answer.envelope.id.clone().is_none_or(|span| answer.token(span) == "null");
+        let doubtful = nameless && self.strangers && now < self.doubtful_until;
         match self.link.answer(&answer, now, out) {
+            Answered::Call { id, caller } if doubtful => {
+                let what = "it has no id, and may be the late one to another request";
+                self.fail(id, caller, Unanswered::Invalid(Wrong { what, at: 0 }), now, out);
+            }
             Answered::Call { caller: Caller::Own(own), .. } => {
                 let text = answer.text();
                 let result = answer.envelope.result.clone().map(|span| slice(text, span));
@@ -691,20 +695,23 @@ impl Upgrade {
         let token = message.envelope.id.clone().map_or("null", |span| message.token(span));
         let question = Id::parse(token).and_then(|id| Question::of(ChildId(id), message));
         let Some(question) = question else { return own_reply(message, out) };
+        let calls = self.link.forwarded().filter_map(|(id, caller)| match caller {
+            Caller::Client(call) => Some((id, &**call)),
+            Caller::Own(_) => None,
+        });
         if self.strangers {
             // Those that have been cancelled too: the child may not know it yet. But not those for which the child has
             // been waiting for an answer: it asks what it needs at once, or one thing after the other.
             let waits = |call: &Call| {
                 call.state.is_some() && !call.questions.is_empty() && call.parked_at + ASKED <= now
             };
-            let asking = |(id, caller): (BridgeId, &Caller)| match caller {
-                Caller::Client(call) if call.what.asks && !waits(call) => Some(id),
-                _ => None,
-            };
-            let running = self.link.forwarded().filter_map(asking);
-            let among: BTreeSet<_> = running.chain(self.lingering.iter().map(|(_, id)| *id)).collect();
+            let (waiting, among): (Vec<_>, Vec<_>) = calls.partition(|(_, call)| waits(call));
+            let among = if among.is_empty() { waiting } else { among };
+            let among: BTreeSet<_> = among.into_iter().map(|(id, _)| id).collect();
             match among.first().copied() {
-                None => question.refuse("no call is running that this can belong to", out),
+                None if now < self.doubtful_until => question.give_up(out),
+                None => question.refuse(NOBODYS, out),
+                Some(_) if now < self.doubtful_until => question.refuse(UNCLEAR, out),
                 Some(id) if among.len() == 1 => self.assign(id, question, now, out),
                 Some(_) => {
                     if let Err(question) = self.undecided.add(question, among, now) {
@@ -713,16 +720,12 @@ impl Upgrade {
                 }
             }
         } else {
-            let running = self.link.forwarded().filter_map(|(id, caller)| match caller {
-                Caller::Client(call) if call.what.asks && !call.cancelled => Some((id, &**call)),
-                _ => None,
-            });
-            let running: Vec<_> =
-                running.map(|(id, call)| (id, call.declared.allows(question.need))).collect();
-            let able = running.iter().rev().find(|(_, able)| *able).or(running.last());
-            match able.copied() {
-                Some((id, _)) => self.assign(id, question, now, out),
-                None => question.refuse("no call is running that this can belong to", out),
+            // Of those that can be asked it the newest; rather one that the child is at work on than one that waits.
+            let running = calls.filter(|(_, call)| call.what.asks && !call.cancelled);
+            let rank = |call: &Call| (call.declared.allows(question.need), call.stream.is_some());
+            match running.map(|(id, call)| (rank(call), id)).max() {
+                Some((_, id)) => self.assign(id, question, now, out),
+                None => question.refuse(NOBODYS, out),
             }
         }
     }
@@ -732,6 +735,9 @@ impl Upgrade {
         let Some(call) = self.call_of_mut(id).filter(|call| !call.cancelled) else {
             return question.give_up(out);
         };
+        if !call.what.asks {
+            return question.refuse(NOBODYS, out);
+        }
         if !call.declared.allows(question.need) {
             call.lacks = Some(question.need);
             return question.refuse("the client of this call does not serve such requests", out);
@@ -834,7 +840,7 @@ impl Upgrade {
             })
         };
         let call = if self.strangers {
-            let alone = self.lingering.iter().all(|(until, _)| *until <= now) && running().count() == 1;
+            let alone = self.doubtful_until <= now && running().count() == 1;
             running().next().filter(|_| alone).filter(|call| wants(call))
         } else {
             running().filter(|call| wants(call) && call.stream.is_some()).last()
@@ -962,18 +968,14 @@ impl Front for Upgrade {
             self.give_up(place, now, out);
         }
         for question in self.undecided.expire(now) {
-            question.refuse("it is not clear for which of several calls this is", out);
-        }
-        while self.lingering.front().is_some_and(|(until, _)| *until <= now) {
-            self.lingering.pop_front();
+            question.refuse(UNCLEAR, out);
         }
     }
 
     fn next_deadline(&self) -> Option<Duration> {
         let asking = self.asking.first().map(|(at, _)| *at);
-        let lingering = self.lingering.front().map(|(until, _)| *until);
         let held = self.held.iter().map(|held| held.arrived + self.request_timeout).min();
-        let waiting = [self.parked.next_deadline(), self.undecided.next_deadline(), asking, lingering, held];
+        let waiting = [self.parked.next_deadline(), self.undecided.next_deadline(), asking, held];
         waiting.into_iter().flatten().chain(self.link.next_deadline()).min()
     }
 
@@ -1061,7 +1063,7 @@ impl Front for Upgrade {
     fn abandon(&mut self) -> Vec<(StreamId, ClientId)> {
         self.by_stream.clear();
         self.asking.clear();
-        self.lingering.clear();
+        self.doubtful_until = Duration::ZERO;
         (self.parked, self.undecided, self.listens) = Default::default();
         let calls = self.link.abandon().filter_map(|caller| match caller {
             Caller::Client(call) => Some((call.stream?, call.client)),
