@@ -55,6 +55,7 @@ const LINGER: Duration = Duration::from_secs(60);
 
 /// Why a question of the child reaches nobody.
 const NOBODYS: &str = "no call is running that this can belong to";
+const UNSERVED: &str = "the client of this call does not serve such requests";
 const UNCLEAR: &str = "it is not clear for which of several calls this is";
 
 /// The bridge's own `initialize` for a child whose clients are of 2026-07-28. It declares all that such clients can be
@@ -492,11 +493,17 @@ impl Upgrade {
                 (running.client, running.stream, running.state) = (client, Some(stream), None);
                 (running.takes, running.token, running.level) = (takes, token, level);
                 running.declared = declared;
-                running.questions.retain(|(key, question)| {
-                    let answer = answer_to(key);
-                    answer.into_iter().for_each(|answer| question.answer(answer, out));
-                    answer.is_none()
-                });
+                running.lacks = running.lacks.filter(|need| !declared.allows(*need));
+                for (key, question) in std::mem::take(&mut running.questions) {
+                    if let Some(answer) = answer_to(&key) {
+                        question.answer(answer, out);
+                    } else if declared.allows(question.need) {
+                        running.questions.push((key, question));
+                    } else {
+                        running.lacks = Some(question.need);
+                        question.refuse(UNSERVED, out);
+                    }
+                }
                 let asks_again = !running.questions.is_empty();
                 self.by_stream.insert(stream, id);
                 if asks_again {
@@ -740,7 +747,7 @@ impl Upgrade {
         }
         if !call.declared.allows(question.need) {
             call.lacks = Some(question.need);
-            return question.refuse("the client of this call does not serve such requests", out);
+            return question.refuse(UNSERVED, out);
         }
         if call.questions.len() >= MAX_QUESTIONS {
             return question.refuse("this call has asked too much at once", out);
