@@ -819,7 +819,7 @@ impl Upgrade {
         let (Some(span), Some(Caller::Client(call))) = (span, caller) else {
             return out.note(Note::Dropped(Dropped::Unrelated));
         };
-        match (&call.token, call.stream) {
+        match (&call.token, call.stream.filter(|_| !call.cancelled)) {
             (Some(_), Some(_)) if call.takes == Takes::AnswerOnly => {
                 out.note(Note::Dropped(Dropped::NotStreamable));
             }
