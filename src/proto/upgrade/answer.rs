@@ -17,9 +17,9 @@ const SERVER_INFO: &str = "\"io.modelcontextprotocol/serverInfo\"";
 /// The longest name of a server that is repeated in each result, in bytes.
 const MAX_SERVER_INFO: usize = 4 * 1024;
 
-/// What a result may be kept for: not at all. A server of the session era may answer otherwise after any call (2026-07-28
-/// `server/utilities/caching`).
-const NOT_KEPT: &str = "\"ttlMs\":0,\"cacheScope\":\"private\",";
+/// How long a result may be kept, and for whom: not at all. A server of the session era may answer otherwise after any call
+/// (2026-07-28 `server/utilities/caching`).
+const NOT_KEPT: [(&str, &str); 2] = [("\"ttlMs\"", "0"), ("\"cacheScope\"", "\"private\"")];
 
 /// What a child of the session era has said of itself.
 #[derive(Debug)]
@@ -56,7 +56,9 @@ impl Greeting {
     /// The answer to `server/discover` (2026-07-28 `server/discover`).
     pub(super) fn discovered(&self, client: &ClientId) -> Bytes {
         let mut text = self.head(client);
-        text.push_str(NOT_KEPT);
+        for (name, value) in NOT_KEPT {
+            text.push_str(&format!("{name}:{value},"));
+        }
         text.push_str(&format!("\"supportedVersions\":[\"{}\"", Revision::R2026_07_28));
         if let Some(revision) = &self.revision {
             text.push(',');
@@ -103,8 +105,8 @@ impl Greeting {
             if !answer.envelope.is_modern() {
                 members.push_str("\"resultType\":\"complete\",");
             }
-            if is_list && !has("\"ttlMs\"") && !has("\"cacheScope\"") {
-                members.push_str(NOT_KEPT);
+            for (name, value) in NOT_KEPT.into_iter().filter(|(name, _)| is_list && !has(name)) {
+                members.push_str(&format!("{name}:{value},"));
             }
             match answer.envelope.meta().filter(|span| text.get(span.start) == Some(&b'{')) {
                 Some(meta) => {
