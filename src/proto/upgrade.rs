@@ -238,8 +238,8 @@ impl Upgrade {
             "server/discover" => self.discover(stream, client, out),
             "subscriptions/listen" => self.listen(client, request, from, now, out),
             method => match lower(request) {
-                Some(lowered) => self.call(What::of(method), client, lowered, from, now, out),
-                None => decline(stream, client, Declined::Params("\"params\" must be an object"), out),
+                Ok(lowered) => self.call(What::of(method), client, lowered, from, now, out),
+                Err(why) => decline(stream, client, Declined::Params(why), out),
             },
         }
     }
