@@ -28,7 +28,7 @@ mod questions;
 mod request;
 pub mod tool_params;
 
-use answer::{Greeting, error_code, failed, input_required, is_tool_error};
+use answer::{Greeting, URL_NEEDED, error_code, failed, input_required, is_tool_error};
 use listens::{Added, Listens, NotAdded, Offered};
 use parked::{Parked, Place, State};
 use questions::{Question, Undecided};
@@ -679,14 +679,13 @@ impl Upgrade {
 
     /// Gives a client the child's answer.
     fn deliver(&self, call: Box<Call>, answer: Incoming<'_>, out: &mut Out) {
-        const URL_NEEDED: i64 = -32042;
         let Some(stream) = call.stream else { return };
         let failure = answer.envelope.kind == Kind::Failure;
         if let Some(need) = call.lacks.filter(|_| failure || is_tool_error(&answer)) {
             return decline(stream, call.client, Declined::Capability(need.capability()), out);
         }
         if failure && let Some((URL_NEEDED, _)) = error_code(&answer).filter(|_| call.what.asks) {
-            return url_needed(stream, call, &answer, out);
+            return url_needed(stream, call, answer, out);
         }
         let message = if failure {
             failed(answer, &call.client, call.what.is_read)
@@ -873,16 +872,17 @@ fn uri_params(uri: &str) -> String {
 
 /// The child needs the client to open URLs before it serves the request (2025-11-25 `client/elicitation`, "URL Elicitation
 /// Required Error"): the client is asked that, and then sends the request again.
-fn url_needed(stream: StreamId, call: Box<Call>, answer: &Incoming<'_>, out: &mut Out) {
+fn url_needed(stream: StreamId, call: Box<Call>, answer: Incoming<'_>, out: &mut Out) {
     let need = request::Need::Url;
     if !call.declared.allows(need) {
         return decline(stream, call.client, Declined::Capability(need.capability()), out);
     }
     let text = slice(answer.text(), 0..answer.text().len());
     let list = value_at(text, &["error", "data", "elicitations"]).and_then(|span| text.get(span));
-    let elicitations = list.into_iter().flat_map(super::json::elements).flatten().take(MAX_QUESTIONS);
+    let elicitations = list.into_iter().flat_map(super::json::elements).flatten();
     let asked: Vec<_> = elicitations
-        .filter(|params| params.starts_with('{'))
+        .filter(|params| request::Need::of("elicitation/create", params) == Some(need))
+        .take(MAX_QUESTIONS)
         .enumerate()
         .map(|(number, params)| {
             let params = request::without(params, &["_meta", "elicitationId"]);
@@ -891,7 +891,8 @@ fn url_needed(stream: StreamId, call: Box<Call>, answer: &Incoming<'_>, out: &mu
         })
         .collect();
     if asked.is_empty() {
-        return decline(stream, call.client, Declined::Capability(need.capability()), out);
+        let message = failed(answer, &call.client, false);
+        return out.push(Output::Answer { stream, message, success: false });
     }
     let asked = asked.iter().map(|(key, request)| (&**key, &**request));
     out.push(Output::Answer { stream, message: input_required(&call.client, asked, None), success: true });

@@ -11,6 +11,10 @@ use crate::proto::line::join_lines;
 use crate::proto::message::Kind;
 use crate::proto::version::Revision;
 
+/// The code of an error that says that the client must open URLs first (2025-11-25 `client/elicitation`, "URL Elicitation
+/// Required Error").
+pub(super) const URL_NEEDED: i64 = -32042;
+
 /// The name under which a result says who has made it (2026-07-28 `basic/index`, "`_meta`").
 const SERVER_INFO: &str = "\"io.modelcontextprotocol/serverInfo\"";
 
@@ -156,13 +160,17 @@ pub(super) fn error_code(answer: &Incoming<'_>) -> Option<(i64, Span)> {
 }
 
 /// An error of the child for this client. A resource that is not there has a code of its own in the session era, and none
-/// in 2026-07-28 (`server/resources`, "Error Handling").
+/// in 2026-07-28 (`server/resources`, "Error Handling"). Nor has that one a code for URLs that are needed (`basic/index`,
+/// "Error Codes"): where the client cannot be asked to open them, it is a failure.
 pub(super) fn failed(answer: Incoming<'_>, client: &ClientId, is_read: bool) -> Bytes {
     const NO_RESOURCE: i64 = -32002;
     const INVALID_PARAMS: &[u8] = b"-32602";
+    const INTERNAL: &[u8] = b"-32603";
     let mut edits = vec![id_edit(&answer, client)];
-    if let Some((NO_RESOURCE, span)) = error_code(&answer).filter(|_| is_read) {
-        edits.push((span, INVALID_PARAMS.to_vec()));
+    match error_code(&answer) {
+        Some((NO_RESOURCE, span)) if is_read => edits.push((span, INVALID_PARAMS.to_vec())),
+        Some((URL_NEEDED, span)) => edits.push((span, INTERNAL.to_vec())),
+        _ => {}
     }
     answer.edited(&mut edits)
 }
