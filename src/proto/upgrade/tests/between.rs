@@ -482,7 +482,7 @@ fn what_a_client_has_not_declared_is_refused_to_the_child_at_once_and_its_failur
                 let mut session = Harness::shared(strangers);
                 let wire = session.passed(2, &Ask::tool("7").declaring(declares));
                 session.says(&question("1", method, params));
-                let refused = refusal_of("1", "the client of this call does not serve such requests");
+                let refused = refusal_of("1", UNSERVED);
                 assert_eq!(session.stdin(), [refused]);
                 assert_eq!(session.gathered(), [], "its client is not asked");
                 let why = Declined::Capability(capability);
@@ -491,6 +491,37 @@ fn what_a_client_has_not_declared_is_refused_to_the_child_at_once_and_its_failur
             }
         }
     }
+}
+
+#[test]
+fn what_the_repetition_does_not_declare_is_not_asked_again() {
+    let mut session = Harness::shared(STRANGERS);
+    let wire = session.passed(2, &Ask::able("7"));
+    session.says(&elicitation("1", "a"));
+    session.says(&question("2", "roots/list", ""));
+    let roots = r#"{"method":"roots/list","params":{}}"#;
+    let state = session.asked(2, "7", &[("elicitation_1", &elicited("a")), ("roots_2", roots)]);
+    let again = Ask::tool("8").declaring(r#"{"roots":{}}"#).again("8", &state, "");
+    let outputs = told(session.send(3, &again));
+    let state = asked(&outputs, 3, "8", &[("roots_2", roots)]);
+    assert_eq!(session.stdin(), [refusal_of("1", UNSERVED)]);
+    assert_eq!(session.send(4, &Ask::tool("9").again("9", &state, r#""roots_2":{}"#)), []);
+    assert_eq!(session.stdin(), [reply("2", "{}")], "an answer is an answer");
+    let why = Declined::Capability(Capability::Elicitation);
+    assert_eq!(session.says(&error(&wire)), [declined(4, "9", why)]);
+    session.assert_empty();
+}
+
+#[test]
+fn a_client_that_declares_more_the_second_time_lacks_nothing() {
+    let mut session = Harness::shared(STRANGERS);
+    let ask = Ask::tool("7").declaring(r#"{"roots":{}}"#);
+    let wire = session.passed(2, &ask);
+    session.says(&elicitation("1", "a"));
+    session.says(&question("2", "roots/list", ""));
+    let state = session.asked(2, "7", &[("roots_1", r#"{"method":"roots/list","params":{}}"#)]);
+    session.send(3, &Ask::able("8").again("8", &state, r#""roots_1":{}"#));
+    assert_eq!(session.says(&error(&wire)), [answer(3, &error("8")).unwrap()]);
 }
 
 #[test]

@@ -100,7 +100,7 @@ fn a_question_that_turns_out_to_be_of_a_client_that_cannot_be_asked_is_refused()
     session.passed(3, &Ask::tool("7"));
     session.says(&elicitation("1", "?"));
     session.says(&child_result(&wire, ""));
-    assert_eq!(session.stdin(), [refusal_of("1", "the client of this call does not serve such requests")]);
+    assert_eq!(session.stdin(), [refusal_of("1", UNSERVED)]);
 }
 
 #[test]
