@@ -44,6 +44,9 @@ const ASKED: Duration = Duration::from_secs(1);
 /// How many questions one call may have at once.
 const MAX_QUESTIONS: usize = 16;
 
+/// Bytes of all questions that wait for their clients' answers.
+const MAX_ASKED: usize = 8 * 1024 * 1024;
+
 /// How long the bridge waits for the child's answers to requests of its own, from when it serves.
 const OWN_LIMIT: Duration = Duration::from_secs(10);
 
@@ -701,6 +704,9 @@ impl Upgrade {
         let token = message.envelope.id.clone().map_or("null", |span| message.token(span));
         let question = Id::parse(token).and_then(|id| Question::of(ChildId(id), message));
         let Some(question) = question else { return own_reply(message, out) };
+        if self.asked_bytes() + question.text.len() > MAX_ASKED {
+            return question.refuse("too much is asked at once", out);
+        }
         let calls = self.link.forwarded().filter_map(|(id, caller)| match caller {
             Caller::Client(call) => Some((id, &**call)),
             Caller::Own(_) => None,
@@ -734,6 +740,13 @@ impl Upgrade {
                 None => question.refuse(NOBODYS, out),
             }
         }
+    }
+
+    /// Bytes of all questions.
+    fn asked_bytes(&self) -> usize {
+        let calls = self.asking.iter().map(|(_, id)| *id).chain(self.parked.at_work());
+        let questions = calls.filter_map(|id| self.call_of(id)).flat_map(|call| &call.questions);
+        questions.map(|(_, question)| question.text.len()).sum::<usize>() + self.undecided.bytes()
     }
 
     /// A question belongs to this call.
@@ -1011,7 +1024,7 @@ impl Front for Upgrade {
 
     fn held_bytes(&self) -> usize {
         let held: usize = self.held.iter().map(|held| held.request.text().len()).sum();
-        self.link.held_bytes() + held + self.parked.bytes() + self.undecided.bytes()
+        self.link.held_bytes() + held + self.parked.bytes() + self.asked_bytes()
     }
 
     /// Those who wait for a person to answer come back.
@@ -1095,6 +1108,9 @@ impl Front for Upgrade {
             .filter_map(|(id, call)| Some((call.stream?, id)))
             .collect();
         assert_eq!(self.by_stream, by_stream, "each call whose client waits is found by its stream");
+        for (_, call) in calls().filter(|(_, call)| !call.questions.is_empty()) {
+            assert!(call.asks_at.is_some() || call.state.is_some(), "no question is forgotten");
+        }
         let asking: BTreeSet<_> = calls().filter_map(|(id, call)| Some((call.asks_at?, id))).collect();
         assert_eq!(self.asking, asking, "each call that asks has its time");
         let parked: std::collections::HashSet<_> = calls().filter_map(|(_, call)| call.state).collect();

@@ -607,6 +607,27 @@ fn a_call_has_a_bounded_number_of_questions_at_once() {
 }
 
 #[test]
+fn all_questions_together_are_bounded_in_bytes_and_counted() {
+    for strangers in [STRANGERS, KIN] {
+        let mut session = Harness::shared(strangers);
+        session.passed(2, &Ask::able("7"));
+        session.passed(3, &Ask::able("8"));
+        let long = "x".repeat(1_000_000);
+        for number in 0..8 {
+            session.says(&elicitation(&number.to_string(), &long));
+            assert!(session.front.held_bytes() > (number + 1) * 1_000_000);
+        }
+        assert!(session.stdin().is_empty());
+        session.says(&elicitation("99", &long));
+        assert_eq!(session.stdin(), [refusal_of("99", "too much is asked at once")], "{strangers}");
+        session.pass(secs(10));
+        session.says(&cancel("3"));
+        session.leave(2);
+        session.leave(3);
+    }
+}
+
+#[test]
 fn the_oldest_client_that_is_away_gives_way_to_another() {
     const MAX_PARKED: u64 = 64;
     let mut session = Harness::greeted(UPGRADED, KIN, CAPABILITIES);
