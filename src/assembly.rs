@@ -219,7 +219,6 @@ pub fn http_config(
         None => None,
     };
     let share = match options.share {
-        cli::Share::None if session_key.is_some() => http::Share::Key,
         cli::Share::None => http::Share::None,
         cli::Share::Key => http::Share::Key,
         cli::Share::All => http::Share::All,

@@ -67,7 +67,7 @@ pub struct Config {
     pub metadata: Option<Metadata>,
     /// What names the sessions of clients that carry no `Mcp-Session-Id`; `None`: they have none.
     pub session_key: Option<SessionKey>,
-    /// Which clients of 2026-07-28, which has no sessions, share a server.
+    /// Which clients of 2026-07-28 share a server.
     pub share: Share,
     /// Variables of a child's environment, and the headers of `initialize` that they are taken from.
     pub env_from_header: Vec<(String, HeaderName)>,

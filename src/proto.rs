@@ -18,6 +18,7 @@ pub mod mirrored;
 pub mod nearly;
 pub mod output;
 pub mod replay;
+pub mod subscription;
 pub mod upgrade;
 pub mod version;
 

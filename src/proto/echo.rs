@@ -19,9 +19,9 @@ pub const TERMINAL_GRACE: Duration = Duration::from_secs(10);
 /// How many of the lines that were written last are known.
 const MAX_LINES: usize = 64;
 
-/// What clients ask servers and say to them, and never the other way round (2025-11-25 `schema.ts`, `ClientRequest` and
-/// `ClientNotification`). Both may ping, cancel, report progress and ask for tasks.
-const OF_CLIENTS: [&str; 14] = [
+/// What clients ask servers and say to them, and never the other way round (2025-11-25 and 2026-07-28 `schema.ts`,
+/// `ClientRequest` and `ClientNotification`). Both may ping, cancel, report progress and ask for tasks.
+const OF_CLIENTS: [&str; 16] = [
     "initialize",
     "completion/complete",
     "logging/setLevel",
@@ -32,6 +32,8 @@ const OF_CLIENTS: [&str; 14] = [
     "resources/subscribe",
     "resources/templates/list",
     "resources/unsubscribe",
+    "server/discover",
+    "subscriptions/listen",
     "tools/call",
     "tools/list",
     "notifications/initialized",

@@ -1,8 +1,8 @@
 //! A front speaks for the clients of one session: it knows which of them sent each request, and which of them each
 //! message of the child is for. Beneath it is a [link](super::link) to the child; what comes out goes into [`Out`].
 //!
-//! [`single::Single`] has one client with a session of its own, [`keyed::Keyed`] several that cannot be told apart. A
-//! session's loop knows its front as [`Front`] alone.
+//! [`single::Single`] has one client with a session of its own, [`keyed::Keyed`] several that cannot be told apart,
+//! [`modern::Modern`] those of 2026-07-28 over a child of it. A session's loop knows its front as [`Front`] alone.
 
 use std::time::Duration;
 
@@ -11,12 +11,13 @@ use bytes::Bytes;
 use super::ids::{ClientId, Id, ProgressToken, StreamId};
 use super::incoming::Incoming;
 use super::json::Span;
-use super::link::Link;
+use super::link::{Expired, Link, Untaken};
 use super::message::{Message, Notification, Request};
 use super::nearly::Broken;
-use super::output::{Out, Output, Unanswered};
+use super::output::{Dropped, Handshake, Note, Out, Output, Unanswered};
 
 pub mod keyed;
+pub mod modern;
 pub mod single;
 
 /// How long a request of the child waits for a client to listen, before the bridge answers it with an error.
@@ -170,6 +171,10 @@ struct Caller {
     token: Option<ProgressToken>,
     /// Whether it has something in place of a token that is none.
     odd_token: bool,
+    /// Whether it asks for log messages, as only a client of 2026-07-28 does.
+    wants_logs: bool,
+    /// See [`Mirrored::caller`].
+    owner: Option<[u8; 32]>,
 }
 
 impl Caller {
@@ -180,7 +185,9 @@ impl Caller {
         let token = token.and_then(Id::parse).map(ProgressToken);
         let Origin { stream, takes, .. } = from;
         let odd_token = span.is_some() && token.is_none();
-        (Self { client: ClientId(request.id().clone()), stream, takes, token, odd_token }, span)
+        let (client, wants_logs) = (ClientId(request.id().clone()), request.asks_for_logs());
+        let owner = from.mirrored.caller;
+        (Self { client, stream, takes, token, odd_token, wants_logs, owner }, span)
     }
 
     /// The token by which its client knows progress of this request. Servers take the id of a request for it where the
@@ -218,17 +225,77 @@ fn cancelled(notification: &Notification) -> Option<(Option<ClientId>, Span)> {
     Some((token.and_then(Id::parse).map(ClientId), span))
 }
 
-/// The text of an answer with its id replaced; a child that lost the id gets it back.
-fn with_id(answer: Incoming<'_>, id: &ClientId) -> Bytes {
-    let id = id.0.as_json().as_bytes();
-    match answer.envelope.id.clone() {
-        Some(span) => answer.replaced(span, id),
-        None => {
-            let behind_brace = memchr::memchr(b'{', answer.text()).map_or(0, |brace| brace + 1);
-            let member = [b"\"id\":".as_slice(), id, b","].concat();
-            answer.replaced(behind_brace..behind_brace, &member)
+/// Gives progress to the client whose request it names. Its token is the bridge's own id of it, also where the client has
+/// named none and the server takes the id of the request.
+fn pass_progress(link: &Link<Caller>, message: Incoming<'_>, out: &mut Out) {
+    let span = message.envelope.subject();
+    let id = span.clone().and_then(|span| link.id_named(message.token(span)));
+    let caller = id.filter(|id| !link.is_listen(*id)).and_then(|id| link.caller(id));
+    match (span, caller) {
+        (Some(_), Some(Caller { takes: Takes::AnswerOnly, .. })) => {
+            out.note(Note::Dropped(Dropped::NotStreamable));
+        }
+        (Some(span), Some(caller)) if !caller.odd_token => {
+            let message = message.replaced(span, caller.token().as_json().as_bytes());
+            out.push(Output::Message { stream: caller.stream, message });
+        }
+        _ => out.note(Note::Dropped(Dropped::Unrelated)),
+    }
+}
+
+/// Ends the request whose answer is too long to take, of clients of whom none has opened the session.
+fn end_too_long(link: &mut Link<Caller>, head: &[u8], out: &mut Out) {
+    match link.too_long(head, out) {
+        Untaken::Call(_, caller) => caller.unanswered(Unanswered::TooLong, out),
+        Untaken::Handshake => out.push(Output::Handshake(Handshake::Refused)),
+        Untaken::Nothing => {}
+        Untaken::Unclear => out.push(Output::AnswerToUnknown),
+    }
+}
+
+/// Ends the request whose answer is none, likewise. Returns whether there was one.
+fn end_broken(link: &mut Link<Caller>, broken: &Broken<'_>, out: &mut Out) -> bool {
+    let wrong = broken.wrong;
+    match link.broken(broken) {
+        Untaken::Call(_, caller) => caller.unanswered(Unanswered::Invalid(wrong), out),
+        Untaken::Handshake => out.push(Output::Handshake(Handshake::Invalid(wrong))),
+        Untaken::Nothing | Untaken::Unclear => return false,
+    }
+    true
+}
+
+/// Ends all whose deadline has passed, likewise. Returns how many calls that were.
+fn end_expired(link: &mut Link<Caller>, now: Duration, out: &mut Out) -> usize {
+    let mut calls = 0;
+    while let Some(expired) = link.expire(now, out) {
+        match expired {
+            Expired::Handshake { echoed: true } => out.push(Output::Handshake(Handshake::Echoed)),
+            Expired::Handshake { .. } => out.push(Output::Handshake(Handshake::TimedOut)),
+            Expired::Call(_, caller, why) => {
+                calls += 1;
+                caller.unanswered(why, out);
+            }
         }
     }
+    calls
+}
+
+/// The edit that gives an answer its client's id; a child that lost the id gets it back.
+pub(super) fn id_edit(answer: &Incoming<'_>, client: &ClientId) -> (Span, Vec<u8>) {
+    let id = client.0.as_json();
+    match answer.envelope.id.clone() {
+        Some(span) => (span, id.into()),
+        None => {
+            let behind_brace = memchr::memchr(b'{', answer.text()).map_or(0, |brace| brace + 1);
+            (behind_brace..behind_brace, format!("\"id\":{id},").into())
+        }
+    }
+}
+
+/// The text of an answer with its id replaced.
+fn with_id(answer: Incoming<'_>, client: &ClientId) -> Bytes {
+    let (span, id) = id_edit(&answer, client);
+    answer.replaced(span, &id)
 }
 
 #[cfg(test)]

@@ -172,6 +172,7 @@ enum Stage {
 
 /// What a step has come to.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "it is taken apart at once, and mostly a message")]
 pub enum Found<'l> {
     /// Nothing yet.
     Pause,

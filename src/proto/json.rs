@@ -482,6 +482,37 @@ pub fn values_of<const N: usize>(object: &str, names: [&str; N]) -> [Option<Span
     values
 }
 
+/// That the value at a path may be another to another reader: a member on the way occurs twice, or a name beside it may be
+/// taken for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotSole;
+
+/// The value at `path` inside a JSON object; `None`: it has none.
+///
+/// # Errors
+/// [`NotSole`].
+pub fn sole_value_at(object: &str, path: &[impl AsRef<str>]) -> Result<Option<Span>, NotSole> {
+    let mut span = 0..object.len();
+    for wanted in path {
+        let wanted = wanted.as_ref();
+        let (mut found, mut is_sole) = (None, true);
+        let text = object.get(span.clone()).unwrap_or_default();
+        let is_object = members(text, |name, value| {
+            if Unescaped::of(name).eq(wanted.chars()) {
+                is_sole &= found.replace(value).is_none();
+            } else if !wanted.is_empty() && is_alike(Unescaped::of(name), wanted) {
+                is_sole = false;
+            }
+        });
+        if !is_sole {
+            return Err(NotSole);
+        }
+        let Some(found) = is_object.and(found) else { return Ok(None) };
+        span = span.start + found.start..span.start + found.end;
+    }
+    Ok(Some(span))
+}
+
 /// Appends `text` with one range replaced, and with raw line ends as spaces.
 pub fn splice(out: &mut BytesMut, text: &[u8], span: Span, replacement: &[u8]) {
     out.reserve(text.len() + replacement.len() + 1);

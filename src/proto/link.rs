@@ -150,9 +150,19 @@ impl<C> Link<C> {
         }
     }
 
-    /// How many requests of clients have no answer yet.
+    /// How many requests of clients have no answer yet, those that are left open aside.
     pub fn in_flight(&self) -> usize {
         self.calls.len()
+    }
+
+    /// How many requests of clients are left open: see [`listen`](Self::listen).
+    pub fn listens(&self) -> usize {
+        self.calls.open_ended()
+    }
+
+    /// Whether this request is in flight and left open.
+    pub fn is_listen(&self, id: BridgeId) -> bool {
+        self.calls.get(id).is_some_and(Call::is_open_ended)
     }
 
     /// Whether [`Limits::max_in_flight`] requests are in flight.
@@ -185,7 +195,12 @@ impl<C> Link<C> {
 
     /// The request that the child names by this token, and what the front knows of it, if it is in flight.
     pub fn named(&self, token: &str) -> Option<&C> {
-        self.caller(self.calls.echoed(token)?)
+        self.caller(self.id_named(token)?)
+    }
+
+    /// The id that the child names by this token, if the link has given it out.
+    pub fn id_named(&self, token: &str) -> Option<BridgeId> {
+        self.calls.echoed(token)
     }
 
     /// The same, to be changed.
@@ -198,10 +213,12 @@ impl<C> Link<C> {
         self.calls.iter().map(|(id, call)| (id, &call.caller))
     }
 
-    /// The front's knowledge of the requests that the child is at work on, newest first.
+    /// The front's knowledge of the calls that the child is at work on, newest first.
     pub fn at_work(&self) -> impl Iterator<Item = &C> {
         let calls = self.calls.iter().rev().map(|(_, call)| call);
-        calls.filter(|call| call.forwarded && call.cancelled.is_none()).map(|call| &call.caller)
+        let is_at_work =
+            |call: &&Call<C>| call.forwarded && call.cancelled.is_none() && !call.is_open_ended();
+        calls.filter(is_at_work).map(|call| &call.caller)
     }
 
     /// The requests that the child has and has not answered, also those that have been cancelled, oldest first.
@@ -228,6 +245,23 @@ impl<C> Link<C> {
         caller: C,
         request: Outgoing,
         deadline: Duration,
+        now: Duration,
+        out: &mut Out,
+    ) -> BridgeId {
+        self.pass_on(caller, request, Some(deadline), now, out)
+    }
+
+    /// The same for a request that the child answers when its client shall hear no more of it, and that is no call until
+    /// then: it has no deadline, and [`in_flight`](Self::in_flight) does not count it.
+    pub fn listen(&mut self, caller: C, request: Outgoing, now: Duration, out: &mut Out) -> BridgeId {
+        self.pass_on(caller, request, None, now, out)
+    }
+
+    fn pass_on(
+        &mut self,
+        caller: C,
+        request: Outgoing,
+        deadline: Option<Duration>,
         now: Duration,
         out: &mut Out,
     ) -> BridgeId {
@@ -296,13 +330,28 @@ impl<C> Link<C> {
         None
     }
 
+    /// Ends a request in flight whose client waits for no answer any more, and tells the child if that has seen it: an answer
+    /// that comes all the same is late. Returns what the front knows of it, and whether the child has seen it.
+    pub fn withdraw(&mut self, id: BridgeId, out: &mut Out) -> Option<(C, bool)> {
+        let call = self.calls.remove(id)?;
+        if call.forwarded && call.cancelled.is_none() {
+            cancelled(id, "the client has gone", out);
+        }
+        Some((call.caller, call.forwarded))
+    }
+
+    /// Ends a request that was left open, at the child's word. Returns what the front knows of it; `None`: it is none.
+    pub fn end_listen(&mut self, id: BridgeId) -> Option<C> {
+        if self.is_listen(id) { self.calls.remove(id).map(|call| call.caller) } else { None }
+    }
+
     /// Whether the child has asked or said what only clients do: it has written back what was written to it, and nobody
     /// answers that. What is answered would come back too, and might end a call.
     pub fn echoes(&mut self, message: &Incoming<'_>, now: Duration, out: &mut Out) -> bool {
         if !is_of_client(message) {
             return false;
         }
-        if message.envelope.method(message.text()) == "initialize"
+        if matches!(&*message.envelope.method(message.text()), "initialize" | "server/discover")
             && let Handshake::Starting { asked: Some(asked), .. } = &mut self.handshake
             && !asked.echoed
         {
@@ -493,11 +542,7 @@ impl<C> Link<C> {
                 return Some(Expired::Call(id, call.caller, Unanswered::Cancelled));
             }
             if call.forwarded && call.cancelled.is_none() {
-                let (start, end) = (
-                    r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"#,
-                    r#","reason":"the request timed out"}}"#,
-                );
-                out.line(&[start.as_bytes(), id.to_string().as_bytes(), end.as_bytes()]);
+                cancelled(id, "the request timed out", out);
             }
             return Some(Expired::Call(id, call.caller, Unanswered::Timeout));
         }
@@ -597,6 +642,13 @@ impl<C> Link<C> {
         self.calls.check();
         self.held.len(); // which counts
     }
+}
+
+/// Tells the child that a request is cancelled.
+fn cancelled(id: BridgeId, reason: &str, out: &mut Out) {
+    let start = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"#;
+    let parts = [start, &id.to_string(), r#","reason":""#, reason, "\"}}"];
+    out.line(&parts.map(str::as_bytes));
 }
 
 fn dropped<C>(why: Dropped, out: &mut Out) -> Answered<C> {

@@ -63,6 +63,10 @@ struct Read {
     /// Whether `params._meta` names a revision, as requests of 2026-07-28 do, or `result` its `resultType`, as results of
     /// it do.
     is_modern: bool,
+    /// Whether `params._meta` asks for log messages, as a request of 2026-07-28 may.
+    asks_for_logs: bool,
+    /// The value of `_meta["io.modelcontextprotocol/subscriptionId"]`, in `params` or in `result`.
+    subscription: Option<Span>,
     /// The one that the message is about: see [`Envelope::subject`].
     subject: Option<Span>,
 }
@@ -132,14 +136,16 @@ impl Envelope {
         };
         let doubted = found.twice() | found.alike();
         let subject = subject.filter(|slot| doubted & (1 << slot) == 0);
-        let (meta, modern) = match kind {
-            Kind::Request | Kind::Notification => (META, REVISION),
-            Kind::Success | Kind::Failure => (RESULT_META, RESULT_TYPE),
+        let (meta, modern, subscription) = match kind {
+            Kind::Request | Kind::Notification => (META, REVISION, META_SUBSCRIPTION),
+            Kind::Success | Kind::Failure => (RESULT_META, RESULT_TYPE, RESULT_SUBSCRIPTION),
         };
         let read = Read {
             token: at(TOKEN),
             meta: at(meta),
             is_modern: at(modern).is_some(),
+            asks_for_logs: part(META_LEVEL).is_some_and(|level| level != "null"),
+            subscription: Some(subscription).filter(|slot| doubted & (1 << slot) == 0).and_then(at),
             subject: subject.and_then(at),
         };
         let result = at(RESULT).filter(|_| kind == Kind::Success);
@@ -194,6 +200,12 @@ impl Envelope {
     /// The value of `_meta` in `params` or in `result`.
     pub fn meta(&self) -> Option<Span> {
         self.read.meta.clone()
+    }
+
+    /// Where the id lies of the subscription that it belongs to (2026-07-28 `basic/patterns/subscriptions`). `None` too where
+    /// the text has two of them.
+    pub fn subscription(&self) -> Option<Span> {
+        self.read.subscription.clone()
     }
 
     /// Whether it is of 2026-07-28 by its own word: a request or notification names the revision, a result its type.
@@ -374,6 +386,11 @@ impl Request {
         self.read.meta.clone()
     }
 
+    /// Whether it asks for log messages about itself (2026-07-28 `server/utilities/logging`).
+    pub fn asks_for_logs(&self) -> bool {
+        self.read.asks_for_logs
+    }
+
     /// The same in a buffer of its own: one that is kept for long must not keep the body alive in which it came.
     pub fn detached(&self) -> Self {
         Self { text: Bytes::copy_from_slice(&self.text), ..self.clone() }
@@ -516,6 +533,7 @@ members! {
     VERSION = "result.protocolVersion",
     RESULT_META = "result._meta",
     RESULT_TYPE = "result.resultType",
+    RESULT_SUBSCRIPTION = "result._meta.io.modelcontextprotocol/subscriptionId",
 }
 
 /// What is wrong with a message in which a member may be read in two ways.
@@ -570,8 +588,13 @@ const META_FIELDS: &[Field] = &[
     field("io.modelcontextprotocol/subscriptionId", META_SUBSCRIPTION),
 ];
 
-const RESULT_FIELDS: &[Field] =
-    &[field("protocolVersion", VERSION), field("_meta", RESULT_META), field("resultType", RESULT_TYPE)];
+const RESULT_FIELDS: &[Field] = &[
+    field("protocolVersion", VERSION),
+    Field { name: "_meta", slot: RESULT_META, inside: RESULT_META_FIELDS },
+    field("resultType", RESULT_TYPE),
+];
+
+const RESULT_META_FIELDS: &[Field] = &[field("io.modelcontextprotocol/subscriptionId", RESULT_SUBSCRIPTION)];
 
 /// The members of the envelope.
 const ENVELOPE: u32 = 1 << JSONRPC | 1 << ID | 1 << METHOD | 1 << PARAMS | 1 << RESULT | 1 << ERROR;

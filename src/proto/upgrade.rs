@@ -6,20 +6,20 @@
 //!
 //! Clients that share a child are told apart by their calls alone. What may be another's reaches nobody.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::front::keyed::MAX_GREETING;
 use super::front::{Front, Keeps, Origin, Readers, Refusal, Takes};
 use super::ids::{BridgeId, ChildId, ClientId, Id, ProgressToken, StreamId};
 use super::incoming::Incoming;
-use super::json::{Span, slice, unquote, value_at};
+use super::json::{slice, unquote, value_at};
 use super::line::join_lines;
 use super::link::{Answered, Expired, Limits, Link, Outgoing, Untaken, own_reply};
 use super::message::{Kind, Message, Request};
 use super::nearly::{Broken, Wrong};
 use super::output::{Declined, Dropped, Handshake, Note, Out, Output, Unanswered};
-use super::version::Revision;
+use super::version::{Revision, is_removed};
 
 mod answer;
 pub mod listens;
@@ -31,15 +31,12 @@ pub mod tool_params;
 use answer::{Greeting, URL_NEEDED, error_code, failed, input_required, is_tool_error};
 use listens::{Added, Listens, NotAdded, Offered};
 use parked::{Parked, Place, State};
-use questions::{Question, Undecided};
+use questions::{ASKED, Question, Undecided};
 use request::{Answers, Declared, Level, Lowered, fingerprint, lower};
 use tool_params::ToolParams;
 
 /// How long further questions of the same call are waited for before its client is asked.
 const GATHER: Duration = Duration::from_millis(20);
-
-/// How long after its client was asked a call may ask more, as far as strangers are concerned.
-const ASKED: Duration = Duration::from_secs(1);
 
 /// How many questions one call may have at once.
 const MAX_QUESTIONS: usize = 16;
@@ -55,6 +52,9 @@ const MAX_PAGES: usize = 100;
 
 /// How long after a call ended without an answer the child may still be at work on it, as far as strangers are concerned.
 const LINGER: Duration = Duration::from_secs(60);
+
+/// How many such calls are remembered. Beyond them, all is doubtful for as long.
+const MAX_LINGERING: usize = 1024;
 
 /// Why a question of the child reaches nobody.
 const NOBODYS: &str = "no call is running that this can belong to";
@@ -97,16 +97,6 @@ impl What {
     }
 }
 
-/// Whether 2026-07-28 has this method no more (`changelog`). Tasks are an extension there, with other methods.
-fn is_removed(method: &str) -> bool {
-    method.starts_with("notifications/")
-        || method.starts_with("tasks/")
-        || matches!(
-            method,
-            "initialize" | "ping" | "logging/setLevel" | "resources/subscribe" | "resources/unsubscribe"
-        )
-}
-
 /// A request of a client.
 #[derive(Debug)]
 struct Call {
@@ -133,8 +123,13 @@ struct Call {
     /// Under what it is parked, and since when.
     state: Option<State>,
     parked_at: Duration,
-    /// Its client is gone.
-    cancelled: bool,
+}
+
+impl Call {
+    /// Whether the child waits for its client's answer.
+    fn waits_for_client(&self) -> bool {
+        self.state.is_some() && !self.questions.is_empty()
+    }
 }
 
 /// What a request at the link is.
@@ -198,8 +193,10 @@ pub struct Upgrade {
     asking: BTreeSet<(Duration, BridgeId)>,
     parked: Parked<Box<Call>>,
     undecided: Undecided,
-    /// Until when the child may be at work on a call that has ended without an answer.
-    doubtful_until: Duration,
+    /// Calls of strangers that have ended without an answer: the child may be at work on them until then.
+    lingering: VecDeque<(Duration, BridgeId)>,
+    /// Until when there may be more of them than are remembered.
+    crowded_until: Duration,
     /// The level that the child has been told.
     level: Option<Level>,
     listens: Listens,
@@ -226,7 +223,8 @@ impl Upgrade {
             asking: BTreeSet::new(),
             parked: Parked::default(),
             undecided: Undecided::default(),
-            doubtful_until: Duration::ZERO,
+            lingering: VecDeque::new(),
+            crowded_until: Duration::ZERO,
             level: None,
             listens: Listens::default(),
             listeners: BTreeMap::new(),
@@ -237,7 +235,15 @@ impl Upgrade {
         let (stream, client) = (from.stream, ClientId(request.id().clone()));
         let method = request.method();
         match &*method {
-            method if is_removed(method) => decline(stream, client, Declined::Method, out),
+            // Tasks are an extension there, with other methods than in the session era. And what is named like a
+            // notification is one for a child that looks at the method alone.
+            method
+                if is_removed(method)
+                    || method.starts_with("tasks/")
+                    || method.starts_with("notifications/") =>
+            {
+                decline(stream, client, Declined::Method, out)
+            }
             "server/discover" => self.discover(stream, client, out),
             "subscriptions/listen" => self.listen(client, request, from, now, out),
             method => match lower(request) {
@@ -286,7 +292,6 @@ impl Upgrade {
             lacks: None,
             state: None,
             parked_at: Duration::ZERO,
-            cancelled: false,
         });
         if let Some(answers) = answers.filter(|_| what.asks) {
             self.resume(call, from.stream, &answers, now, out);
@@ -541,27 +546,14 @@ impl Upgrade {
     /// The client of a parked call has not come back.
     fn give_up(&mut self, place: Place<Box<Call>>, now: Duration, out: &mut Out) {
         if let Place::Running(id) = place {
-            self.cancel(id, now, out);
+            self.cancel(id, Unanswered::Cancelled, now, out);
         }
     }
 
     /// The client of a call is gone: the child is told, and what it has asked is answered.
-    fn cancel(&mut self, id: BridgeId, now: Duration, out: &mut Out) {
-        const TEXT: &str = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":0}}"#;
-        const SPAN: Span = TEXT.len() - 3..TEXT.len() - 2;
-        let Some(call) = self.call_of_mut(id) else { return };
-        call.cancelled = true;
-        call.state = None;
-        let (questions, asks_at) = (std::mem::take(&mut call.questions), call.asks_at.take());
-        if let Some(at) = asks_at {
-            self.asking.remove(&(at, id));
-        }
-        questions.iter().for_each(|(_, question)| question.give_up(out));
-        if let Some(Caller::Client(call)) = self.link.cancel(id, TEXT.as_bytes(), SPAN, now, out) {
-            self.over(id, &call, true, now, out);
-            if let Some(stream) = call.stream {
-                unanswered(stream, call.client, Unanswered::Cancelled, out);
-            }
+    fn cancel(&mut self, id: BridgeId, why: Unanswered, now: Duration, out: &mut Out) {
+        if let Some((caller, was_seen)) = self.link.withdraw(id, out) {
+            self.end(id, caller, why, !was_seen, now, out);
         }
     }
 
@@ -577,22 +569,46 @@ impl Upgrade {
             for (id, question) in self.undecided.ended(id) {
                 self.assign(id, question, now, out);
             }
-        } else {
-            self.doubtful_until = now + LINGER;
+        } else if self.strangers {
+            if self.lingering.len() == MAX_LINGERING
+                && let Some((until, _)) = self.lingering.pop_front()
+            {
+                self.crowded_until = until;
+            }
+            self.lingering.push_back((now + LINGER, id));
         }
     }
 
-    /// A call ends without an answer of the child.
-    fn fail(&mut self, id: BridgeId, caller: Caller, why: Unanswered, now: Duration, out: &mut Out) {
+    /// Whether the child may be at work on a call of a stranger that has ended without an answer.
+    fn doubts(&self, now: Duration) -> bool {
+        now < self.crowded_until || self.lingering.back().is_some_and(|(until, _)| now < *until)
+    }
+
+    /// The child has answered a call after its end: it is not at work on that any more.
+    fn not_lingering(&mut self, id: BridgeId, now: Duration, out: &mut Out) {
+        if let Some(place) = self.lingering.iter().position(|(_, lingering)| *lingering == id) {
+            self.lingering.remove(place);
+            for (id, question) in self.undecided.ended(id) {
+                self.assign(id, question, now, out);
+            }
+        }
+    }
+
+    /// A call ends without an answer of the child. `answered`: see [`over`](Self::over).
+    fn end(
+        &mut self,
+        id: BridgeId,
+        caller: Caller,
+        why: Unanswered,
+        answered: bool,
+        now: Duration,
+        out: &mut Out,
+    ) {
         match caller {
-            Caller::Client(mut call) => {
-                // What was to be its answer is an answer: the child is done with it.
-                let answered = matches!(why, Unanswered::TooLong | Unanswered::Invalid(_));
+            Caller::Client(call) => {
+                call.questions.iter().for_each(|(_, question)| question.give_up(out));
+                call.state.and_then(|state| self.parked.take(state));
                 self.over(id, &call, answered, now, out);
-                std::mem::take(&mut call.questions).iter().for_each(|(_, question)| question.give_up(out));
-                if let Some(state) = call.state {
-                    self.parked.take(state);
-                }
                 if let Some(stream) = call.stream {
                     unanswered(stream, call.client, why, out);
                 }
@@ -618,12 +634,15 @@ impl Upgrade {
     }
 
     fn child_answer(&mut self, answer: Incoming<'_>, now: Duration, out: &mut Out) {
-        let nameless = answer.envelope.id.clone().is_none_or(|span| answer.token(span) == "null");
-        let doubtful = nameless && self.strangers && now < self.doubtful_until;
+        let token = answer.envelope.id.clone().map_or("null", |span| answer.token(span));
+        let doubtful = token == "null" && self.doubts(now);
+        if let Some(id) = self.link.id_named(token) {
+            self.not_lingering(id, now, out);
+        }
         match self.link.answer(&answer, now, out) {
             Answered::Call { id, caller } if doubtful => {
                 let what = "it has no id, and may be the late one to another request";
-                self.fail(id, caller, Unanswered::Invalid(Wrong { what, at: 0 }), now, out);
+                self.end(id, caller, Unanswered::Invalid(Wrong { what, at: 0 }), false, now, out);
             }
             Answered::Call { caller: Caller::Own(own), .. } => {
                 let text = answer.text();
@@ -712,18 +731,19 @@ impl Upgrade {
             Caller::Own(_) => None,
         });
         if self.strangers {
-            // Those that have been cancelled too: the child may not know it yet. But not those for which the child has
-            // been waiting for an answer: it asks what it needs at once, or one thing after the other.
-            let waits = |call: &Call| {
-                call.state.is_some() && !call.questions.is_empty() && call.parked_at + ASKED <= now
-            };
-            let (waiting, among): (Vec<_>, Vec<_>) = calls.partition(|(_, call)| waits(call));
-            let among = if among.is_empty() { waiting } else { among };
-            let among: BTreeSet<_> = among.into_iter().map(|(id, _)| id).collect();
+            // Not those for which the child has been waiting for an answer: it asks what it needs at once, or one thing
+            // after the other.
+            let waits = |call: &Call| call.waits_for_client() && call.parked_at + ASKED <= now;
+            let (waiting, running): (Vec<_>, Vec<_>) = calls.partition(|(_, call)| waits(call));
+            if running.is_empty() && self.doubts(now) {
+                return question.give_up(out);
+            }
+            let running = if running.is_empty() { waiting } else { running };
+            let ended = self.lingering.iter().map(|(_, id)| *id);
+            let among: BTreeSet<_> = running.into_iter().map(|(id, _)| id).chain(ended).collect();
             match among.first().copied() {
-                None if now < self.doubtful_until => question.give_up(out),
                 None => question.refuse(NOBODYS, out),
-                Some(_) if now < self.doubtful_until => question.refuse(UNCLEAR, out),
+                Some(_) if now < self.crowded_until => question.refuse(UNCLEAR, out),
                 Some(id) if among.len() == 1 => self.assign(id, question, now, out),
                 Some(_) => {
                     if let Err(question) = self.undecided.add(question, among, now) {
@@ -733,7 +753,7 @@ impl Upgrade {
             }
         } else {
             // Of those that can be asked it the newest; rather one that the child is at work on than one that waits.
-            let running = calls.filter(|(_, call)| call.what.asks && !call.cancelled);
+            let running = calls.filter(|(_, call)| call.what.asks);
             let rank = |call: &Call| (call.declared.allows(question.need), call.stream.is_some());
             match running.map(|(id, call)| (rank(call), id)).max() {
                 Some((_, id)) => self.assign(id, question, now, out),
@@ -751,9 +771,7 @@ impl Upgrade {
 
     /// A question belongs to this call.
     fn assign(&mut self, id: BridgeId, question: Question, now: Duration, out: &mut Out) {
-        let Some(call) = self.call_of_mut(id).filter(|call| !call.cancelled) else {
-            return question.give_up(out);
-        };
+        let Some(call) = self.call_of_mut(id) else { return question.give_up(out) };
         if !call.what.asks {
             return question.refuse(NOBODYS, out);
         }
@@ -831,7 +849,7 @@ impl Upgrade {
         let (Some(span), Some(Caller::Client(call))) = (span, caller) else {
             return out.note(Note::Dropped(Dropped::Unrelated));
         };
-        match (&call.token, call.stream.filter(|_| !call.cancelled)) {
+        match (&call.token, call.stream) {
             (Some(_), Some(_)) if call.takes == Takes::AnswerOnly => {
                 out.note(Note::Dropped(Dropped::NotStreamable));
             }
@@ -849,7 +867,7 @@ impl Upgrade {
         let params = message.envelope.params.clone().map_or("{}", |span| slice(message.text(), span));
         let level = value_at(params, &["level"]).and_then(|span| Level::parse(params.get(span)?));
         let wants = |call: &Call| match (call.level, level) {
-            (Some(wanted), Some(level)) => wanted <= level && call.takes == Takes::Events && !call.cancelled,
+            (Some(wanted), Some(level)) => wanted <= level && call.takes == Takes::Events,
             _ => false,
         };
         let running = || {
@@ -859,7 +877,7 @@ impl Upgrade {
             })
         };
         let call = if self.strangers {
-            let alone = self.doubtful_until <= now && running().count() == 1;
+            let alone = !self.doubts(now) && running().count() == 1;
             running().next().filter(|_| alone).filter(|call| wants(call))
         } else {
             running().filter(|call| wants(call) && call.stream.is_some()).last()
@@ -943,7 +961,9 @@ impl Front for Upgrade {
 
     fn child_too_long(&mut self, head: &[u8], out: &mut Out) {
         match self.link.too_long(head, out) {
-            Untaken::Call(id, caller) => self.fail(id, caller, Unanswered::TooLong, self.latest, out),
+            Untaken::Call(id, caller) => {
+                self.end(id, caller, Unanswered::TooLong, true, self.latest, out);
+            }
             Untaken::Handshake => out.push(Output::Handshake(Handshake::Refused)),
             Untaken::Nothing => {}
             Untaken::Unclear => out.push(Output::AnswerToUnknown),
@@ -954,7 +974,7 @@ impl Front for Upgrade {
         let wrong = broken.wrong;
         match self.link.broken(broken) {
             Untaken::Call(id, caller) => {
-                self.fail(id, caller, Unanswered::Invalid(wrong), self.latest, out);
+                self.end(id, caller, Unanswered::Invalid(wrong), true, self.latest, out);
             }
             Untaken::Handshake => out.push(Output::Handshake(Handshake::Invalid(wrong))),
             Untaken::Nothing | Untaken::Unclear => return false,
@@ -976,7 +996,7 @@ impl Front for Upgrade {
             match expired {
                 Expired::Handshake { echoed: true } => out.push(Output::Handshake(Handshake::Echoed)),
                 Expired::Handshake { .. } => out.push(Output::Handshake(Handshake::TimedOut)),
-                Expired::Call(id, caller, why) => self.fail(id, caller, why, now, out),
+                Expired::Call(id, caller, why) => self.end(id, caller, why, false, now, out),
             }
         }
         while let Some((at, id)) = self.asking.first().copied()
@@ -988,22 +1008,34 @@ impl Front for Upgrade {
         while let Some(place) = self.parked.expire(now) {
             self.give_up(place, now, out);
         }
+        if self.undecided.next_deadline().is_some_and(|at| at <= now) {
+            let waits = |id| self.call_of(id).is_some_and(Call::waits_for_client);
+            let waiting: BTreeSet<_> =
+                self.link.callers().map(|(id, _)| id).filter(|id| waits(*id)).collect();
+            for (id, question) in self.undecided.look_again(now, |id| waiting.contains(&id)) {
+                self.assign(id, question, now, out);
+            }
+        }
         for question in self.undecided.expire(now) {
             question.refuse(UNCLEAR, out);
+        }
+        while self.lingering.front().is_some_and(|(until, _)| *until <= now) {
+            self.lingering.pop_front();
         }
     }
 
     fn next_deadline(&self) -> Option<Duration> {
         let asking = self.asking.first().map(|(at, _)| *at);
+        let lingering = self.lingering.front().map(|(until, _)| *until);
         let held = self.held.iter().map(|held| held.arrived + self.request_timeout).min();
-        let waiting = [self.parked.next_deadline(), self.undecided.next_deadline(), asking, held];
+        let waiting = [self.parked.next_deadline(), self.undecided.next_deadline(), asking, lingering, held];
         waiting.into_iter().flatten().chain(self.link.next_deadline()).min()
     }
 
     /// Who closes the response cancels the request (2026-07-28 `basic/patterns/cancellation`).
     fn reader_left(&mut self, stream: StreamId, _: bool, now: Duration, out: &mut Out) {
-        if let Some(id) = self.by_stream.remove(&stream) {
-            return self.cancel(id, now, out);
+        if let Some(id) = self.by_stream.get(&stream).copied() {
+            return self.cancel(id, Unanswered::Cancelled, now, out);
         }
         self.listens_no_more(stream, now, out);
         for (stream, client) in self.waiting.extract_if(.., |(waiting, _)| *waiting == stream) {
@@ -1035,19 +1067,11 @@ impl Front for Upgrade {
     fn keep_callers(&mut self, keeps: Keeps<'_>, now: Duration, out: &mut Out) {
         let goes = |caller: &Option<[u8; 32]>| caller.as_ref().is_some_and(|caller| !keeps(caller));
         let calls = self.link.callers().filter_map(|(id, caller)| match caller {
-            Caller::Client(call) if goes(&call.caller) && !call.cancelled => Some(id),
+            Caller::Client(call) if goes(&call.caller) => Some(id),
             _ => None,
         });
         for id in calls.collect::<Vec<_>>() {
-            let ended =
-                self.call_of_mut(id).map(|call| (call.stream.take(), call.client.clone(), call.state));
-            let Some((stream, client, state)) = ended else { continue };
-            state.and_then(|state| self.parked.take(state));
-            if let Some(stream) = stream {
-                self.by_stream.remove(&stream);
-                unanswered(stream, client, Unanswered::Revoked, out);
-            }
-            self.cancel(id, now, out);
+            self.cancel(id, Unanswered::Revoked, now, out);
         }
         self.parked.retain(|call| !goes(&call.caller));
         for held in self.held.extract_if(.., |held| goes(&held.call.caller)) {
@@ -1084,7 +1108,7 @@ impl Front for Upgrade {
     fn abandon(&mut self) -> Vec<(StreamId, ClientId)> {
         self.by_stream.clear();
         self.asking.clear();
-        self.doubtful_until = Duration::ZERO;
+        self.lingering.clear();
         (self.parked, self.undecided, self.listens) = Default::default();
         let calls = self.link.abandon().filter_map(|caller| match caller {
             Caller::Client(call) => Some((call.stream?, call.client)),
@@ -1103,10 +1127,7 @@ impl Front for Upgrade {
                 Caller::Own(_) => None,
             })
         };
-        let by_stream: BTreeMap<_, _> = calls()
-            .filter(|(_, call)| !call.cancelled)
-            .filter_map(|(id, call)| Some((call.stream?, id)))
-            .collect();
+        let by_stream: BTreeMap<_, _> = calls().filter_map(|(id, call)| Some((call.stream?, id))).collect();
         assert_eq!(self.by_stream, by_stream, "each call whose client waits is found by its stream");
         for (_, call) in calls().filter(|(_, call)| !call.questions.is_empty()) {
             assert!(call.asks_at.is_some() || call.state.is_some(), "no question is forgotten");

@@ -74,6 +74,19 @@ impl Revision {
     }
 }
 
+/// Whether a request of 2026-07-28 cannot have this method: sessions had it, and they are gone (2026-07-28 `changelog`).
+pub fn is_removed(method: &str) -> bool {
+    const REMOVED: [&str; 6] = [
+        "initialize",
+        "notifications/initialized", // some clients give an id to everything
+        "ping",
+        "logging/setLevel",
+        "resources/subscribe",
+        "resources/unsubscribe",
+    ];
+    REMOVED.contains(&method)
+}
+
 impl std::fmt::Display for Revision {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.as_str())

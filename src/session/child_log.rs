@@ -7,6 +7,7 @@ use crate::proto::ids::{MAX_ID, SessionId};
 use crate::proto::message::refusal;
 use crate::proto::nearly::Wrong;
 use crate::proto::output::Note;
+use crate::proto::version::Era;
 
 /// Sessions can come and go as fast as clients like.
 static REFUSALS: SharedLogLimit = SharedLogLimit::new("child.refused_initialize");
@@ -16,6 +17,7 @@ static REFUSALS: SharedLogLimit = SharedLogLimit::new("child.refused_initialize"
 const UNSUPPORTED_PROTOCOL_VERSION: &str = "-32022";
 const MODERN_ONLY: &str =
     "it speaks 2026-07-28, which has no initialize: its clients must speak that too; see --era";
+const NOT_MODERN: &str = "does it know 2026-07-28, as --era modern or an earlier server has said?";
 
 /// How much of a line that is no message is logged, in characters.
 const NOISE_WIDTH: usize = 256;
@@ -23,6 +25,7 @@ const NOISE_WIDTH: usize = 256;
 #[derive(Debug)]
 pub(super) struct ChildLog {
     session: SessionId,
+    era: Era,
     noise: LogLimit,
     invalid: LogLimit,
     dropped: LogLimit,
@@ -36,9 +39,11 @@ pub(super) struct ChildLog {
 }
 
 impl ChildLog {
-    pub(super) fn new(session: SessionId) -> Self {
+    /// `era`: in which it is spoken to.
+    pub(super) fn new(session: SessionId, era: Era) -> Self {
         Self {
             session,
+            era,
             noise: LogLimit::new(),
             invalid: LogLimit::new(),
             dropped: LogLimit::new(),
@@ -65,20 +70,24 @@ impl ChildLog {
         );
     }
 
-    /// The child has refused `initialize` with this error.
+    /// The child has refused `initialize`, or `server/discover`, with this error.
     pub(super) fn refused(&self, error: &str) {
         let Some(count) = REFUSALS.take() else { return };
         let (code, said) = refusal(error);
-        let hint = (code == UNSUPPORTED_PROTOCOL_VERSION).then_some(MODERN_ONLY);
+        let (method, hint) = match self.era {
+            Era::Legacy => ("initialize", (code == UNSUPPORTED_PROTOCOL_VERSION).then_some(MODERN_ONLY)),
+            Era::Modern => ("server/discover", Some(NOT_MODERN)),
+        };
         let sid = self.session.short();
         warn!(
             event = "child.refused_initialize",
             sid,
+            method,
             code,
             said = &*said,
             count,
             hint,
-            "the server refuses initialize; it may speak other revisions only, or lack what it needs"
+            "the server refuses what it is asked first; it may speak other revisions only, or lack what it needs"
         );
     }
 

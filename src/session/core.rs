@@ -26,10 +26,11 @@ use crate::first_words::FirstWords;
 use crate::heap;
 use crate::log_limit::SharedLogLimit;
 use crate::proto::echo::Echo;
-use crate::proto::front::{Front, Mirrored, Origin, Refusal, Takes, keyed, single};
+use crate::proto::front::{Front, Mirrored, Origin, Refusal, Takes, keyed, modern, single};
 use crate::proto::ids::{ClientId, StreamId};
 use crate::proto::incoming::{Found, Incoming, LongLine};
 use crate::proto::line::{Frame, LineDecoder};
+use crate::proto::link::era_of;
 use crate::proto::message::{Kind, MAX_REFUSAL, Message, Request};
 use crate::proto::nearly::{Part, beginning, look};
 use crate::proto::output::{Handshake, Note, Out, Output, Unanswered};
@@ -102,8 +103,8 @@ impl<'s> Core<'s> {
             Whose::Clients(Clients::Upgraded { strangers }) => {
                 Box::new(Upgrade::open(limits, initialize, strangers, now, &mut out))
             }
-            Whose::Clients(Clients::Modern { strangers: _ }) => {
-                Box::new(keyed::Keyed::open(limits, initialize, now, &mut out))
+            Whose::Clients(Clients::Modern { strangers }) => {
+                Box::new(modern::Modern::open(limits, initialize, strangers, now, &mut out))
             }
         };
         Self {
@@ -124,7 +125,7 @@ impl<'s> Core<'s> {
             callers: None,
             opened: false,
             first_words: start.first_words,
-            child_log: ChildLog::new(shared.id.clone()),
+            child_log: ChildLog::new(shared.id.clone(), era_of(initialize)),
             long: None,
             echo: Echo::default(),
             crlf: false,
@@ -668,8 +669,11 @@ impl<'s> Core<'s> {
         while let Some(post) = self.inbox.pop() {
             post.feed.push(Delivery::NotTaken(NotTaken::new(why, post.posted)));
         }
-        self.front.farewell(&mut self.out);
-        self.give_out(now);
+        // What a child has left open when it was lost has no good end.
+        if !why.is_loss() {
+            self.front.farewell(&mut self.out);
+            self.give_out(now);
+        }
         for (stream, id) in self.front.abandon() {
             self.deliver(stream, Payload::Fault { id, fault: Fault::Ended(why) }, now);
         }

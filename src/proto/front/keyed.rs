@@ -5,12 +5,13 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::{
-    Caller, Front, Origin, Readers, Refusal, Takes, acknowledge, cancelled, is_initialized, with_id,
+    Caller, Front, Origin, Readers, Refusal, acknowledge, cancelled, end_broken, end_expired, end_too_long,
+    is_initialized, pass_progress, with_id,
 };
 use crate::proto::ids::{ClientId, StreamId};
 use crate::proto::incoming::Incoming;
 use crate::proto::line::join_lines;
-use crate::proto::link::{Answered, Expired, Limits, Link, Outgoing, Untaken, own_reply};
+use crate::proto::link::{Answered, Limits, Link, Outgoing, own_reply};
 use crate::proto::message::{Kind, Message, Notification, Request};
 use crate::proto::nearly::Broken;
 use crate::proto::output::{Dropped, Handshake, Note, Out, Output, Unanswered};
@@ -107,21 +108,12 @@ impl Keyed {
         }
     }
 
-    /// Only progress names its request: its token is the bridge's own id of it, also where the client has named none and
-    /// the server takes the id of the request.
-    fn child_notification(&mut self, message: Incoming<'_>, out: &mut Out) {
-        let progress = message.envelope.method(message.text()) == "notifications/progress";
-        let span = message.envelope.subject().filter(|_| progress);
-        let caller = span.clone().and_then(|span| self.link.named(message.token(span)));
-        match (span, caller) {
-            (Some(_), Some(Caller { takes: Takes::AnswerOnly, .. })) => {
-                out.note(Note::Dropped(Dropped::NotStreamable));
-            }
-            (Some(span), Some(caller)) if !caller.odd_token => {
-                let message = message.replaced(span, caller.token().as_json().as_bytes());
-                out.push(Output::Message { stream: caller.stream, message });
-            }
-            _ => out.note(Note::Dropped(Dropped::Unrelated)),
+    /// Only progress names its request.
+    fn child_notification(&self, message: Incoming<'_>, out: &mut Out) {
+        if message.envelope.method(message.text()) == "notifications/progress" {
+            pass_progress(&self.link, message, out);
+        } else {
+            out.note(Note::Dropped(Dropped::Unrelated));
         }
     }
 }
@@ -155,22 +147,11 @@ impl Front for Keyed {
     }
 
     fn child_too_long(&mut self, head: &[u8], out: &mut Out) {
-        match self.link.too_long(head, out) {
-            Untaken::Call(_, caller) => caller.unanswered(Unanswered::TooLong, out),
-            Untaken::Handshake => out.push(Output::Handshake(Handshake::Refused)),
-            Untaken::Nothing => {}
-            Untaken::Unclear => out.push(Output::AnswerToUnknown),
-        }
+        end_too_long(&mut self.link, head, out);
     }
 
     fn child_broken(&mut self, broken: &Broken<'_>, out: &mut Out) -> bool {
-        let wrong = broken.wrong;
-        match self.link.broken(broken) {
-            Untaken::Call(_, caller) => caller.unanswered(Unanswered::Invalid(wrong), out),
-            Untaken::Handshake => out.push(Output::Handshake(Handshake::Invalid(wrong))),
-            Untaken::Nothing | Untaken::Unclear => return false,
-        }
-        true
+        end_broken(&mut self.link, broken, out)
     }
 
     fn awaits(&self, answer: &Incoming<'_>) -> bool {
@@ -178,13 +159,7 @@ impl Front for Keyed {
     }
 
     fn expire(&mut self, now: Duration, _: Readers<'_>, out: &mut Out) {
-        while let Some(expired) = self.link.expire(now, out) {
-            match expired {
-                Expired::Handshake { echoed: true } => out.push(Output::Handshake(Handshake::Echoed)),
-                Expired::Handshake { .. } => out.push(Output::Handshake(Handshake::TimedOut)),
-                Expired::Call(_, caller, why) => caller.unanswered(why, out),
-            }
-        }
+        end_expired(&mut self.link, now, out);
     }
 
     fn next_deadline(&self) -> Option<Duration> {

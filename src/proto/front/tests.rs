@@ -19,6 +19,7 @@ use crate::proto::output::{Dropped, Handshake, Note};
 use crate::proto::testing::*;
 
 mod keyed;
+mod modern;
 mod retry;
 
 pub(in crate::proto) const LIMITS: Limits = Limits {

@@ -16,8 +16,8 @@ const MAX_KEPT: usize = 8 * 1024 * 1024;
 pub(super) struct Call<C> {
     /// What the front knows of it.
     pub(super) caller: C,
-    /// When the child must have answered.
-    pub(super) deadline: Duration,
+    /// When the child must have answered; `None`: it may leave the request open as long as the client wants.
+    pub(super) deadline: Option<Duration>,
     /// When a cancelled call ends at the latest; `None`: it is not cancelled.
     pub(super) cancelled: Option<Duration>,
     /// Whether it was handed to the child: from then on it may have happened.
@@ -30,8 +30,13 @@ pub(super) struct Call<C> {
 
 impl<C> Call<C> {
     /// When it ends without an answer.
-    fn end(&self) -> Duration {
-        self.cancelled.map_or(self.deadline, |cancelled| cancelled.min(self.deadline))
+    fn end(&self) -> Option<Duration> {
+        self.cancelled.into_iter().chain(self.deadline).min()
+    }
+
+    /// Whether it is one that the child leaves open, and no call.
+    pub(super) fn is_open_ended(&self) -> bool {
+        self.deadline.is_none()
     }
 }
 
@@ -40,7 +45,9 @@ impl<C> Call<C> {
 pub(super) struct Calls<C> {
     ids: Ids,
     table: BTreeMap<BridgeId, Call<C>>,
-    /// When each ends without an answer.
+    /// How many of them are open-ended.
+    open_ended: usize,
+    /// When each of the others ends without an answer.
     ends: BTreeSet<(Duration, BridgeId)>,
     /// Those that wait to be sent again, by when they will be.
     retry_due: BTreeSet<(Duration, BridgeId)>,
@@ -50,11 +57,24 @@ pub(super) struct Calls<C> {
 
 impl<C> Calls<C> {
     pub(super) fn new(ids: Ids) -> Self {
-        Self { ids, table: BTreeMap::new(), ends: BTreeSet::new(), retry_due: BTreeSet::new(), kept: 0 }
+        Self {
+            ids,
+            table: BTreeMap::new(),
+            open_ended: 0,
+            ends: BTreeSet::new(),
+            retry_due: BTreeSet::new(),
+            kept: 0,
+        }
     }
 
+    /// How many there are, those that are open-ended aside.
     pub(super) fn len(&self) -> usize {
-        self.table.len()
+        self.table.len() - self.open_ended
+    }
+
+    /// How many are open-ended.
+    pub(super) fn open_ended(&self) -> usize {
+        self.open_ended
     }
 
     /// Gives out an id that no other request to the child has.
@@ -64,7 +84,8 @@ impl<C> Calls<C> {
 
     pub(super) fn insert(&mut self, call: Call<C>) -> BridgeId {
         let id = self.reserve();
-        self.ends.insert((call.end(), id));
+        self.open_ended += usize::from(call.is_open_ended());
+        self.ends.extend(call.end().map(|end| (end, id)));
         self.table.insert(id, call);
         id
     }
@@ -72,7 +93,10 @@ impl<C> Calls<C> {
     /// Takes a call out: it has ended.
     pub(super) fn remove(&mut self, id: BridgeId) -> Option<Call<C>> {
         let call = self.table.remove(&id)?;
-        self.ends.remove(&(call.end(), id));
+        self.open_ended -= usize::from(call.is_open_ended());
+        if let Some(end) = call.end() {
+            self.ends.remove(&(end, id));
+        }
         if let Some(retry) = &call.retry {
             self.kept -= retry.request.len();
             if let Some(due) = retry.due {
@@ -93,7 +117,7 @@ impl<C> Calls<C> {
     pub(super) fn drain(&mut self) -> impl Iterator<Item = Call<C>> + use<C> {
         self.ends.clear();
         self.retry_due.clear();
-        self.kept = 0;
+        (self.open_ended, self.kept) = (0, 0);
         std::mem::take(&mut self.table).into_values()
     }
 
@@ -134,9 +158,11 @@ impl<C> Calls<C> {
     /// Notes that a call is cancelled and ends at `grace` at the latest.
     pub(super) fn set_cancelled(&mut self, id: BridgeId, grace: Duration) {
         if let Some(call) = self.table.get_mut(&id) {
-            self.ends.remove(&(call.end(), id));
+            if let Some(end) = call.end() {
+                self.ends.remove(&(end, id));
+            }
             call.cancelled = Some(grace);
-            self.ends.insert((call.end(), id));
+            self.ends.extend(call.end().map(|end| (end, id)));
         }
     }
 
@@ -168,13 +194,15 @@ impl<C> Calls<C> {
             return None;
         }
         let mut call = self.table.remove(&id)?;
-        self.ends.remove(&(call.end(), id));
+        if let Some(end) = call.end() {
+            self.ends.remove(&(end, id));
+        }
         let new = self.reserve();
         call.forwarded = false;
         if let Some(retry) = &mut call.retry {
             self.retry_due.insert((retry.reschedule(now, until), new));
         }
-        self.ends.insert((call.end(), new));
+        self.ends.extend(call.end().map(|end| (end, new)));
         self.table.insert(new, call);
         Some(new)
     }
@@ -224,8 +252,10 @@ impl<C> Calls<C> {
     /// That every index says what the table says.
     #[cfg(test)]
     pub(super) fn check(&self) {
-        let ends = self.table.iter().map(|(id, call)| (call.end(), *id));
+        let ends = self.table.iter().filter_map(|(id, call)| Some((call.end()?, *id)));
         assert_eq!(self.ends, ends.collect(), "each call ends at its time");
+        let open_ended = self.table.values().filter(|call| call.is_open_ended()).count();
+        assert_eq!(self.open_ended, open_ended, "each open-ended one is counted");
         let retries = || self.table.iter().filter_map(|(id, call)| Some((*id, call.retry.as_ref()?)));
         let due = retries().filter_map(|(id, retry)| Some((retry.due?, id)));
         assert_eq!(self.retry_due, due.collect(), "each call that waits has its time");

@@ -4,6 +4,7 @@
 use bytes::Bytes;
 
 use super::request::without;
+use crate::proto::front::id_edit;
 use crate::proto::ids::ClientId;
 use crate::proto::incoming::Incoming;
 use crate::proto::json::{Span, slice, unquote, value_at};
@@ -138,18 +139,6 @@ impl Greeting {
 /// Whether a JSON object has no member.
 fn is_empty(object: &str) -> bool {
     object.get(1..).is_some_and(|rest| rest.trim_start().starts_with('}'))
-}
-
-/// The edit that gives an answer its client's id.
-fn id_edit(answer: &Incoming<'_>, client: &ClientId) -> (Span, Vec<u8>) {
-    let id = client.0.as_json();
-    match answer.envelope.id.clone() {
-        Some(span) => (span, id.into()),
-        None => {
-            let behind = memchr::memchr(b'{', answer.text()).map_or(0, |brace| brace + 1);
-            (behind..behind, format!("\"id\":{id},").into())
-        }
-    }
 }
 
 /// The code of an error, and where it lies.

@@ -16,6 +16,9 @@ use crate::proto::output::{Capability, Note, Out};
 /// How long a question may wait for it to become clear whose it is.
 pub(super) const CLEAR_WITHIN: Duration = Duration::from_secs(5);
 
+/// How long after its client was asked something a call may ask more, where it may be another's.
+pub(super) const ASKED: Duration = Duration::from_secs(1);
+
 /// How many questions may wait for that at once.
 const MAX_UNCLEAR: usize = 64;
 
@@ -84,6 +87,8 @@ struct Unclear {
     question: Question,
     /// The calls that it may belong to.
     among: BTreeSet<BridgeId>,
+    /// When it is looked at again: a call that does not wait for an answer has mostly ended by then.
+    again: Option<Duration>,
     /// When it is refused.
     until: Duration,
 }
@@ -106,7 +111,7 @@ impl Undecided {
         if self.0.len() >= MAX_UNCLEAR {
             return Err(question);
         }
-        self.0.push(Unclear { question, among, until: now + CLEAR_WITHIN });
+        self.0.push(Unclear { question, among, again: Some(now + ASKED), until: now + CLEAR_WITHIN });
         Ok(())
     }
 
@@ -117,6 +122,28 @@ impl Undecided {
                 unclear.among.remove(&call);
             }
         }
+        self.take_clear()
+    }
+
+    /// Looks again at questions that have waited for [`ASKED`]: calls for which the child waits for another answer ask
+    /// nothing else by then. Returns the questions of which it is clear now whose they are.
+    pub(super) fn look_again(
+        &mut self,
+        now: Duration,
+        waits: impl Fn(BridgeId) -> bool,
+    ) -> Vec<(BridgeId, Question)> {
+        for unclear in &mut self.0 {
+            if unclear.again.take_if(|at| *at <= now).is_some() {
+                let others: BTreeSet<_> = unclear.among.iter().copied().filter(|id| !waits(*id)).collect();
+                if !others.is_empty() {
+                    unclear.among = others;
+                }
+            }
+        }
+        self.take_clear()
+    }
+
+    fn take_clear(&mut self) -> Vec<(BridgeId, Question)> {
         let clear = self.0.extract_if(.., |unclear| unclear.among.len() == 1);
         let clear = clear.filter_map(|unclear| Some((*unclear.among.first()?, unclear.question)));
         clear.collect()
@@ -145,7 +172,7 @@ impl Undecided {
     }
 
     pub(super) fn next_deadline(&self) -> Option<Duration> {
-        self.0.iter().map(|unclear| unclear.until).min()
+        self.0.iter().map(|unclear| unclear.again.unwrap_or(unclear.until)).min()
     }
 
     pub(super) fn bytes(&self) -> usize {

@@ -288,15 +288,15 @@ fn a_client_that_does_not_come_back_in_time_has_its_call_cancelled_and_its_quest
     session.pass(Duration::from_nanos(1));
     let gone = r#""error":{"code":-32603,"message":"the client has not answered"}"#;
     let want = [
+        withdrawn(&wire),
         given_up("\"q\""),
         format!(r#"{{"jsonrpc":"2.0","id":5,{gone}}}"#),
         format!(r#"{{"jsonrpc":"2.0","id":6,{gone}}}"#),
-        cancel(&wire),
     ];
     assert_eq!(session.stdin(), want);
     let told = session.send(3, &ask.again("8", &state, r#""elicitation_1":{}"#));
     assert_eq!(told, [declined(3, "8", UNKNOWN)]);
-    assert_eq!(session.says(&child_result(&wire, "")), [], "its client is gone");
+    assert_eq!(session.says(&child_result(&wire, "")), [dropped(Dropped::Late).unwrap()]);
     session.assert_empty();
 }
 
@@ -398,7 +398,7 @@ fn closing_the_response_of_a_repetition_cancels_the_call() {
     session.leave(2);
     assert!(session.stdin().is_empty(), "that one has ended");
     session.leave(3);
-    assert_eq!(session.stdin(), [cancel(&wire)]);
+    assert_eq!(session.stdin(), [withdrawn(&wire)]);
 }
 
 #[test]
@@ -407,7 +407,7 @@ fn a_client_that_leaves_before_it_was_asked_has_its_question_answered() {
     let wire = session.passed(2, &Ask::able("7"));
     session.says(&elicitation("1", "?"));
     session.leave(2);
-    assert_eq!(session.stdin(), [given_up("1"), cancel(&wire)]);
+    assert_eq!(session.stdin(), [withdrawn(&wire), given_up("1")]);
     assert_eq!(session.gathered(), []);
 }
 
@@ -641,7 +641,7 @@ fn the_oldest_client_that_is_away_gives_way_to_another() {
         states.push((asked(&told, stream, "7", &[("elicitation_1", &elicited("?"))]), ask, wire));
     }
     let (state, ask, wire) = &states[0];
-    assert_eq!(session.stdin(), [given_up("0"), cancel(wire)]);
+    assert_eq!(session.stdin(), [withdrawn(wire), given_up("0")]);
     let gone = session.send(100, &ask.again("8", state, r#""elicitation_1":{}"#));
     assert_eq!(gone, [declined(100, "8", UNKNOWN)]);
     let (state, ask, _) = &states[1];

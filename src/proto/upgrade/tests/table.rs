@@ -177,6 +177,7 @@ fn what_the_new_revision_has_no_more_is_refused_and_the_child_does_not_see_it() 
         "resources/unsubscribe",
         "notifications/initialized",
         "notifications/cancelled",
+        "notifications/x",
         "tasks/get",
         "tasks/result",
         "tasks/list",
@@ -566,29 +567,25 @@ fn a_log_line_reaches_nobody_where_no_call_runs_or_it_takes_no_events_or_is_canc
 // Cancellation.
 
 #[test]
-fn closing_the_response_cancels_at_the_child_which_may_still_answer() {
+fn closing_the_response_ends_the_request_and_cancels_it_at_the_child() {
     let mut session = Harness::shared(STRANGERS);
     let wire = session.passed(2, &Ask::tool("7").token("1"));
-    assert_eq!(session.leave(2), []);
-    assert_eq!(session.stdin(), [crate::proto::testing::cancel(&wire)]);
-    assert_eq!(session.front.in_flight(), 0, "its client waits no more");
-    assert_eq!(session.says(&progress(&wire, 1)), [dropped(Dropped::Unrelated).unwrap()]);
+    assert_eq!(session.leave(2), [unanswered(2, "7", Unanswered::Cancelled)]);
+    assert_eq!(session.stdin(), [withdrawn(&wire)]);
     assert_eq!(session.leave(2), []);
     assert!(session.stdin().is_empty(), "once");
-    let told = session.says(&child_result(&wire, ""));
-    assert_eq!(told, [answer(2, &complete("7", "")).unwrap()], "it crossed the cancellation");
     session.assert_empty();
+    assert_eq!(session.says(&progress(&wire, 1)), [dropped(Dropped::Unrelated).unwrap()]);
+    assert_eq!(session.says(&child_result(&wire, "")), [dropped(Dropped::Late).unwrap()]);
 }
 
 #[test]
-fn a_cancelled_call_without_an_answer_ends_once() {
+fn closing_the_response_behind_the_answer_cancels_nothing() {
     let mut session = Harness::shared(STRANGERS);
     let wire = session.passed(2, &Ask::tool("7"));
-    session.leave(2);
-    let ended = session.pass(crate::proto::link::CANCEL_GRACE);
-    assert_eq!(ended, [unanswered(2, "7", Unanswered::Cancelled)]);
-    assert_eq!(session.says(&child_result(&wire, "")), [dropped(Dropped::Late).unwrap()]);
-    session.assert_empty();
+    session.says(&child_result(&wire, ""));
+    assert_eq!(session.leave(2), []);
+    assert!(session.stdin().is_empty());
 }
 
 #[test]

@@ -1,0 +1,298 @@
+//! Clients of 2026-07-28 that share a child of it. There are no sessions between them: each request says for itself all
+//! that is to be known of its client, and a message of the child reaches a client only where it names one of its requests.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{
+    Caller, Front, Keeps, Origin, Readers, Refusal, Takes, end_broken, end_expired, end_too_long, id_edit,
+    pass_progress, with_id,
+};
+use crate::proto::ids::{BridgeId, ClientId, StreamId};
+use crate::proto::incoming::Incoming;
+use crate::proto::json::Span;
+use crate::proto::link::{Answered, CANCEL_GRACE, Limits, Link, Outgoing, own_reply};
+use crate::proto::message::{Kind, Message, Request};
+use crate::proto::nearly::Broken;
+use crate::proto::output::{Declined, Dropped, Note, Out, Output, Unanswered};
+use crate::proto::subscription::graceful_end;
+use crate::proto::version::is_removed;
+
+/// The front of a session of such clients.
+#[derive(Debug)]
+pub struct Modern {
+    link: Link<Caller>,
+    /// Whether the clients are strangers to each other: then none may get what may be another's.
+    strangers: bool,
+    /// How many subscriptions there may be, beside as many calls.
+    max_listens: usize,
+    /// Whether the child may answer a request that has ended without its answer.
+    owes_answers: bool,
+    /// Until when a log message may be of such a call.
+    settled_at: Duration,
+}
+
+impl Modern {
+    /// Begins the session with the bridge's own `server/discover`.
+    pub fn open(limits: Limits, discover: &Request, strangers: bool, now: Duration, out: &mut Out) -> Self {
+        let max_listens = limits.max_in_flight;
+        // Nothing that was said to a child of this revision holds for the next one: there is nothing to restore.
+        let limits = Limits { respawn: false, ..limits };
+        let link = Link::open(limits, discover, false, now, out);
+        Self { link, strangers, max_listens, owes_answers: false, settled_at: now }
+    }
+
+    fn request(&mut self, request: Request, from: Origin<'_>, now: Duration, out: &mut Out) {
+        let (caller, token) = Caller::of(&request, from);
+        let method = request.method();
+        let listens = method == "subscriptions/listen";
+        // A child that also knows sessions would open one, or change what it tells all.
+        if is_removed(&method) {
+            return caller.unanswered(Unanswered::Declined(Declined::Method), out);
+        }
+        drop(method);
+        let is_full = if listens { self.link.listens() >= self.max_listens } else { self.link.is_full() };
+        // The child sees the bridge's own token: two clients may have chosen the same.
+        let outgoing = Outgoing { request, token };
+        if is_full {
+            caller.unanswered(Unanswered::Overload, out);
+        } else if listens {
+            self.link.listen(caller, outgoing, now, out);
+        } else {
+            self.link.request(caller, outgoing, from.arrived, now, out);
+        }
+    }
+
+    fn child_answer(&mut self, answer: Incoming<'_>, now: Duration, out: &mut Out) {
+        let is_named = answer.envelope.id.clone().is_some_and(|span| answer.token(span) != "null");
+        if !is_named && self.owes_answers {
+            // It may be for one whose client has gone, though only one of another client is in flight.
+            return out.note(Note::Dropped(Dropped::UnknownId));
+        }
+        match self.link.answer(&answer, now, out) {
+            Answered::Call { id, caller } => {
+                let success = answer.envelope.kind == Kind::Success;
+                let own = answer.envelope.subscription();
+                let own = own.filter(|span| self.link.id_named(answer.token(span.clone())) == Some(id));
+                let message = match own {
+                    Some(subscription) => with_subscription(answer, subscription, &caller.client),
+                    None => with_id(answer, &caller.client),
+                };
+                out.push(Output::Answer { stream: caller.stream, message, success });
+            }
+            Answered::Handshake(how) => out.push(Output::Handshake(how)),
+            Answered::Retried { .. } | Answered::Nothing => {}
+        }
+    }
+
+    fn child_notification(&mut self, message: Incoming<'_>, now: Duration, out: &mut Out) {
+        let is = |method| message.envelope.method(message.text()) == method;
+        if is("notifications/progress") {
+            pass_progress(&self.link, message, out);
+        } else if is("notifications/cancelled") {
+            self.child_cancelled(&message, out);
+        } else if let Some(span) = message.envelope.subscription() {
+            self.subscribed(message, span, out);
+        } else if is("notifications/message") {
+            self.log(message, now, out);
+        } else {
+            out.note(Note::Dropped(Dropped::Unrelated));
+        }
+    }
+
+    /// The child ends a subscription, on stdio with a notification (2026-07-28 `basic/patterns/cancellation`). Over HTTP that
+    /// is the answer.
+    fn child_cancelled(&mut self, message: &Incoming<'_>, out: &mut Out) {
+        let named = message.envelope.subject().and_then(|span| self.link.id_named(message.token(span)));
+        match named.and_then(|id| self.link.end_listen(id)) {
+            Some(caller) => end_gracefully(&caller, out),
+            None => out.note(Note::Dropped(Dropped::Unrelated)),
+        }
+    }
+
+    /// A message of a subscription, of which `span` is the id.
+    fn subscribed(&self, message: Incoming<'_>, span: Span, out: &mut Out) {
+        let named = self.link.id_named(message.token(span.clone()));
+        match named.filter(|id| self.link.is_listen(*id)).and_then(|id| self.link.caller(id)) {
+            Some(Caller { takes: Takes::AnswerOnly, .. }) => {
+                out.note(Note::Dropped(Dropped::NotStreamable));
+            }
+            Some(caller) => {
+                let message = message.replaced(span, caller.client.0.as_json().as_bytes());
+                out.push(Output::Message { stream: caller.stream, message });
+            }
+            None => out.note(Note::Dropped(Dropped::Unrelated)),
+        }
+    }
+
+    /// A log message is of one call (2026-07-28 `server/utilities/logging`), and on stdio does not say of which. With one
+    /// call in flight it is clear; with several it is the newest call's that asked, unless their clients are strangers.
+    fn log(&self, message: Incoming<'_>, now: Duration, out: &mut Out) {
+        let mut at_work = self.link.at_work().peekable();
+        let newest = at_work.peek().copied();
+        let asks = |caller: &&Caller| caller.wants_logs;
+        let caller = if self.strangers {
+            let is_clear = self.link.in_flight() == 1 && self.settled_at <= now;
+            newest.filter(|_| is_clear).filter(asks)
+        } else {
+            let streams = |caller: &&Caller| caller.wants_logs && caller.takes == Takes::Events;
+            at_work.find(streams).or_else(|| newest.filter(asks))
+        };
+        match caller {
+            Some(Caller { takes: Takes::AnswerOnly, .. }) => {
+                out.note(Note::Dropped(Dropped::NotStreamable));
+            }
+            Some(caller) => {
+                out.push(Output::Message { stream: caller.stream, message: message.into_line() });
+            }
+            None => out.note(Note::Dropped(Dropped::Unrelated)),
+        }
+    }
+
+    /// Ends a request whose client waits for no answer.
+    fn withdraw(&mut self, id: BridgeId, why: Unanswered, now: Duration, out: &mut Out) {
+        let is_call = !self.link.is_listen(id);
+        if let Some((caller, was_seen)) = self.link.withdraw(id, out) {
+            caller.unanswered(why, out);
+            if was_seen {
+                self.unsettled(is_call, now);
+            }
+        }
+    }
+
+    /// A request has ended without the child's word: that may be at work on it yet, and speak of it.
+    fn unsettled(&mut self, is_call: bool, now: Duration) {
+        self.owes_answers = true;
+        if is_call {
+            self.settled_at = now + CANCEL_GRACE;
+        }
+    }
+}
+
+impl Front for Modern {
+    fn client(
+        &mut self,
+        message: Message,
+        from: Origin<'_>,
+        now: Duration,
+        out: &mut Out,
+    ) -> Result<(), Refusal> {
+        match message {
+            Message::Request(request) => self.request(request, from, now, out),
+            // There is none that a client may send over HTTP (2026-07-28 `basic/transports/streamable-http`).
+            Message::Notification(_) => out.note(Note::Swallowed("clients of 2026-07-28 notify no server")),
+            // The child's requests are all answered by the bridge.
+            Message::Response(_) => return Err(Refusal::UnknownResponse),
+        }
+        Ok(())
+    }
+
+    fn child(&mut self, message: Incoming<'_>, now: Duration, _: Readers<'_>, out: &mut Out) {
+        if self.link.echoes(&message, now, out) {
+            return;
+        }
+        match message.envelope.kind {
+            Kind::Success | Kind::Failure => self.child_answer(message, now, out),
+            // It must not ask (2026-07-28 `basic/transports/stdio`), and one that does would wait.
+            Kind::Request => own_reply(&message, out),
+            Kind::Notification => self.child_notification(message, now, out),
+        }
+    }
+
+    fn child_too_long(&mut self, head: &[u8], out: &mut Out) {
+        end_too_long(&mut self.link, head, out);
+    }
+
+    fn child_broken(&mut self, broken: &Broken<'_>, out: &mut Out) -> bool {
+        end_broken(&mut self.link, broken, out)
+    }
+
+    fn awaits(&self, answer: &Incoming<'_>) -> bool {
+        self.link.awaits(answer)
+    }
+
+    fn expire(&mut self, now: Duration, _: Readers<'_>, out: &mut Out) {
+        if end_expired(&mut self.link, now, out) > 0 {
+            self.unsettled(true, now);
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Duration> {
+        self.link.next_deadline()
+    }
+
+    /// A client that closes its stream cancels its request (2026-07-28 `basic/patterns/cancellation`).
+    fn reader_left(&mut self, stream: StreamId, _: bool, now: Duration, out: &mut Out) {
+        let left = self.link.callers().filter(|(_, caller)| caller.stream == stream);
+        let left: Vec<_> = left.map(|(id, _)| id).collect();
+        for id in left {
+            self.withdraw(id, Unanswered::Cancelled, now, out);
+        }
+    }
+
+    fn keep_callers(&mut self, keeps: Keeps<'_>, now: Duration, out: &mut Out) {
+        let goes = |caller: &Caller| caller.owner.as_ref().is_some_and(|owner| !keeps(owner));
+        let revoked = self.link.callers().filter(|(_, caller)| goes(caller)).map(|(id, _)| id);
+        for id in revoked.collect::<Vec<_>>() {
+            self.withdraw(id, Unanswered::Revoked, now, out);
+        }
+    }
+
+    fn in_flight(&self) -> usize {
+        self.link.in_flight()
+    }
+
+    fn accepting(&self) -> bool {
+        self.link.accepting()
+    }
+
+    fn held_bytes(&self) -> usize {
+        self.link.held_bytes()
+    }
+
+    fn is_listening(&self) -> bool {
+        self.link.listens() > 0
+    }
+
+    fn farewell(&mut self, out: &mut Out) {
+        let listens = self.link.callers().map(|(id, _)| id).filter(|id| self.link.is_listen(*id));
+        let listens: Vec<_> = listens.collect();
+        for caller in listens.into_iter().filter_map(|id| self.link.end_listen(id)) {
+            end_gracefully(&caller, out);
+        }
+    }
+
+    /// A lost child ends the session. There is no state that a next one would lose: the next request opens another.
+    fn can_restart(&self) -> bool {
+        false
+    }
+
+    fn child_lost(&mut self) -> Vec<(StreamId, ClientId)> {
+        self.abandon()
+    }
+
+    fn restart(&mut self, _: Duration, _: &mut Out) {}
+
+    fn abandon(&mut self) -> Vec<(StreamId, ClientId)> {
+        self.link.abandon().map(|caller| (caller.stream, caller.client)).collect()
+    }
+
+    #[cfg(test)]
+    fn check(&self) {
+        self.link.check();
+    }
+}
+
+/// Ends a subscription for its client.
+fn end_gracefully(caller: &Caller, out: &mut Out) {
+    let message = graceful_end(&caller.client);
+    out.push(Output::Answer { stream: caller.stream, message, success: true });
+}
+
+/// The text of the answer that ends a subscription, with the client's own id in both places.
+fn with_subscription(answer: Incoming<'_>, subscription: Span, client: &ClientId) -> Bytes {
+    let own = client.0.as_json().as_bytes().to_vec();
+    let edit = id_edit(&answer, client);
+    answer.edited(&mut [edit, (subscription, own)])
+}
