@@ -17,7 +17,7 @@ use super::json::{slice, unquote, value_at};
 use super::line::join_lines;
 use super::link::{Answered, Expired, Limits, Link, Outgoing, Untaken, own_reply};
 use super::message::{Kind, Message, Request};
-use super::nearly::Broken;
+use super::nearly::{Broken, Wrong};
 use super::output::{Declined, Dropped, Handshake, Note, Out, Output, Unanswered};
 use super::version::{Revision, is_removed};
 
@@ -28,7 +28,7 @@ mod questions;
 mod request;
 pub mod tool_params;
 
-use answer::{Greeting, error_code, failed, input_required, is_tool_error};
+use answer::{Greeting, URL_NEEDED, error_code, failed, input_required, is_tool_error};
 use listens::{Added, Listens, NotAdded, Offered};
 use parked::{Parked, Place, State};
 use questions::{ASKED, Question, Undecided};
@@ -41,6 +41,9 @@ const GATHER: Duration = Duration::from_millis(20);
 /// How many questions one call may have at once.
 const MAX_QUESTIONS: usize = 16;
 
+/// Bytes of all questions that wait for their clients' answers.
+const MAX_ASKED: usize = 8 * 1024 * 1024;
+
 /// How long the bridge waits for the child's answers to requests of its own, from when it serves.
 const OWN_LIMIT: Duration = Duration::from_secs(10);
 
@@ -50,8 +53,13 @@ const MAX_PAGES: usize = 100;
 /// How long after a call ended without an answer the child may still be at work on it, as far as strangers are concerned.
 const LINGER: Duration = Duration::from_secs(60);
 
-/// How many such calls are remembered.
+/// How many such calls are remembered. Beyond them, all is doubtful for as long.
 const MAX_LINGERING: usize = 1024;
+
+/// Why a question of the child reaches nobody.
+const NOBODYS: &str = "no call is running that this can belong to";
+const UNSERVED: &str = "the client of this call does not serve such requests";
+const UNCLEAR: &str = "it is not clear for which of several calls this is";
 
 /// The bridge's own `initialize` for a child whose clients are of 2026-07-28. It declares all that such clients can be
 /// asked: what each of them declares comes with its requests, and what it does not is refused then.
@@ -185,8 +193,10 @@ pub struct Upgrade {
     asking: BTreeSet<(Duration, BridgeId)>,
     parked: Parked<Box<Call>>,
     undecided: Undecided,
-    /// Calls that have ended without an answer: the child may be at work on them until then.
+    /// Calls of strangers that have ended without an answer: the child may be at work on them until then.
     lingering: VecDeque<(Duration, BridgeId)>,
+    /// Until when there may be more of them than are remembered.
+    crowded_until: Duration,
     /// The level that the child has been told.
     level: Option<Level>,
     listens: Listens,
@@ -214,6 +224,7 @@ impl Upgrade {
             parked: Parked::default(),
             undecided: Undecided::default(),
             lingering: VecDeque::new(),
+            crowded_until: Duration::ZERO,
             level: None,
             listens: Listens::default(),
             listeners: BTreeMap::new(),
@@ -224,15 +235,20 @@ impl Upgrade {
         let (stream, client) = (from.stream, ClientId(request.id().clone()));
         let method = request.method();
         match &*method {
-            // Tasks are an extension there, with other methods than in the session era.
-            method if is_removed(method) || method.starts_with("tasks/") => {
+            // Tasks are an extension there, with other methods than in the session era. And what is named like a
+            // notification is one for a child that looks at the method alone.
+            method
+                if is_removed(method)
+                    || method.starts_with("tasks/")
+                    || method.starts_with("notifications/") =>
+            {
                 decline(stream, client, Declined::Method, out)
             }
             "server/discover" => self.discover(stream, client, out),
             "subscriptions/listen" => self.listen(client, request, from, now, out),
             method => match lower(request) {
-                Some(lowered) => self.call(What::of(method), client, lowered, from, now, out),
-                None => decline(stream, client, Declined::Params("\"params\" must be an object"), out),
+                Ok(lowered) => self.call(What::of(method), client, lowered, from, now, out),
+                Err(why) => decline(stream, client, Declined::Params(why), out),
             },
         }
     }
@@ -485,11 +501,17 @@ impl Upgrade {
                 (running.client, running.stream, running.state) = (client, Some(stream), None);
                 (running.takes, running.token, running.level) = (takes, token, level);
                 running.declared = declared;
-                running.questions.retain(|(key, question)| {
-                    let answer = answer_to(key);
-                    answer.into_iter().for_each(|answer| question.answer(answer, out));
-                    answer.is_none()
-                });
+                running.lacks = running.lacks.filter(|need| !declared.allows(*need));
+                for (key, question) in std::mem::take(&mut running.questions) {
+                    if let Some(answer) = answer_to(&key) {
+                        question.answer(answer, out);
+                    } else if declared.allows(question.need) {
+                        running.questions.push((key, question));
+                    } else {
+                        running.lacks = Some(question.need);
+                        question.refuse(UNSERVED, out);
+                    }
+                }
                 let asks_again = !running.questions.is_empty();
                 self.by_stream.insert(stream, id);
                 if asks_again {
@@ -547,11 +569,28 @@ impl Upgrade {
             for (id, question) in self.undecided.ended(id) {
                 self.assign(id, question, now, out);
             }
-        } else if self.strangers && call.what.asks {
-            if self.lingering.len() == MAX_LINGERING {
-                self.lingering.pop_front();
+        } else if self.strangers {
+            if self.lingering.len() == MAX_LINGERING
+                && let Some((until, _)) = self.lingering.pop_front()
+            {
+                self.crowded_until = until;
             }
             self.lingering.push_back((now + LINGER, id));
+        }
+    }
+
+    /// Whether the child may be at work on a call of a stranger that has ended without an answer.
+    fn doubts(&self, now: Duration) -> bool {
+        now < self.crowded_until || self.lingering.back().is_some_and(|(until, _)| now < *until)
+    }
+
+    /// The child has answered a call after its end: it is not at work on that any more.
+    fn not_lingering(&mut self, id: BridgeId, now: Duration, out: &mut Out) {
+        if let Some(place) = self.lingering.iter().position(|(_, lingering)| *lingering == id) {
+            self.lingering.remove(place);
+            for (id, question) in self.undecided.ended(id) {
+                self.assign(id, question, now, out);
+            }
         }
     }
 
@@ -595,12 +634,16 @@ impl Upgrade {
     }
 
     fn child_answer(&mut self, answer: Incoming<'_>, now: Duration, out: &mut Out) {
-        let is_named = answer.envelope.id.clone().is_some_and(|span| answer.token(span) != "null");
-        if !is_named && !self.lingering.is_empty() {
-            // It may be for one that has ended, though only one of another client is in flight.
-            return out.note(Note::Dropped(Dropped::UnknownId));
+        let token = answer.envelope.id.clone().map_or("null", |span| answer.token(span));
+        let doubtful = token == "null" && self.doubts(now);
+        if let Some(id) = self.link.id_named(token) {
+            self.not_lingering(id, now, out);
         }
         match self.link.answer(&answer, now, out) {
+            Answered::Call { id, caller } if doubtful => {
+                let what = "it has no id, and may be the late one to another request";
+                self.end(id, caller, Unanswered::Invalid(Wrong { what, at: 0 }), false, now, out);
+            }
             Answered::Call { caller: Caller::Own(own), .. } => {
                 let text = answer.text();
                 let result = answer.envelope.result.clone().map(|span| slice(text, span));
@@ -658,14 +701,13 @@ impl Upgrade {
 
     /// Gives a client the child's answer.
     fn deliver(&self, call: Box<Call>, answer: Incoming<'_>, out: &mut Out) {
-        const URL_NEEDED: i64 = -32042;
         let Some(stream) = call.stream else { return };
         let failure = answer.envelope.kind == Kind::Failure;
         if let Some(need) = call.lacks.filter(|_| failure || is_tool_error(&answer)) {
             return decline(stream, call.client, Declined::Capability(need.capability()), out);
         }
         if failure && let Some((URL_NEEDED, _)) = error_code(&answer).filter(|_| call.what.asks) {
-            return url_needed(stream, call, &answer, out);
+            return url_needed(stream, call, answer, out);
         }
         let message = if failure {
             failed(answer, &call.client, call.what.is_read)
@@ -681,18 +723,27 @@ impl Upgrade {
         let token = message.envelope.id.clone().map_or("null", |span| message.token(span));
         let question = Id::parse(token).and_then(|id| Question::of(ChildId(id), message));
         let Some(question) = question else { return own_reply(message, out) };
+        if self.asked_bytes() + question.text.len() > MAX_ASKED {
+            return question.refuse("too much is asked at once", out);
+        }
+        let calls = self.link.forwarded().filter_map(|(id, caller)| match caller {
+            Caller::Client(call) => Some((id, &**call)),
+            Caller::Own(_) => None,
+        });
         if self.strangers {
             // Not those for which the child has been waiting for an answer: it asks what it needs at once, or one thing
             // after the other.
             let waits = |call: &Call| call.waits_for_client() && call.parked_at + ASKED <= now;
-            let asking = |(id, caller): (BridgeId, &Caller)| match caller {
-                Caller::Client(call) if call.what.asks && !waits(call) => Some(id),
-                _ => None,
-            };
-            let running = self.link.forwarded().filter_map(asking);
-            let among: BTreeSet<_> = running.chain(self.lingering.iter().map(|(_, id)| *id)).collect();
+            let (waiting, running): (Vec<_>, Vec<_>) = calls.partition(|(_, call)| waits(call));
+            if running.is_empty() && self.doubts(now) {
+                return question.give_up(out);
+            }
+            let running = if running.is_empty() { waiting } else { running };
+            let ended = self.lingering.iter().map(|(_, id)| *id);
+            let among: BTreeSet<_> = running.into_iter().map(|(id, _)| id).chain(ended).collect();
             match among.first().copied() {
-                None => question.refuse("no call is running that this can belong to", out),
+                None => question.refuse(NOBODYS, out),
+                Some(_) if now < self.crowded_until => question.refuse(UNCLEAR, out),
                 Some(id) if among.len() == 1 => self.assign(id, question, now, out),
                 Some(_) => {
                     if let Err(question) = self.undecided.add(question, among, now) {
@@ -701,26 +752,32 @@ impl Upgrade {
                 }
             }
         } else {
-            let running = self.link.forwarded().filter_map(|(id, caller)| match caller {
-                Caller::Client(call) if call.what.asks => Some((id, &**call)),
-                _ => None,
-            });
-            let running: Vec<_> =
-                running.map(|(id, call)| (id, call.declared.allows(question.need))).collect();
-            let able = running.iter().rev().find(|(_, able)| *able).or(running.last());
-            match able.copied() {
-                Some((id, _)) => self.assign(id, question, now, out),
-                None => question.refuse("no call is running that this can belong to", out),
+            // Of those that can be asked it the newest; rather one that the child is at work on than one that waits.
+            let running = calls.filter(|(_, call)| call.what.asks);
+            let rank = |call: &Call| (call.declared.allows(question.need), call.stream.is_some());
+            match running.map(|(id, call)| (rank(call), id)).max() {
+                Some((_, id)) => self.assign(id, question, now, out),
+                None => question.refuse(NOBODYS, out),
             }
         }
+    }
+
+    /// Bytes of all questions.
+    fn asked_bytes(&self) -> usize {
+        let calls = self.asking.iter().map(|(_, id)| *id).chain(self.parked.at_work());
+        let questions = calls.filter_map(|id| self.call_of(id)).flat_map(|call| &call.questions);
+        questions.map(|(_, question)| question.text.len()).sum::<usize>() + self.undecided.bytes()
     }
 
     /// A question belongs to this call.
     fn assign(&mut self, id: BridgeId, question: Question, now: Duration, out: &mut Out) {
         let Some(call) = self.call_of_mut(id) else { return question.give_up(out) };
+        if !call.what.asks {
+            return question.refuse(NOBODYS, out);
+        }
         if !call.declared.allows(question.need) {
             call.lacks = Some(question.need);
-            return question.refuse("the client of this call does not serve such requests", out);
+            return question.refuse(UNSERVED, out);
         }
         if call.questions.len() >= MAX_QUESTIONS {
             return question.refuse("this call has asked too much at once", out);
@@ -820,7 +877,7 @@ impl Upgrade {
             })
         };
         let call = if self.strangers {
-            let alone = self.lingering.iter().all(|(until, _)| *until <= now) && running().count() == 1;
+            let alone = !self.doubts(now) && running().count() == 1;
             running().next().filter(|_| alone).filter(|call| wants(call))
         } else {
             running().filter(|call| wants(call) && call.stream.is_some()).last()
@@ -846,16 +903,17 @@ fn uri_params(uri: &str) -> String {
 
 /// The child needs the client to open URLs before it serves the request (2025-11-25 `client/elicitation`, "URL Elicitation
 /// Required Error"): the client is asked that, and then sends the request again.
-fn url_needed(stream: StreamId, call: Box<Call>, answer: &Incoming<'_>, out: &mut Out) {
+fn url_needed(stream: StreamId, call: Box<Call>, answer: Incoming<'_>, out: &mut Out) {
     let need = request::Need::Url;
     if !call.declared.allows(need) {
         return decline(stream, call.client, Declined::Capability(need.capability()), out);
     }
     let text = slice(answer.text(), 0..answer.text().len());
     let list = value_at(text, &["error", "data", "elicitations"]).and_then(|span| text.get(span));
-    let elicitations = list.into_iter().flat_map(super::json::elements).flatten().take(MAX_QUESTIONS);
+    let elicitations = list.into_iter().flat_map(super::json::elements).flatten();
     let asked: Vec<_> = elicitations
-        .filter(|params| params.starts_with('{'))
+        .filter(|params| request::Need::of("elicitation/create", params) == Some(need))
+        .take(MAX_QUESTIONS)
         .enumerate()
         .map(|(number, params)| {
             let params = request::without(params, &["_meta", "elicitationId"]);
@@ -864,7 +922,8 @@ fn url_needed(stream: StreamId, call: Box<Call>, answer: &Incoming<'_>, out: &mu
         })
         .collect();
     if asked.is_empty() {
-        return decline(stream, call.client, Declined::Capability(need.capability()), out);
+        let message = failed(answer, &call.client, false);
+        return out.push(Output::Answer { stream, message, success: false });
     }
     let asked = asked.iter().map(|(key, request)| (&**key, &**request));
     out.push(Output::Answer { stream, message: input_required(&call.client, asked, None), success: true });
@@ -949,13 +1008,16 @@ impl Front for Upgrade {
         while let Some(place) = self.parked.expire(now) {
             self.give_up(place, now, out);
         }
-        let waits = |id| self.call_of(id).is_some_and(Call::waits_for_client);
-        let waiting: BTreeSet<_> = self.link.callers().map(|(id, _)| id).filter(|id| waits(*id)).collect();
-        for (id, question) in self.undecided.look_again(now, |id| waiting.contains(&id)) {
-            self.assign(id, question, now, out);
+        if self.undecided.next_deadline().is_some_and(|at| at <= now) {
+            let waits = |id| self.call_of(id).is_some_and(Call::waits_for_client);
+            let waiting: BTreeSet<_> =
+                self.link.callers().map(|(id, _)| id).filter(|id| waits(*id)).collect();
+            for (id, question) in self.undecided.look_again(now, |id| waiting.contains(&id)) {
+                self.assign(id, question, now, out);
+            }
         }
         for question in self.undecided.expire(now) {
-            question.refuse("it is not clear for which of several calls this is", out);
+            question.refuse(UNCLEAR, out);
         }
         while self.lingering.front().is_some_and(|(until, _)| *until <= now) {
             self.lingering.pop_front();
@@ -994,7 +1056,7 @@ impl Front for Upgrade {
 
     fn held_bytes(&self) -> usize {
         let held: usize = self.held.iter().map(|held| held.request.text().len()).sum();
-        self.link.held_bytes() + held + self.parked.bytes() + self.undecided.bytes()
+        self.link.held_bytes() + held + self.parked.bytes() + self.asked_bytes()
     }
 
     /// Those who wait for a person to answer come back.
@@ -1067,6 +1129,9 @@ impl Front for Upgrade {
         };
         let by_stream: BTreeMap<_, _> = calls().filter_map(|(id, call)| Some((call.stream?, id))).collect();
         assert_eq!(self.by_stream, by_stream, "each call whose client waits is found by its stream");
+        for (_, call) in calls().filter(|(_, call)| !call.questions.is_empty()) {
+            assert!(call.asks_at.is_some() || call.state.is_some(), "no question is forgotten");
+        }
         let asking: BTreeSet<_> = calls().filter_map(|(id, call)| Some((call.asks_at?, id))).collect();
         assert_eq!(self.asking, asking, "each call that asks has its time");
         let parked: std::collections::HashSet<_> = calls().filter_map(|(_, call)| call.state).collect();

@@ -12,15 +12,19 @@ use crate::proto::line::join_lines;
 use crate::proto::message::Kind;
 use crate::proto::version::Revision;
 
+/// The code of an error that says that the client must open URLs first (2025-11-25 `client/elicitation`, "URL Elicitation
+/// Required Error").
+pub(super) const URL_NEEDED: i64 = -32042;
+
 /// The name under which a result says who has made it (2026-07-28 `basic/index`, "`_meta`").
 const SERVER_INFO: &str = "\"io.modelcontextprotocol/serverInfo\"";
 
 /// The longest name of a server that is repeated in each result, in bytes.
 const MAX_SERVER_INFO: usize = 4 * 1024;
 
-/// What a result may be kept for: not at all. A server of the session era may answer otherwise after any call (2026-07-28
-/// `server/utilities/caching`).
-const NOT_KEPT: &str = "\"ttlMs\":0,\"cacheScope\":\"private\",";
+/// How long a result may be kept, and for whom: not at all. A server of the session era may answer otherwise after any call
+/// (2026-07-28 `server/utilities/caching`).
+const NOT_KEPT: [(&str, &str); 2] = [("\"ttlMs\"", "0"), ("\"cacheScope\"", "\"private\"")];
 
 /// What a child of the session era has said of itself.
 #[derive(Debug)]
@@ -57,7 +61,9 @@ impl Greeting {
     /// The answer to `server/discover` (2026-07-28 `server/discover`).
     pub(super) fn discovered(&self, client: &ClientId) -> Bytes {
         let mut text = self.head(client);
-        text.push_str(NOT_KEPT);
+        for (name, value) in NOT_KEPT {
+            text.push_str(&format!("{name}:{value},"));
+        }
         text.push_str(&format!("\"supportedVersions\":[\"{}\"", Revision::R2026_07_28));
         if let Some(revision) = &self.revision {
             text.push(',');
@@ -104,8 +110,8 @@ impl Greeting {
             if !answer.envelope.is_modern() {
                 members.push_str("\"resultType\":\"complete\",");
             }
-            if is_list && !has("\"ttlMs\"") && !has("\"cacheScope\"") {
-                members.push_str(NOT_KEPT);
+            for (name, value) in NOT_KEPT.into_iter().filter(|(name, _)| is_list && !has(name)) {
+                members.push_str(&format!("{name}:{value},"));
             }
             match answer.envelope.meta().filter(|span| text.get(span.start) == Some(&b'{')) {
                 Some(meta) => {
@@ -143,13 +149,17 @@ pub(super) fn error_code(answer: &Incoming<'_>) -> Option<(i64, Span)> {
 }
 
 /// An error of the child for this client. A resource that is not there has a code of its own in the session era, and none
-/// in 2026-07-28 (`server/resources`, "Error Handling").
+/// in 2026-07-28 (`server/resources`, "Error Handling"). Nor has that one a code for URLs that are needed (`basic/index`,
+/// "Error Codes"): where the client cannot be asked to open them, it is a failure.
 pub(super) fn failed(answer: Incoming<'_>, client: &ClientId, is_read: bool) -> Bytes {
     const NO_RESOURCE: i64 = -32002;
     const INVALID_PARAMS: &[u8] = b"-32602";
+    const INTERNAL: &[u8] = b"-32603";
     let mut edits = vec![id_edit(&answer, client)];
-    if let Some((NO_RESOURCE, span)) = error_code(&answer).filter(|_| is_read) {
-        edits.push((span, INVALID_PARAMS.to_vec()));
+    match error_code(&answer) {
+        Some((NO_RESOURCE, span)) if is_read => edits.push((span, INVALID_PARAMS.to_vec())),
+        Some((URL_NEEDED, span)) => edits.push((span, INTERNAL.to_vec())),
+        _ => {}
     }
     answer.edited(&mut edits)
 }

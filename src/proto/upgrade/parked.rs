@@ -143,6 +143,14 @@ impl<C> Parked<C> {
         self.take(state)
     }
 
+    /// Those that the child is at work on, by their ids.
+    pub(super) fn at_work(&self) -> impl Iterator<Item = BridgeId> {
+        self.table.values().filter_map(|(_, place)| match place {
+            Place::Running(id) => Some(*id),
+            Place::Done(..) => None,
+        })
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.table.is_empty()
     }

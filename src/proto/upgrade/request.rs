@@ -161,14 +161,20 @@ pub(super) struct Lowered {
     pub(super) answers: Option<Answers>,
 }
 
-/// Takes a request apart. `None` where its parameters are no JSON object.
-pub(super) fn lower(request: &Request) -> Option<Lowered> {
+/// Takes a request apart.
+///
+/// # Errors
+/// What is wrong with its parameters.
+pub(super) fn lower(request: &Request) -> Result<Lowered, &'static str> {
+    const NO_OBJECT: &str = "\"params\" must be an object";
+    const NO_LEVEL: &str = "\"io.modelcontextprotocol/logLevel\" must be a level of RFC 5424";
     let text = request.text();
     let mut lowered =
         Lowered { request: request.clone(), level: None, declared: Declared::default(), answers: None };
-    let Some(span) = request.params() else { return Some(lowered) };
+    let Some(span) = request.params() else { return Ok(lowered) };
     let params = slice(text, span.clone());
     let (mut kept, mut state, mut responses) = (Kept::default(), None, None);
+    let mut is_level = true;
     members(params, |name, value| {
         let value = params.get(value).unwrap_or_default();
         match &*unquote(name) {
@@ -177,7 +183,10 @@ pub(super) fn lower(request: &Request) -> Option<Lowered> {
                 let is_object = members(value, |key, inside| {
                     let inside = value.get(inside).unwrap_or_default();
                     match unquote(key).strip_prefix(RESERVED) {
-                        Some("logLevel") => lowered.level = Level::parse(inside),
+                        Some("logLevel") => {
+                            lowered.level = Level::parse(inside);
+                            is_level = lowered.level.is_some() || inside == "null";
+                        }
                         Some("clientCapabilities") => lowered.declared = Declared::parse(inside),
                         Some(_) => {}
                         None => rest.push(key, inside),
@@ -194,21 +203,25 @@ pub(super) fn lower(request: &Request) -> Option<Lowered> {
             "requestState" => state = Some(unquote(value)),
             _ => kept.push(name, value),
         }
-    })?;
+    })
+    .ok_or(NO_OBJECT)?;
+    if !is_level {
+        return Err(NO_LEVEL);
+    }
     lowered.answers = state.map(|state| Answers {
         state: state.into(),
         responses: responses.filter(|responses| responses.starts_with('{')).unwrap_or("{}").into(),
     });
     let mut without = BytesMut::with_capacity(text.len());
-    without.extend_from_slice(text.get(..span.start)?);
+    without.extend_from_slice(text.get(..span.start).unwrap_or_default());
     without.extend_from_slice(kept.end().as_bytes());
-    without.extend_from_slice(text.get(span.end..)?);
+    without.extend_from_slice(text.get(span.end..).unwrap_or_default());
     match Message::parse(Bytes::from(without)) {
         Ok(Message::Request(request)) => {
             lowered.request = request;
-            Some(lowered)
+            Ok(lowered)
         }
-        _ => None,
+        _ => Err(NO_OBJECT),
     }
 }
 

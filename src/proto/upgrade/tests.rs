@@ -151,6 +151,13 @@ fn given_up(id: &str) -> String {
     format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"action":"cancel"}}}}"#)
 }
 
+/// What a child is told of a call whose client has gone.
+fn withdrawn(id: &str) -> String {
+    format!(
+        r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id},"reason":"the client has gone"}}}}"#
+    )
+}
+
 /// The answer that a child is given whose question reaches nobody, and why.
 fn refusal_of(id: &str, why: &str) -> String {
     format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32601,"message":"{why}"}}}}"#)

@@ -288,15 +288,15 @@ fn a_client_that_does_not_come_back_in_time_has_its_call_cancelled_and_its_quest
     session.pass(Duration::from_nanos(1));
     let gone = r#""error":{"code":-32603,"message":"the client has not answered"}"#;
     let want = [
+        withdrawn(&wire),
         given_up("\"q\""),
         format!(r#"{{"jsonrpc":"2.0","id":5,{gone}}}"#),
         format!(r#"{{"jsonrpc":"2.0","id":6,{gone}}}"#),
-        cancel(&wire),
     ];
     assert_eq!(session.stdin(), want);
     let told = session.send(3, &ask.again("8", &state, r#""elicitation_1":{}"#));
     assert_eq!(told, [declined(3, "8", UNKNOWN)]);
-    assert_eq!(session.says(&child_result(&wire, "")), [], "its client is gone");
+    assert_eq!(session.says(&child_result(&wire, "")), [dropped(Dropped::Late).unwrap()]);
     session.assert_empty();
 }
 
@@ -398,7 +398,7 @@ fn closing_the_response_of_a_repetition_cancels_the_call() {
     session.leave(2);
     assert!(session.stdin().is_empty(), "that one has ended");
     session.leave(3);
-    assert_eq!(session.stdin(), [cancel(&wire)]);
+    assert_eq!(session.stdin(), [withdrawn(&wire)]);
 }
 
 #[test]
@@ -407,7 +407,7 @@ fn a_client_that_leaves_before_it_was_asked_has_its_question_answered() {
     let wire = session.passed(2, &Ask::able("7"));
     session.says(&elicitation("1", "?"));
     session.leave(2);
-    assert_eq!(session.stdin(), [given_up("1"), cancel(&wire)]);
+    assert_eq!(session.stdin(), [withdrawn(&wire), given_up("1")]);
     assert_eq!(session.gathered(), []);
 }
 
@@ -482,7 +482,7 @@ fn what_a_client_has_not_declared_is_refused_to_the_child_at_once_and_its_failur
                 let mut session = Harness::shared(strangers);
                 let wire = session.passed(2, &Ask::tool("7").declaring(declares));
                 session.says(&question("1", method, params));
-                let refused = refusal_of("1", "the client of this call does not serve such requests");
+                let refused = refusal_of("1", UNSERVED);
                 assert_eq!(session.stdin(), [refused]);
                 assert_eq!(session.gathered(), [], "its client is not asked");
                 let why = Declined::Capability(capability);
@@ -491,6 +491,37 @@ fn what_a_client_has_not_declared_is_refused_to_the_child_at_once_and_its_failur
             }
         }
     }
+}
+
+#[test]
+fn what_the_repetition_does_not_declare_is_not_asked_again() {
+    let mut session = Harness::shared(STRANGERS);
+    let wire = session.passed(2, &Ask::able("7"));
+    session.says(&elicitation("1", "a"));
+    session.says(&question("2", "roots/list", ""));
+    let roots = r#"{"method":"roots/list","params":{}}"#;
+    let state = session.asked(2, "7", &[("elicitation_1", &elicited("a")), ("roots_2", roots)]);
+    let again = Ask::tool("8").declaring(r#"{"roots":{}}"#).again("8", &state, "");
+    let outputs = told(session.send(3, &again));
+    let state = asked(&outputs, 3, "8", &[("roots_2", roots)]);
+    assert_eq!(session.stdin(), [refusal_of("1", UNSERVED)]);
+    assert_eq!(session.send(4, &Ask::tool("9").again("9", &state, r#""roots_2":{}"#)), []);
+    assert_eq!(session.stdin(), [reply("2", "{}")], "an answer is an answer");
+    let why = Declined::Capability(Capability::Elicitation);
+    assert_eq!(session.says(&error(&wire)), [declined(4, "9", why)]);
+    session.assert_empty();
+}
+
+#[test]
+fn a_client_that_declares_more_the_second_time_lacks_nothing() {
+    let mut session = Harness::shared(STRANGERS);
+    let ask = Ask::tool("7").declaring(r#"{"roots":{}}"#);
+    let wire = session.passed(2, &ask);
+    session.says(&elicitation("1", "a"));
+    session.says(&question("2", "roots/list", ""));
+    let state = session.asked(2, "7", &[("roots_1", r#"{"method":"roots/list","params":{}}"#)]);
+    session.send(3, &Ask::able("8").again("8", &state, r#""roots_1":{}"#));
+    assert_eq!(session.says(&error(&wire)), [answer(3, &error("8")).unwrap()]);
 }
 
 #[test]
@@ -576,6 +607,27 @@ fn a_call_has_a_bounded_number_of_questions_at_once() {
 }
 
 #[test]
+fn all_questions_together_are_bounded_in_bytes_and_counted() {
+    for strangers in [STRANGERS, KIN] {
+        let mut session = Harness::shared(strangers);
+        session.passed(2, &Ask::able("7"));
+        session.passed(3, &Ask::able("8"));
+        let long = "x".repeat(1_000_000);
+        for number in 0..8 {
+            session.says(&elicitation(&number.to_string(), &long));
+            assert!(session.front.held_bytes() > (number + 1) * 1_000_000);
+        }
+        assert!(session.stdin().is_empty());
+        session.says(&elicitation("99", &long));
+        assert_eq!(session.stdin(), [refusal_of("99", "too much is asked at once")], "{strangers}");
+        session.pass(secs(10));
+        session.says(&cancel("3"));
+        session.leave(2);
+        session.leave(3);
+    }
+}
+
+#[test]
 fn the_oldest_client_that_is_away_gives_way_to_another() {
     const MAX_PARKED: u64 = 64;
     let mut session = Harness::greeted(UPGRADED, KIN, CAPABILITIES);
@@ -589,7 +641,7 @@ fn the_oldest_client_that_is_away_gives_way_to_another() {
         states.push((asked(&told, stream, "7", &[("elicitation_1", &elicited("?"))]), ask, wire));
     }
     let (state, ask, wire) = &states[0];
-    assert_eq!(session.stdin(), [given_up("0"), cancel(wire)]);
+    assert_eq!(session.stdin(), [withdrawn(wire), given_up("0")]);
     let gone = session.send(100, &ask.again("8", state, r#""elicitation_1":{}"#));
     assert_eq!(gone, [declined(100, "8", UNKNOWN)]);
     let (state, ask, _) = &states[1];

@@ -177,6 +177,7 @@ fn what_the_new_revision_has_no_more_is_refused_and_the_child_does_not_see_it() 
         "resources/unsubscribe",
         "notifications/initialized",
         "notifications/cancelled",
+        "notifications/x",
         "tasks/get",
         "tasks/result",
         "tasks/list",
@@ -291,6 +292,16 @@ fn a_result_gets_what_the_new_revision_demands_and_is_otherwise_as_it_was() {
             r#"{"ttlMs":9,"cacheScope":"public"}"#.to_owned(),
             format!(r#"{{{call},"ttlMs":9,"cacheScope":"public"}}"#),
         ),
+        (
+            "tools/list",
+            r#"{"ttlMs":9}"#.to_owned(),
+            format!(r#"{{{typed}"cacheScope":"private",{meta},"ttlMs":9}}"#),
+        ),
+        (
+            "tools/list",
+            r#"{"cacheScope":"public"}"#.to_owned(),
+            format!(r#"{{{typed}"ttlMs":0,{meta},"cacheScope":"public"}}"#),
+        ),
         ("tools/call", "[]".to_owned(), "[]".to_owned()),
         ("tools/list", "7".to_owned(), "7".to_owned()),
         ("tools/list", "null".to_owned(), "null".to_owned()),
@@ -310,7 +321,7 @@ fn a_result_gets_what_the_new_revision_demands_and_is_otherwise_as_it_was() {
 fn a_large_result_is_edited_where_it_lies() {
     let mut session = Harness::shared(STRANGERS);
     let wire = session.passed(2, &Ask::tool("7"));
-    let long = format!(r#""content":[{}"a"],"z":{{"_meta":1}}"#, "[1.0 ,{}],".repeat(300_000));
+    let long = format!(r#""content":[{}"a"],"z":{{"_meta":1}}"#, "[1.0 ,{}],".repeat(100_000));
     let told = session.says(&child_result(&wire, &long));
     assert!(told == [answer(2, &complete("7", &long)).unwrap()]);
 }
@@ -336,10 +347,12 @@ fn an_error_of_the_child_stays_as_it_is_but_for_codes_that_are_no_more() {
         ("tools/call", "\"x\"", "\"x\""),
         ("resources/read", "-32002", "-32602"),
         ("tools/call", "-32002", "-32002"),
+        ("tools/list", "-32042", "-32603"),
+        ("tools/call", "-32042", "-32603"),
     ];
     for (method, before, after) in table {
         let mut session = Harness::shared(STRANGERS);
-        let wire = session.passed(2, &Ask::new("7", method));
+        let wire = session.passed(2, &Ask { method, ..Ask::able("7") });
         let wrap = |id: &str, code: &str| {
             format!(
                 r#"{{"jsonrpc":"2.0","error":{{"message":"-32002","data":{{"code":-32002}}, "code" : {code} }},"id":{id}}}"#
@@ -386,6 +399,18 @@ fn a_client_that_opens_no_urls_is_told_that_they_are_needed() {
         assert_eq!(told, [declined(2, "7", why)], "{declares}");
         session.assert_empty();
     }
+}
+
+#[test]
+fn of_what_is_to_be_opened_only_urls_are_asked_for() {
+    let mut session = Harness::shared(STRANGERS);
+    let wire = session.passed(2, &Ask::able("7"));
+    let told = session.says(&urls_needed(&wire, &format!(r#"[7,{{"message":"form"}},{URL},[]]"#)));
+    let [Output::Answer { message, .. }] = &told[..] else { panic!("{told:?}") };
+    let value: Value = serde_json::from_slice(message).unwrap();
+    let asked = value["result"]["inputRequests"].as_object().unwrap();
+    assert_eq!(asked.len(), 1);
+    assert_eq!(asked["elicitation_1"]["params"]["mode"], "url");
 }
 
 #[test]
@@ -487,6 +512,18 @@ fn a_child_that_does_not_log_is_told_no_level() {
 }
 
 #[test]
+fn a_level_that_is_none_is_refused() {
+    let mut session = Harness::shared(STRANGERS);
+    let wrong = Declined::Params("\"io.modelcontextprotocol/logLevel\" must be a level of RFC 5424");
+    for level in ["\"loud\"", "\"Debug\"", "7", "{}"] {
+        let ask = Ask::tool("7").meta(&format!(r#""io.modelcontextprotocol/logLevel":{level}"#));
+        assert_eq!(session.send(2, &ask), [declined(2, "7", wrong)], "{level}");
+    }
+    session.send(2, &Ask::tool("7").meta(r#""io.modelcontextprotocol/logLevel":null"#));
+    assert_eq!(session.stdin(), [called("2")], "no level is asked for");
+}
+
+#[test]
 fn a_log_line_reaches_the_only_call_if_that_has_asked_for_its_level() {
     let table = [
         (Some("debug"), "debug", true),
@@ -530,28 +567,25 @@ fn a_log_line_reaches_nobody_where_no_call_runs_or_it_takes_no_events_or_is_canc
 // Cancellation.
 
 #[test]
-fn closing_the_response_cancels_at_the_child_which_may_still_answer() {
+fn closing_the_response_ends_the_request_and_cancels_it_at_the_child() {
     let mut session = Harness::shared(STRANGERS);
     let wire = session.passed(2, &Ask::tool("7").token("1"));
-    assert_eq!(session.leave(2), []);
-    assert_eq!(session.stdin(), [crate::proto::testing::cancel(&wire)]);
-    assert_eq!(session.front.in_flight(), 0, "its client waits no more");
+    assert_eq!(session.leave(2), [unanswered(2, "7", Unanswered::Cancelled)]);
+    assert_eq!(session.stdin(), [withdrawn(&wire)]);
     assert_eq!(session.leave(2), []);
     assert!(session.stdin().is_empty(), "once");
-    let told = session.says(&child_result(&wire, ""));
-    assert_eq!(told, [answer(2, &complete("7", "")).unwrap()], "it crossed the cancellation");
     session.assert_empty();
+    assert_eq!(session.says(&progress(&wire, 1)), [dropped(Dropped::Unrelated).unwrap()]);
+    assert_eq!(session.says(&child_result(&wire, "")), [dropped(Dropped::Late).unwrap()]);
 }
 
 #[test]
-fn a_cancelled_call_without_an_answer_ends_once() {
+fn closing_the_response_behind_the_answer_cancels_nothing() {
     let mut session = Harness::shared(STRANGERS);
     let wire = session.passed(2, &Ask::tool("7"));
-    session.leave(2);
-    let ended = session.pass(crate::proto::link::CANCEL_GRACE);
-    assert_eq!(ended, [unanswered(2, "7", Unanswered::Cancelled)]);
-    assert_eq!(session.says(&child_result(&wire, "")), [dropped(Dropped::Late).unwrap()]);
-    session.assert_empty();
+    session.says(&child_result(&wire, ""));
+    assert_eq!(session.leave(2), []);
+    assert!(session.stdin().is_empty());
 }
 
 #[test]
