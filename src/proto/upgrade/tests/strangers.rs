@@ -1,6 +1,7 @@
 //! Clients that are strangers to each other: what is not clearly of one's own call reaches nobody.
 
 use super::*;
+use crate::proto::link::OWN_LIMIT;
 use crate::proto::link::Readiness;
 use crate::proto::testing::cancel;
 use questions::{ASKED, CLEAR_WITHIN};
@@ -156,13 +157,10 @@ fn a_call_that_ended_without_an_answer_counts_for_some_time() {
         session.stdin();
         session.passed(3, &Ask::able("8"));
         session.says(&elicitation("1", "?"));
-        assert_eq!(
-            told(session.pass(LINGER - Duration::from_nanos(1))),
-            [],
-            "it may be of the one that has ended"
-        );
-        assert!(session.stdin().is_empty());
-        session.pass(Duration::from_nanos(1));
+        assert_eq!(told(session.pass(CLEAR_WITHIN)), []);
+        assert_eq!(session.stdin(), [refusal_of("1", UNCLEAR)], "it may be of the one that has ended");
+        session.at(ends + LINGER);
+        session.says(&elicitation("2", "?"));
         session.asked(3, "8", &[("elicitation_1", &elicited("?"))]);
     }
 }
