@@ -1009,10 +1009,10 @@ impl Front for Upgrade {
             self.give_up(place, now, out);
         }
         if self.undecided.next_deadline().is_some_and(|at| at <= now) {
-            let waits = |id| self.call_of(id).is_some_and(Call::waits_for_client);
-            let waiting: BTreeSet<_> =
-                self.link.callers().map(|(id, _)| id).filter(|id| waits(*id)).collect();
-            for (id, question) in self.undecided.look_again(now, |id| waiting.contains(&id)) {
+            let calls = self.parked.at_work().filter_map(|id| Some((id, self.call_of(id)?)));
+            let waiting = calls.filter(|(_, call)| call.waits_for_client());
+            let waiting: BTreeMap<_, _> = waiting.map(|(id, call)| (id, call.parked_at)).collect();
+            for (id, question) in self.undecided.look_again(now, |id| waiting.get(&id).copied()) {
                 self.assign(id, question, now, out);
             }
         }

@@ -229,6 +229,21 @@ fn a_call_that_waits_for_its_client_has_not_asked_what_comes_later() {
 }
 
 #[test]
+fn what_a_call_asks_at_once_is_not_anothers_because_the_first_question_is_out() {
+    let mut session = Harness::shared(STRANGERS);
+    let ask = Ask::able("7");
+    session.passed(2, &ask);
+    session.says(&elicitation("1", "a"));
+    let other = session.passed(3, &Ask::able("8"));
+    session.says(&elicitation("2", "b")); // of the first one too
+    let state = session.asked(2, "7", &[("elicitation_1", &elicited("a"))]);
+    assert_eq!(session.pass(ASKED), [], "it goes to nobody");
+    session.says(&child_result(&other, ""));
+    let told = session.send(4, &ask.again("9", &state, r#""elicitation_1":{}"#));
+    asked(&told, 4, "9", &[("elicitation_2", &elicited("b"))]);
+}
+
+#[test]
 fn a_question_that_can_only_be_of_a_call_that_waits_for_its_client_is_asked_with_the_others() {
     let mut session = Harness::shared(STRANGERS);
     let ask = Ask::able("7");
