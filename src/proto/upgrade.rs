@@ -642,6 +642,7 @@ impl Upgrade {
         match self.link.answer(&answer, now, out) {
             Answered::Call { id, caller } if doubtful => {
                 let what = "it has no id, and may be the late one to another request";
+                self.link.tell_ended(id, out);
                 self.end(id, caller, Unanswered::Invalid(Wrong { what, at: 0 }), false, now, out);
             }
             Answered::Call { caller: Caller::Own(own), .. } => {
