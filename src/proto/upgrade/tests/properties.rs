@@ -405,6 +405,8 @@ impl World {
         let now = self.session.now;
         let text = match reply {
             Reply::Result if work.client.is_none() => child_result(wire, r#""tools":[]"#),
+            // Of a child that loses ids the bridge's own requests are answered with theirs.
+            Reply::Nameless if work.client.is_none() => child_result(wire, ""),
             Reply::Nameless if work.withdrawn.is_some_and(|withdrawn| withdrawn + LINGER <= now) => return,
             Reply::Result => child_result(wire, &format!(r#""content":"{of}""#)),
             Reply::ToolError => child_result(wire, &format!(r#""isError":true,"content":"{of}""#)),

@@ -197,8 +197,11 @@ fn an_answer_that_lost_its_id_is_given_to_nobody_while_it_may_be_a_late_one() {
         let mut session = Harness::shared(STRANGERS);
         session.passed(2, &Ask::able("7"));
         session.leave(2);
-        session.passed(3, &Ask::able("8"));
+        let wire = session.passed(3, &Ask::able("8"));
         let told = session.says(text);
+        let line = session.line();
+        let cancelled = (&line["method"], line["params"]["requestId"].to_string());
+        assert_eq!(cancelled, (&"notifications/cancelled".into(), wire));
         let [Output::Unanswered { stream: StreamId(3), why: Unanswered::Invalid(_), .. }] = &told[..] else {
             panic!("{told:?}");
         };
