@@ -1,4 +1,4 @@
-# Serena for several projects and people, upon the image of docker/serena.Dockerfile: each session activates its own.
+# Serena for several projects and people, from the image of docker/serena.Dockerfile: each session activates its own.
 #
 #   docker build -t mcp-bridge -f docker/Dockerfile .
 #   docker build -t serena -f docker/serena.Dockerfile --build-arg UID="$(id -u)" .
@@ -6,8 +6,8 @@
 #   docker run --rm --stop-timeout 30 -p 127.0.0.1:8080:8080 --cap-drop ALL -v "$HOME/src":/workspace serena-projects
 #
 # A session takes about 100 MB without a language server and 200 to 700 with them (see docker/serena.Dockerfile), hence few
-# sessions. One Serena is kept started and counts as one. Whichever leaves has 15 s to stop its language servers, also when the
-# container stops: of 24 s a Serena without calls has 18, one whose calls took their 10.5 s has 7.5. docker itself waits 10 s
+# sessions. One Serena is kept started and counts as one. A Serena that leaves has 15 s to stop its language servers. When the
+# container stops, it has 18 s of the 24, or 7.5 s if its calls took the 10.5 s that they may take. docker itself waits 10 s,
 # unless it is told to wait longer: `--stop-timeout`, `stop_grace_period` of compose, terminationGracePeriodSeconds.
 FROM serena
 ENV MCP_BRIDGE_WARM=1 MCP_BRIDGE_MAX_SESSIONS=8 MCP_BRIDGE_STOP_GRACE=15s \

@@ -260,11 +260,11 @@ pub fn log_start(options: &Options, listener: &Listener, server: &server::Config
         max_body = options.max_body,
         max_message = options.max_message,
         version = env!("CARGO_PKG_VERSION"),
-        "this is what it serves, and the limits"
+        "the command that the bridge serves, and the limits"
     );
     if !token && listener.is_reachable() {
         let why =
-            "other machines can reach this address and use the server; --token-file asks them for a token";
+            "other machines can reach this address and use the server without a token; see --token-file";
         warn!(event = "auth.none", "{why}");
     }
 }

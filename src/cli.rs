@@ -25,6 +25,9 @@ use crate::address::Address;
 /// The port where nothing says another.
 const PORT: u16 = 8080;
 
+/// A whole command line.
+const EXAMPLE: &str = "mcp-bridge -- npx -y @modelcontextprotocol/server-everything";
+
 /// The addresses where no option names one. In a container loopback is reachable from nowhere.
 fn default_addresses(
     environment: &dyn EnvSource,
@@ -141,8 +144,11 @@ pub fn parse(
             _ => vec![word.as_str()],
         })
         .collect();
-    if words.iter().any(|word| matches!(*word, "-h" | "--help")) {
+    if words.contains(&"--help") {
         return Ok(Task::Print(help::help()));
+    }
+    if words.contains(&"-h") {
+        return Ok(Task::Print(help::short_help()));
     }
     if let Some(complaint) = unknown::complaint(&words) {
         return Err(format!("{complaint}\nmcp-bridge --help lists the options"));
@@ -150,13 +156,7 @@ pub fn parse(
     let mut given = match Arguments::from_args(&["mcp-bridge"], &words) {
         Ok(given) => given,
         Err(exit) if exit.status.is_ok() => return Ok(Task::Print(help::help())),
-        Err(exit) if separator.is_none() && words.iter().any(|word| !word.starts_with('-')) => {
-            return Err(format!(
-                "{}\nThe server's command goes behind --: mcp-bridge [options] -- COMMAND",
-                exit.output.trim()
-            ));
-        }
-        Err(exit) => return Err(format!("{}\nmcp-bridge --help lists the options", exit.output.trim())),
+        Err(exit) => return Err(refused(exit.output.trim(), separator.is_some())),
     };
     if given.version {
         return Ok(Task::Print(format!("mcp-bridge {}\n", env!("CARGO_PKG_VERSION"))));
@@ -186,18 +186,31 @@ pub fn parse(
         return Ok(Task::HealthCheck(options.listen));
     }
     if options.command.is_empty() {
-        return Err(
-            "no server command; it goes behind --, as in: mcp-bridge -- npx -y some-mcp-server".into()
-        );
+        return Err(format!("no server command; it goes after --, as in: {EXAMPLE}"));
     }
     Ok(if options.check { Task::Check(Box::new(options)) } else { Task::Serve(Box::new(options)) })
+}
+
+/// The sentence about a command line that argh does not take, from what it says.
+fn refused(said: &str, has_command: bool) -> String {
+    let no_option = said.strip_prefix("Unrecognized argument: ");
+    let no_value =
+        said.strip_prefix("No value provided for option '").map(|rest| rest.trim_end_matches("'."));
+    match (no_option, no_value) {
+        (Some(word), _) if !has_command => {
+            format!("{word} is not an option; the server's command goes after --, as in: {EXAMPLE}")
+        }
+        (Some(word), _) => format!("{word} is not an option\nmcp-bridge --help lists the options"),
+        (_, Some(option)) => format!("{option} needs a value\nmcp-bridge --help lists the options"),
+        _ => format!("{said}\nmcp-bridge --help lists the options"),
+    }
 }
 
 /// Checks what concerns several options at once.
 fn cross_check(options: &Options) -> Result<(), String> {
     let Options { token_file, token, env_from_header, session_key, .. } = options;
     if token_file.is_some() && token.is_some() {
-        return Err("--token-file and MCP_BRIDGE_TOKEN are both given: which one counts?".to_owned());
+        return Err("--token-file and MCP_BRIDGE_TOKEN are both set: remove one of them".to_owned());
     }
     if !options.clean_env && !options.pass_env.is_empty() {
         return Err("--pass-env needs --clean-env: without it every variable is passed on".to_owned());
@@ -205,18 +218,18 @@ fn cross_check(options: &Options) -> Result<(), String> {
     let mut variables: Vec<&String> = env_from_header.iter().map(|(variable, _)| variable).collect();
     variables.sort_unstable();
     if let Some([variable, _]) = variables.windows(2).find(|pair| pair.first() == pair.last()) {
-        return Err(format!("--env-from-header gives {variable} twice: which header counts?"));
+        return Err(format!("--env-from-header sets {variable} twice: remove one of them"));
     }
     let authorized = token_file.is_some() || token.is_some();
     if authorized && env_from_header.iter().any(|(_, header)| header == "authorization") {
         return Err(
-            "--env-from-header takes Authorization, which carries the bridge's own token: use another header"
+            "--env-from-header uses Authorization, which carries the bridge's own token: use another header"
                 .to_owned(),
         );
     }
     if *session_key == Some(KeySource::Shared) && !env_from_header.is_empty() {
         return Err(
-            "--session-key shared and --env-from-header exclude each other: one client's value would serve all"
+            "--session-key shared and --env-from-header cannot be combined: the value of one client would be used for all"
                 .to_owned(),
         );
     }
@@ -233,13 +246,13 @@ fn cross_check(options: &Options) -> Result<(), String> {
     }
     if options.warm > options.max_sessions {
         return Err(format!(
-            "--warm is {} and --max-sessions {}: servers that wait count as sessions, so no more can",
+            "--warm is {} and --max-sessions {}: servers started in advance count as sessions; raise --max-sessions or lower --warm",
             options.warm, options.max_sessions
         ));
     }
     if options.warm > 0 && !env_from_header.is_empty() {
         return Err(
-            "--warm and --env-from-header exclude each other: a server started ahead has no client yet"
+            "--warm and --env-from-header cannot be combined: a server started in advance has no client yet"
                 .to_owned(),
         );
     }

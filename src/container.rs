@@ -8,8 +8,8 @@ pub fn evidence() -> Option<&'static str> {
         return Some("in a container: this is process 1");
     }
     let files = [
-        ("/.dockerenv", "in a container: /.dockerenv is there"),
-        ("/run/.containerenv", "in a container: /run/.containerenv is there"),
+        ("/.dockerenv", "in a container: /.dockerenv exists"),
+        ("/run/.containerenv", "in a container: /run/.containerenv exists"),
     ];
     if let Some((_, because)) = files.into_iter().find(|(file, _)| Path::new(file).exists()) {
         return Some(because);

@@ -12,7 +12,7 @@ use tokio::net::unix::pipe::Receiver;
 const LOOKED_AT: usize = 1024;
 
 /// A server prints its answers for people.
-pub const OVER_LINES: &str = "does it print its answers over many lines? a message stands on one line";
+pub const OVER_LINES: &str = "does it print a message over several lines? a message must be on one line";
 
 /// Signs; clones of their owner's `Arc` see the same ones.
 #[derive(Debug, Default)]
@@ -98,25 +98,25 @@ impl FirstWords {
         let has = |sign| signs & sign != 0;
         Some(match how {
             _ if has(HEADER) => {
-                "it writes Content-Length headers: it frames messages as language servers do, and MCP has a message on each line"
+                "it writes Content-Length headers, as language servers do; MCP has one message per line"
             }
             _ if has(URL) => {
-                "it names a URL: it listens by itself and is no stdio server; look for its argument that selects stdio"
+                "it names a URL: it seems to listen on a port itself; look for its option that selects stdio"
             }
             Unanswered::Silent if has(LATE) => {
-                "it answered when its stdin was closed: its stdout waits for a full block; PYTHONUNBUFFERED=1 or stdbuf -oL may help"
+                "it answered only when its stdin was closed: its stdout is buffered; PYTHONUNBUFFERED=1 or stdbuf -oL may help"
             }
             Unanswered::ExitedWell if !has(STDOUT | STDERR) => {
-                "it ended in good order without a word: is its stdin connected? docker run needs -i"
+                "it exited with code 0 and wrote nothing: is its stdin connected? docker run needs -i"
             }
             Unanswered::ExitedWell => return None,
             _ if has(BRACE) => OVER_LINES,
             _ if has(STDOUT) => {
-                "all that it wrote to stdout are lines that are no messages: is it an MCP server, and does it need an argument for stdio?"
+                "it wrote lines to stdout that are not messages: is it an MCP server, and does it need an option for stdio?"
             }
             _ if has(STDERR) => "it wrote nothing to stdout; its lines on stderr may say what it waits for",
             _ => {
-                "it wrote nothing at all: does it wait for something, or need an argument to speak MCP on stdin and stdout?"
+                "it wrote nothing at all: does it wait for something, or does it need an option to speak MCP on stdin and stdout?"
             }
         })
     }
@@ -134,20 +134,20 @@ mod tests {
             (&[], &[], "", Silent, "nothing at all"),
             (&[], &["loading a model"], "", Silent, "lines on stderr"),
             (&[], &["see https://example.com/docs"], "", Silent, "lines on stderr"),
-            (&["welcome"], &[], "", Silent, "no messages"),
+            (&["welcome"], &[], "", Silent, "not messages"),
             (
                 &["INFO: Uvicorn running on http://127.0.0.1:8000 (Press CTRL+C)"],
                 &[],
                 "",
                 Silent,
-                "listens by itself",
+                "listen on a port itself",
             ),
-            (&[], &["Listening on http://localhost:3000/mcp"], "", Silent, "listens by itself"),
-            (&[], &["serving at https://0.0.0.0:8443"], "", ExitedWell, "listens by itself"),
-            (&["MCP server at http://myhost:8000/sse"], &[], "", Silent, "listens by itself"),
+            (&[], &["Listening on http://localhost:3000/mcp"], "", Silent, "listen on a port itself"),
+            (&[], &["serving at https://0.0.0.0:8443"], "", ExitedWell, "listen on a port itself"),
+            (&["MCP server at http://myhost:8000/sse"], &[], "", Silent, "listen on a port itself"),
             (&["Content-Length: 120", "{"], &[], "", Silent, "language servers"),
             (&["content-length:7"], &[], "", Silent, "language servers"),
-            (&["{", r#"  "jsonrpc": "2.0","#], &[], "", Silent, "over many lines"),
+            (&["{", r#"  "jsonrpc": "2.0","#], &[], "", Silent, "over several lines"),
             (&[], &["ready"], r#"{"jsonrpc":"2.0","id":1,"result":{}}"#, Silent, "PYTHONUNBUFFERED=1"),
             (&[], &[], "bye", Silent, "nothing at all"),
             (&[], &[], "", ExitedWell, "docker run needs -i"),

@@ -51,11 +51,11 @@ fn main() -> ExitCode {
 fn serve(options: &Options, concealed: io::Result<()>) -> u8 {
     log::start(options.log);
     if let Err(error) = concealed {
-        let why = "other processes of this user, children too, can read the bridge's environment and memory";
+        let why = "other processes of this user, servers too, can read the bridge's environment and memory";
         warn!(event = "bridge.readable", %error, "{why}");
     }
     for name in &options.unknown_variables {
-        warn!(event = "options.unknown_variable", name, "no option is set by this variable; see --help");
+        warn!(event = "options.unknown_variable", name, "this variable sets no option; see --help");
     }
     let prepared = match Prepared::find(options) {
         Ok(prepared) => prepared,
@@ -130,14 +130,14 @@ async fn run(options: &Options, prepared: Prepared, open_files: Option<u64>) -> 
     };
     reaper.kill_orphans();
     server.abort();
-    info!(event = "bridge.exit", code, left = sessions.count(), "the bridge ends");
+    info!(event = "bridge.exit", code, left = sessions.count(), "the bridge exits");
     code
 }
 
 /// Starts the server once, and says whether it works: 0 or 1.
 fn check(options: &Options) -> u8 {
     for name in &options.unknown_variables {
-        say(&format!("no option is set by the variable {name}; see --help"), 0);
+        say(&format!("the variable {name} sets no option; see --help"), 0);
     }
     match Prepared::find(options).map(|found| check::run(&found.command, &assembly::probe_config(options))) {
         Ok(Checked::Probed(report)) => say(&text::of(&report), u8::from(report.failure.is_some())),

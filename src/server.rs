@@ -131,7 +131,7 @@ where
             Err(error) if is_of_one_peer(&error) => {}
             Err(error) => {
                 if let Some(count) = NOT_ACCEPTED.take() {
-                    let why = "no connection can be accepted, descriptors or memory are lacking";
+                    let why = "no connection can be accepted for lack of file descriptors or memory";
                     warn!(event = "accept.failed", %error, count, "{why}");
                 }
                 sleep(ACCEPT_PAUSE).await; // without it the loop would burn a whole core

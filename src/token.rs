@@ -113,7 +113,7 @@ impl Tokens {
         if self.reload.as_ref().is_some_and(|reload| reload.try_send(()).is_err()) {
             warn!(
                 event = "token.unreadable",
-                "the token file is still being read since the last time; the tokens stay as they were"
+                "the token file is still being read; the tokens stay as they were"
             );
         }
     }
@@ -285,12 +285,15 @@ fn parse(text: &Secret) -> Result<Vec<Digest>, String> {
         }
         if token.len() < MIN_TOKEN {
             return Err(format!(
-                "line {} has less than {MIN_TOKEN} characters; it could be guessed",
+                "line {} has fewer than {MIN_TOKEN} characters; it could be guessed",
                 index + 1
             ));
         }
         if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(format!("line {} has characters that no Authorization header can carry", index + 1));
+            return Err(format!(
+                "line {} has characters that an Authorization header cannot have",
+                index + 1
+            ));
         }
         tokens.push(Digest::of(token.as_bytes()));
     }
@@ -298,7 +301,7 @@ fn parse(text: &Secret) -> Result<Vec<Digest>, String> {
         0 => Err("there is no token in it".to_owned()),
         1..=MAX_TOKENS => Ok(tokens),
         count => Err(format!(
-            "{count} tokens; at most {MAX_TOKENS} are taken, the old and the new one of a rotation"
+            "{count} tokens; at most {MAX_TOKENS} are accepted, such as the old and the new ones of a rotation"
         )),
     }
 }
@@ -333,7 +336,7 @@ mod tests {
     fn what_is_no_token_is_said_without_being_shown() {
         for (text, why) in [
             ("", "no token"),
-            ("hunter2", "less than 16"),
+            ("hunter2", "fewer than 16"),
             ("hunter2 hunter2 hunter2", "no Authorization header"),
             (&[ONE; 5].join("\n"), "5 tokens"),
         ] {

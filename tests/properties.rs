@@ -299,3 +299,8 @@ fn a_batch_is_split_where_a_full_parse_splits_it() {
 fn each_request_ends_exactly_once_whatever_either_side_says() {
     hold("front", properties::front);
 }
+
+#[test]
+fn each_request_of_clients_that_share_a_child_ends_exactly_once_and_reaches_no_other() {
+    hold("modern", properties::modern);
+}

@@ -270,7 +270,7 @@ impl Soak {
     }
 }
 
-/// Which child of the bridge a process descends from (README, *How it behaves*).
+/// Which child of the bridge a process descends from (src/README.md, *Processes*).
 fn tag(pid: u32) -> Option<String> {
     let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
     let variables = environment.split(|byte| *byte == 0).map(String::from_utf8_lossy);

@@ -172,29 +172,31 @@ impl fmt::Display for Unrunnable {
             Self::NotFound { name, place, hint } => {
                 let shown = name.display();
                 match place {
-                    Place::Path(path) => write!(f, "{shown} is not there: no such file in PATH={path}")?,
+                    Place::Path(path) => write!(f, "command not found: {shown}, in PATH={path}")?,
                     Place::File(file) if file.as_os_str() == name => {
-                        write!(f, "{shown} is not there: no such file")?;
+                        write!(f, "command not found: {shown}")?;
                     }
-                    Place::File(file) => write!(f, "{shown} is not there: no such file {}", file.display())?,
+                    Place::File(file) => {
+                        write!(f, "command not found: {shown}, which is {}", file.display())?
+                    }
                 }
                 match hint {
                     Some(Hint::OneWord) => f.write_str(
                         "; write the command as separate words, without quotes around all of them",
                     ),
-                    Some(Hint::Here) => write!(f, "; there is ./{shown}: write ./{shown}"),
+                    Some(Hint::Here) => write!(f, "; did you mean ./{shown}?"),
                     None => Ok(()),
                 }
             }
             Self::NotExecutable { name, why } => {
                 let name = name.display();
                 match why {
-                    NotExecutable::Folder => write!(f, "{name} is a folder, and not a program"),
+                    NotExecutable::Folder => write!(f, "{name} is a directory, not a program"),
                     NotExecutable::Mode => {
-                        write!(f, "{name} is there and not executable; chmod +x makes it so")
+                        write!(f, "{name} is not executable; chmod +x makes it so")
                     }
                     NotExecutable::NoInterpreter(interpreter) => {
-                        write!(f, "{name} is there, and its interpreter {interpreter} is not")
+                        write!(f, "{name} cannot run: its interpreter {interpreter} was not found")
                     }
                 }
             }
@@ -311,18 +313,15 @@ mod tests {
         let sentence = |name: &str, path: &str| found(name, path, root).unwrap_err();
         assert_eq!(found("sh", "/nonexistent:/bin", root), Ok(PathBuf::from("/bin/sh")));
         assert_eq!(found("/bin/sh", "", root), Ok(PathBuf::from("/bin/sh")));
-        assert_eq!(
-            sentence("no-such-program", "/bin"),
-            "no-such-program is not there: no such file in PATH=/bin"
-        );
-        assert_eq!(sentence("/nonexistent/x", "/bin"), "/nonexistent/x is not there: no such file");
-        let mode = "is there and not executable; chmod +x makes it so";
+        assert_eq!(sentence("no-such-program", "/bin"), "command not found: no-such-program, in PATH=/bin");
+        assert_eq!(sentence("/nonexistent/x", "/bin"), "command not found: /nonexistent/x");
+        let mode = "is not executable; chmod +x makes it so";
         assert_eq!(sentence("/etc/passwd", ""), format!("/etc/passwd {mode}"));
         assert_eq!(sentence("passwd", "/etc:/nonexistent"), format!("passwd {mode}"));
-        assert_eq!(sentence("/etc", ""), "/etc is a folder, and not a program");
+        assert_eq!(sentence("/etc", ""), "/etc is a directory, not a program");
         assert_eq!(
             sentence("npx -y some-server", "/bin"),
-            "npx -y some-server is not there: no such file in PATH=/bin; write the command as separate words, \
+            "command not found: npx -y some-server, in PATH=/bin; write the command as separate words, \
              without quotes around all of them"
         );
     }
@@ -349,15 +348,15 @@ mod tests {
         );
         assert_eq!(
             in_folder("here", "/nonexistent").unwrap_err(),
-            "here is not there: no such file in PATH=/nonexistent; there is ./here: write ./here"
+            "command not found: here, in PATH=/nonexistent; did you mean ./here?"
         );
         assert_eq!(
             in_folder("lost/server", "/bin").unwrap_err(),
-            format!("lost/server is not there: no such file {}", folder.join("lost/server").display())
+            format!("command not found: lost/server, which is {}", folder.join("lost/server").display())
         );
         assert_eq!(
             in_folder("./orphan", "/bin").unwrap_err(),
-            "./orphan is there, and its interpreter /nonexistent/python is not"
+            "./orphan cannot run: its interpreter /nonexistent/python was not found"
         );
         std::fs::remove_dir_all(&folder).unwrap();
     }

@@ -181,7 +181,7 @@ impl<S: System> Leftovers<S> {
                     pid = pid.as_raw(),
                     child = tagged.map(|(_, child)| child),
                     count,
-                    "a process that an ended child had started is killed"
+                    "a process that a server started and left behind is killed"
                 );
             }
             self.system.kill(pid);

@@ -21,7 +21,7 @@ pub const TERM_GRACE: Duration = Duration::from_secs(2);
 const KILL_GRACE: Duration = Duration::from_secs(1);
 
 /// A client that was killed cannot tell its daemon to stop what it runs.
-const CONTAINER: &str = "only the client of a daemon is killed, and its container may still be running; run it with --init --rm -i";
+const CONTAINER: &str = "this kills only the docker client, and the container may still be running; start it with docker run --init --rm -i";
 
 /// Sessions can come and go as fast as clients like.
 static KILLS: SharedLogLimit = SharedLogLimit::of_sessions("child.kill");
@@ -130,7 +130,7 @@ impl Process {
         warn!(
             event = "child.unkillable",
             pid = self.pid(),
-            "a child hangs in the kernel and does not die; the bridge goes on without it"
+            "a server hangs in the kernel and cannot be killed; the bridge continues without it"
         );
         Termination::Unkillable
     }
@@ -152,7 +152,7 @@ impl Process {
             %signal,
             count,
             hint,
-            "a child did not end in time and gets a signal"
+            "a server did not exit in time and gets a signal"
         );
     }
 

@@ -92,7 +92,7 @@ fn zsh() -> String {
         };
         let repeatable = if matches!(entry.kind, Kind::List { .. }) { "*" } else { "" };
         let flag = entry.flag();
-        script = format!("{script}    '{repeatable}{flag}[{}]{action}' \\\n", plain(entry.help()));
+        script = format!("{script}    '{repeatable}{flag}[{}]{action}' \\\n", plain(&entry.summary()));
     }
     script + "    '*::command:_normal'\n"
 }
@@ -115,8 +115,10 @@ fn fish() -> String {
         };
         let name = entry.flag();
         let name = name.trim_start_matches('-');
-        script =
-            format!("{script}complete -c mcp-bridge{short} -l {name}{value} -d '{}'\n", plain(entry.help()));
+        script = format!(
+            "{script}complete -c mcp-bridge{short} -l {name}{value} -d '{}'\n",
+            plain(&entry.summary())
+        );
     }
     script
 }

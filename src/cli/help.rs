@@ -1,4 +1,4 @@
-//! `--help` and the manual page.
+//! `--help`, `-h` and the manual page.
 
 use std::fmt::Write;
 
@@ -11,31 +11,54 @@ const COLUMN: usize = 27;
 const INTRODUCTION: &str = "\
 Usage: mcp-bridge [OPTIONS] -- COMMAND [ARGUMENTS...]
 
-Turns a stdio MCP server into a Streamable HTTP backend: one child process per
-session.
+Serves a stdio MCP server over Streamable HTTP: one server process per session.
 
-Each option can be set in the environment too: --max-sessions as
-MCP_BRIDGE_MAX_SESSIONS, a switch as 1 or 0, a list with one entry per line. The
-command line wins. Times are written 250ms, 15s, 30m, 1h; sizes 512KiB, 10MiB.
+For example, this serves http://localhost:8080/mcp:
+  mcp-bridge -- npx -y @modelcontextprotocol/server-everything
 ";
 
+/// How options are written.
+const NOTATION: &str = "
+Each option can be set in the environment too: --max-sessions 9 as
+MCP_BRIDGE_MAX_SESSIONS=9, a switch as 1 or 0, a list with one entry per line.
+The command line wins. Times are written 250ms, 15s, 30m, 1h; sizes 512KiB,
+10MiB.
+";
+
+/// What `--help` prints: all options, whole.
 pub(super) fn help() -> String {
-    let mut text = INTRODUCTION.to_owned();
+    let mut text = format!("{INTRODUCTION}{NOTATION}");
     let mut section = "";
     for entry in TABLE {
         if entry.section != section {
             section = entry.section;
             text = format!("{text}\n{section}:\n");
         }
-        let mut line = format!("  {}", synopsis(entry, |name| name.to_owned(), |value| value.to_owned()));
-        for words in wrapped(&format!("{}{}", entry.help(), remark(entry)), WIDTH - COLUMN) {
-            if line.len() >= COLUMN {
-                text = format!("{text}{line}\n");
-                line = String::new();
-            }
-            text = format!("{text}{line:COLUMN$}{words}\n");
+        text.push_str(&row(entry, &entry.help()));
+    }
+    text
+}
+
+/// What `-h` prints: what most people need, on one screen.
+pub(super) fn short_help() -> String {
+    let mut text = format!("{INTRODUCTION}\nThe options that most people need; --help prints all of them:\n");
+    for entry in TABLE.iter().filter(|entry| entry.is_common) {
+        text.push_str(&row(entry, &entry.summary()));
+    }
+    text
+}
+
+/// An option in the left column and a text about it in the right one.
+fn row(entry: &Entry, help: &str) -> String {
+    let mut text = String::new();
+    let mut line = format!("  {}", synopsis(entry, |name| name.to_owned(), |value| value.to_owned()));
+    for words in wrapped(&format!("{help}{}", remark(entry)), WIDTH - COLUMN) {
+        if line.len() >= COLUMN {
+            text = format!("{text}{line}\n");
             line = String::new();
         }
+        text = format!("{text}{line:COLUMN$}{words}\n");
+        line = String::new();
     }
     text
 }
@@ -56,27 +79,30 @@ fn synopsis(entry: &Entry, name: impl Fn(&str) -> String, value: impl Fn(&str) -
     text
 }
 
+/// A space at which no line is broken.
+const NO_BREAK: char = '\u{a0}';
+
 /// What the table knows beside the help.
 fn remark(entry: &Entry) -> String {
     match entry.kind {
-        Kind::Value { default, .. } => format!(" [default: {default}]"),
+        Kind::Value { default, .. } => format!(" [default:{NO_BREAK}{default}]"),
         Kind::List { .. } => " [repeatable]".to_owned(),
         _ => String::new(),
     }
 }
 
-/// The words of a text in lines of at most this width.
+/// The words of a text, with one space between them, in lines of at most this width.
 fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines = Vec::new();
     let mut line = String::new();
-    for word in text.split_whitespace() {
-        if !line.is_empty() && line.len() + 1 + word.len() > width {
+    for word in text.split(' ') {
+        if !line.is_empty() && line.len() + 1 + word.chars().count() > width {
             lines.push(std::mem::take(&mut line));
         }
         if !line.is_empty() {
             line.push(' ');
         }
-        line.push_str(word);
+        line.push_str(&word.replace(NO_BREAK, " "));
     }
     lines.push(line);
     lines
@@ -95,11 +121,10 @@ pub(super) fn man() -> String {
         let bold = |text: &str| format!("\\fB{}\\fR", roff(text));
         let italic = |text: &str| format!("\\fI{}\\fR", roff(text));
         let _ = writeln!(page, ".TP\n{}", synopsis(entry, bold, italic));
-        let mut help = entry.help().chars();
-        let first = help.next().map(|c| c.to_ascii_uppercase()).unwrap_or_default();
-        let _ = writeln!(page, "{first}{}.", roff(&format!("{}{}", help.as_str(), remark(entry))));
+        let help = format!("{}{}", entry.help(), remark(entry).replace(NO_BREAK, " "));
+        let _ = writeln!(page, "{}", roff(&help));
     }
-    page.push_str(MAN_BEHIND);
+    page.push_str(MAN_AFTER);
     page
 }
 
@@ -119,28 +144,35 @@ mcp\-bridge \- turn a stdio MCP server into a stateful Streamable HTTP backend
 .RI [ ARGUMENTS ...]
 .SH DESCRIPTION
 .I COMMAND
-is a server of the Model Context Protocol that speaks on stdin and stdout.
-The bridge serves it over HTTP:
+is an MCP server (Model Context Protocol) that speaks on stdin and stdout.
+The bridge serves it over Streamable HTTP:
 each session, named by the header
 .BR Mcp\-Session\-Id ,
-has one child process of its own.
+has a server process of its own.
 .PP
 The bridge can be process 1 of a container: it reaps orphans and handles signals.
+.SH EXAMPLES
+.nf
+mcp\-bridge \-\- npx \-y @modelcontextprotocol/server\-everything
+mcp\-bridge \-\-listen unix:/run/mcp \-\-on\-exit respawn \-\- mcp\-server\-time
+.fi
+.PP
+Clients connect to http://localhost:8080/mcp if no option says otherwise.
 .SH OPTIONS
 Times are written 250ms, 15s, 30m, 1h; sizes 512KiB, 10MiB.
 ";
 
-const MAN_BEHIND: &str = r#"
+const MAN_AFTER: &str = r#"
 .SH ENVIRONMENT
-Each option above, but the last ones from
+Each option above can be set in the environment too, except the last ones from
 .B \-\-install
-on, can be set in the environment too:
-.B \-\-max\-sessions
+on:
+.B \-\-max\-sessions 9
 as
-.BR MCP_BRIDGE_MAX_SESSIONS ,
+.BR MCP_BRIDGE_MAX_SESSIONS=9 ,
 a switch as 1 or 0, a list with one entry per line.
 The command line wins.
-Children do not get these variables.
+Servers do not get these variables.
 .TP
 .B RUST_LOG
 Level of the log:
@@ -148,7 +180,7 @@ Level of the log:
 .SH SIGNALS
 .TP
 .BR SIGTERM ", " SIGINT ", " SIGHUP
-Serve the requests in flight, end all sessions and exit, within
+Finish the requests in flight, end all sessions and exit, within
 .BR \-\-shutdown\-timeout .
 A second signal ends the bridge at once.
 With
@@ -163,35 +195,33 @@ Log the state of the bridge and of each session.
 .SH EXIT STATUS
 .TP
 .B 0
-All sessions have ended as they should; or
+All sessions ended in time; or
 .B \-\-check
-says that the server works.
+found that the server works,
+.B \-\-healthcheck
+that the bridge is ready.
 .TP
 .B 1
 .B \-\-shutdown\-timeout
-was over and what was left has been killed; or
-.B \-\-healthcheck
-says that the bridge is not ready,
+was over, and what was left was killed; or
 .B \-\-check
-that the server does not work.
+found that the server does not work,
+.B \-\-healthcheck
+that the bridge is not ready.
 .TP
 .B 2
-The address cannot be listened on.
+The bridge cannot listen on an address of
+.BR \-\-listen .
 .TP
 .B 64
-An option is wrong.
+An option is wrong, or the command is missing.
 .TP
 .BR 126 ", " 127
 .I COMMAND
-is not executable; it is not there.
+is not executable; not found.
 .TP
 .BR 130 ", " 131 ", " 143
-A second SIGINT, SIGQUIT, a second SIGTERM; for
+A second SIGINT; SIGQUIT; a second SIGTERM. With
 .B \-\-check
-the first one too.
-.SH EXAMPLES
-.nf
-mcp\-bridge \-\- npx \-y @modelcontextprotocol/server\-everything
-mcp\-bridge \-\-listen unix:/run/mcp \-\-on\-exit respawn \-\- mcp\-server\-time
-.fi
+the first one.
 "#;

@@ -1,5 +1,5 @@
 //! The options, once. What is typed, what the environment holds, [`Options`], `--help`, the man page and the shell
-//! completions all come from the one table below; a new option is a new entry here, and a row in the README.
+//! completions all come from the one table below; a new option is a new entry here, and a row in src/README.md.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -25,8 +25,10 @@ pub(super) struct Entry {
     pub(super) section: &'static str,
     /// Its name as a Rust identifier; see [`Entry::flag`] and [`Entry::variable`].
     field: &'static str,
-    /// What it does, in one sentence without a capital and without a full stop.
+    /// What it does: a paragraph of one sentence, and perhaps another paragraph with the details.
     help: &'static str,
+    /// Whether it is one of those that most people need, which `-h` lists.
+    pub(super) is_common: bool,
     pub(super) kind: Kind,
 }
 
@@ -58,9 +60,15 @@ impl Entry {
         (!matches!(self.kind, Kind::Task { .. })).then(|| variable(self.field))
     }
 
-    /// What it does, in one sentence without a capital and without a full stop.
-    pub(super) fn help(&self) -> &'static str {
-        self.help.trim_start()
+    /// What it does, in one sentence without its full stop.
+    pub(super) fn summary(&self) -> String {
+        let first = self.help.split("\n\n").next().map(in_one_line).unwrap_or_default();
+        first.trim_end_matches('.').to_owned()
+    }
+
+    /// What it does, whole, in sentences.
+    pub(super) fn help(&self) -> String {
+        in_one_line(self.help)
     }
 
     /// What its value is called, if it takes one.
@@ -80,6 +88,10 @@ impl Entry {
     }
 }
 
+fn in_one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 /// An option as it is typed.
 pub(super) fn flag(field: &str) -> String {
     format!("--{}", field.replace('_', "-"))
@@ -95,6 +107,7 @@ macro_rules! options {
     (
         $($section:literal { $(
             $(#[doc = $help:tt])+
+            $(#[common = $common:tt])?
             $(value $value:ident: $value_type:ty, $value_name:literal = $default:literal, $read_value:ident)?
             $(optional $optional:ident: $optional_type:ty, $optional_name:literal, $read_optional:ident)?
             $(list $list:ident: $list_type:ty, $list_name:literal, $read_list:ident)?
@@ -103,6 +116,7 @@ macro_rules! options {
         ;)+ })+
         instead $tasks:literal { $(
             $(#[doc = $task_help:tt])+
+            $(#[common = $task_common:tt])?
             $(task $task:ident $(, $short:tt)?)?
             $(task_with $task_with:ident, $task_value:literal)?
             $(built_in $built_in:ident, $built_in_short:tt)?
@@ -171,7 +185,8 @@ macro_rules! options {
             $($(
                 Entry {
                     section: $section,
-                    help: concat!($($help),+),
+                    help: concat!($($help, "\n"),+),
+                    is_common: options!(@common $($common)?),
                     $(field: stringify!($value), kind: Kind::Value { value: $value_name, default: $default },)?
                     $(field: stringify!($optional), kind: Kind::Optional { value: $optional_name },)?
                     $(field: stringify!($list), kind: Kind::List { value: $list_name },)?
@@ -182,7 +197,8 @@ macro_rules! options {
             $(
                 Entry {
                     section: $tasks,
-                    help: concat!($($task_help),+),
+                    help: concat!($($task_help, "\n"),+),
+                    is_common: options!(@common $($task_common)?),
                     $(field: stringify!($task), kind: Kind::Task { value: None, short: options!(@short $($short)?) },)?
                     $(field: stringify!($task_with), kind: Kind::Task { value: Some($task_value), short: None },)?
                     $(field: stringify!($built_in), kind: Kind::Task { value: None, short: Some($built_in_short) },)?
@@ -190,150 +206,214 @@ macro_rules! options {
             )+
         ];
     };
+    (@common) => { false };
+    (@common $common:tt) => { $common };
     (@short) => { None };
     (@short $short:tt) => { Some($short) };
 }
 
+// The sections stand in the order in which somebody who sets up a bridge asks for them.
 options! {
-    "Listening" {
-        /// where to listen; :PORT is all addresses, localhost:PORT both of this machine's own; other names are not resolved;
-        /// by default port 8080, or PORT if that variable is set, of localhost, in a container of all addresses
-        list listen: Address, "IP:PORT|unix:PATH", address;
-        /// permissions of the file of unix:PATH, in octal, as in 660; else umask(2) decides
-        optional socket_mode: u32, "MODE", mode;
-        /// path of the endpoint; a trailing slash is tolerated, and / works too
+    "Where to listen" {
+        /// Where to listen: IP:PORT, :PORT for all addresses, localhost:PORT or unix:PATH.
+        ///
+        /// localhost is 127.0.0.1 and ::1; other names are not resolved. Without this option: localhost:8080, in a
+        /// container :8080; if the variable PORT is set, on that port.
+        #[common = true]
+        list listen: Address, "ADDR", address;
+        /// Path of the MCP endpoint.
+        ///
+        /// A slash at its end is accepted, and / works too.
         value path: String, "PATH" = "/mcp", path;
-        /// connections served at once, further ones wait; 1024 by default, less if the limit of open files is low
-        optional max_connections: usize, "N", count;
-        /// how long a new connection may send nothing, and how long the head of a request may take
-        value header_timeout: Duration, "TIME" = "10s", some_time;
-        /// how far a request's body may fall behind 64 KiB/s, and how long a client may read nothing of a response, or less
-        value body_timeout: Duration, "TIME" = "30s", some_time;
-        /// how long a connection may idle between requests; must be longer than a balancer's own limit
-        // Balancers keep theirs for 60 s (ALB) to 600 s (GCP), and the side that sends requests must close first.
-        value connection_idle_timeout: Duration, "TIME" = "650s", some_time;
-        /// the longest request body
-        value max_body: usize, "SIZE" = "10MiB", message_size;
-        /// offer the HTTP+SSE transport of 2024-11-05 too, at /sse and /message
+        /// Permissions of the socket file of unix:PATH, in octal, such as 660.
+        ///
+        /// Without this option umask(2) decides.
+        optional socket_mode: u32, "MODE", mode;
+        /// Serve the HTTP+SSE transport of 2024-11-05 too, at /sse and /message.
         switch sse_compat;
     }
-    "Access" {
-        /// accept only requests that carry a token of this file as Bearer; one token per line; read again when it
-        /// changes
+    "Who may connect" {
+        /// Require the header Authorization: Bearer TOKEN, with a token of this file.
+        ///
+        /// One token per line. A changed file is read again within seconds, or on SIGHUP.
+        #[common = true]
         optional token_file: PathBuf, "FILE", file;
-        /// the same for tokens that do not change, one per line; there is no option because every process of the
-        /// machine can read a command line
+        /// The same with tokens that do not change, one per line.
+        ///
+        /// There is no option for them, because every process of the machine can read a command line.
         secret token, "TOKENS";
-        /// URL of this resource's metadata (RFC 9728), told to clients without a token
-        optional resource_metadata: String, "URL", url;
-        /// serve that metadata, with this authorization server in it
-        list authorization_server: String, "URL", url;
-        /// allow requests from pages of this origin
+        /// Accept requests from web pages of this origin (CORS).
+        ///
+        /// Without this option only pages of localhost are accepted, and only on a loopback address.
+        #[common = true]
         list allow_origin: String, "SCHEME://HOST[:PORT]", origin;
-        /// accept this name in the header Host too
+        /// Accept this name in the header Host too.
+        ///
+        /// On a loopback address localhost is accepted; on others every name, until this option is given.
+        #[common = true]
         list allow_host: String, "NAME", host;
+        /// URL of this resource's metadata (RFC 9728), sent to clients without a valid token.
+        optional resource_metadata: String, "URL", url;
+        /// Serve that metadata, with this authorization server in it.
+        list authorization_server: String, "URL", url;
+    }
+    "The server's environment" {
+        /// Working directory of the server.
+        ///
+        /// Without this option: that of the bridge.
+        optional cwd: PathBuf, "DIR", file;
+        /// Set a variable of the server.
+        #[common = true]
+        list env: (String, String), "NAME=VALUE", assignment;
+        /// Pass on only HOME, LOGNAME, PATH, SHELL, TERM, USER and the variables that other options name.
+        ///
+        /// Without this option the server gets all variables of the bridge, except MCP_BRIDGE_*.
+        switch clean_env;
+        /// With --clean-env: pass this variable on too.
+        list pass_env: String, "NAME", variable_name;
+        /// Set a variable of a session's server to the value of a header of initialize.
+        ///
+        /// Write NAME!=HEADER if NAME does not look like the name of a credential, an account or an address.
+        #[common = true]
+        list env_from_header: (String, String), "NAME=HEADER", env_from_header;
+    }
+    "Starting the server" {
+        /// Start no server before the first session needs one.
+        ///
+        /// Without this option one is started in advance.
+        switch lazy;
+        /// Keep this many servers started in advance for new sessions.
+        ///
+        /// They count as sessions.
+        #[common = true]
+        value warm: usize, "N" = "0", count_or_zero;
+        /// What the server speaks: revisions with initialize (legacy), or 2026-07-28 alone (modern).
+        ///
+        /// With auto a server is started and asked, and ended, when that must be known.
+        value era: Era, "auto|legacy|modern" = "auto", era;
+        /// How many servers may be starting at once.
+        ///
+        /// A server is starting until it has answered initialize, but at most for 5s. Those of --warm do not count.
+        value max_starting: usize, "N" = "4", count;
+        /// How long a server may take to answer initialize.
+        value init_timeout: Duration, "TIME" = "120s", some_time;
+        /// Hold the requests of a new session for this time after the handshake.
+        value ready_delay: Duration, "TIME" = "0", duration;
+        /// Send a request again, with growing pauses, if the server answers with an error that matches this regular
+        /// expression.
+        optional ready_retry: Regex, "REGEX", pattern;
+        /// With --ready-retry: for how long after the handshake and --ready-delay.
+        value ready_timeout: Duration, "TIME" = "120s", some_time;
     }
     "Sessions" {
-        /// how many sessions there may be, each with a child process
+        /// How many sessions there may be, each with a server process of its own.
+        ///
+        /// More are refused with 503.
+        #[common = true]
         value max_sessions: usize, "N" = "64", count;
-        /// end a session after this time with no request in flight and no stream open
+        /// End a session after this time without a request in flight and without an open stream.
+        #[common = true]
         value idle_timeout: Duration, "TIME" = "30m", some_time;
-        /// end a session whose client sends no second request for this time after initialize was answered, or off
+        /// End a session whose client sends nothing more for this time after initialize was answered.
         value unclaimed_timeout: Option<Duration>, "TIME|off" = "60s", time_or_off;
-        /// end a session after this time, used or not
+        /// End a session after this time, used or not.
         optional max_lifetime: Duration, "TIME", some_time;
-        /// when all sessions are taken, end the longest idle one to make room instead of answering 503
+        /// When all sessions are taken, end the one that is idle longest instead of answering 503.
+        #[common = true]
         switch evict;
-        /// serve requests without Mcp-Session-Id too: with header:NAME each value of that header has a session, with
-        /// shared all have the same one
+        /// When a server exits: end its session, or start a new server for it.
+        ///
+        /// A new server knows nothing of what the old one kept in memory.
+        #[common = true]
+        value on_exit: OnExit, "end|respawn" = "end", on_exit;
+        /// Serve requests without Mcp-Session-Id too.
+        ///
+        /// With header:NAME each value of that header has a session; with shared all such requests have the same one.
+        #[common = true]
         optional session_key: KeySource, "header:NAME|shared", key_source;
-        /// which clients of 2026-07-28, which has no sessions, share a server: none, so that they fall back to a session
-        /// of their own; those of one key, that of --session-key or else the token; or all. --session-key means key
+        /// Which clients of 2026-07-28 share a server: none, those of one key, or all.
+        ///
+        /// That revision has no sessions. With none such clients fall back to a session of their own. The key is that of
+        /// --session-key, or else the token; --session-key alone means key.
         value share: Share, "none|key|all" = "none", share;
-        /// requests of one session that may be in flight
-        value max_in_flight: usize, "N" = "256", count;
-        /// put this label in front of session ids, so that a balancer can route by it
+        /// Put this label in front of session ids, so that a load balancer can route by it.
         optional replica: String, "LABEL", replica;
     }
     "Answers" {
-        /// how long the server may take to answer a request
+        /// How long a server may take to answer a request.
         value request_timeout: Duration, "TIME" = "1h", some_time;
-        /// begin an event stream when the answer takes longer than this
+        /// Start an event stream (SSE) if the answer takes longer than this.
         value sse_after: Duration, "TIME" = "250ms", duration;
-        /// send a comment on an event stream that was silent for this time
+        /// Send a comment on an event stream that was silent for this time.
         value keep_alive: Duration, "TIME" = "15s", some_time;
-        /// begin event streams with an event that carries only an id, for clients of 2025-11-25 and later
+        /// Start event streams with an event that has only an id, for clients of 2025-11-25 and later.
         switch prime;
-        /// size of the events kept per session for clients that reconnect
+        /// Keep this much of each session's events for clients that reconnect.
         value replay_buffer: usize, "SIZE" = "4MiB", size;
-        /// the longest message of the server
+    }
+    "Limits" {
+        /// The longest body of a request.
+        value max_body: usize, "SIZE" = "10MiB", message_size;
+        /// The longest message of a server.
         value max_message: usize, "SIZE" = "64MiB", message_size;
+        /// How many requests of one session may be in flight.
+        value max_in_flight: usize, "N" = "256", count;
+        /// How many connections are served at once; more have to wait.
+        ///
+        /// Without this option 1024, or fewer if the limit of open files is low.
+        optional max_connections: usize, "N", count;
+        /// How long a new connection may send nothing, and how long the head of a request may take.
+        value header_timeout: Duration, "TIME" = "10s", some_time;
+        /// For how long a client may send a request's body, or read a response, more slowly than 64 KiB/s.
+        value body_timeout: Duration, "TIME" = "30s", some_time;
+        /// How long a connection may be idle between requests.
+        ///
+        /// This must be longer than the load balancer's own limit.
+        // Balancers keep theirs for 60 s (ALB) to 600 s (GCP), and the side that sends requests must close first.
+        value connection_idle_timeout: Duration, "TIME" = "650s", some_time;
     }
-    "The server's start" {
-        /// start no server before the first session needs one; otherwise one waits for it
-        switch lazy;
-        /// keep this many servers started for sessions to come
-        value warm: usize, "N" = "0", count_or_zero;
-        /// how many servers may be starting at once, from the start of the process to the answer to initialize, at most
-        /// 5s each; those that --warm starts are not counted
-        value max_starting: usize, "N" = "4", count;
-        /// what the server speaks: legacy, the revisions with initialize; modern, 2026-07-28 alone; auto: when that must be
-        /// known, a server is started and asked, and ended
-        value era: Era, "auto|legacy|modern" = "auto", era;
-        /// how long the server may take to answer initialize
-        value init_timeout: Duration, "TIME" = "120s", some_time;
-        /// hold a session's requests for this time after the handshake
-        value ready_delay: Duration, "TIME" = "0", duration;
-        /// send a request again, with growing pauses, if the server refuses it with an error that matches this regular
-        /// expression
-        optional ready_retry: Regex, "REGEX", pattern;
-        /// with --ready-retry: for how long after the handshake and --ready-delay
-        value ready_timeout: Duration, "TIME" = "120s", some_time;
-    }
-    "The server's environment" {
-        /// working directory of the server; the bridge's own by default
-        optional cwd: PathBuf, "DIR", file;
-        /// set a variable
-        list env: (String, String), "NAME=VALUE", assignment;
-        /// pass on only HOME, LOGNAME, PATH, SHELL, TERM, USER and what other options name
-        switch clean_env;
-        /// with --clean-env: pass this variable on too
-        list pass_env: String, "NAME", variable_name;
-        /// set a variable of a session's server to the value of a header of its initialize request; NAME!=HEADER, where
-        /// NAME does not end as a credential, an account or an address does
-        list env_from_header: (String, String), "NAME=HEADER", env_from_header;
-    }
-    "The end" {
-        /// when the server of a session exits: end the session, or respawn the server and keep the session's id
-        value on_exit: OnExit, "end|respawn" = "end", on_exit;
-        /// how long a server may take to exit by itself at the end of its session, before SIGTERM; SIGKILL follows 2s later;
-        /// when the bridge stops, see --shutdown-timeout
+    "Stopping" {
+        /// How long a server may take to exit at the end of its session before it gets SIGTERM.
+        ///
+        /// SIGKILL follows 2s later. When the bridge stops, --shutdown-timeout counts instead.
         value stop_grace: Duration, "TIME" = "5s", duration;
-        /// how long the bridge may take to exit after SIGTERM; of 8s requests in flight have 3.5s, and a server without any has
-        /// 5.1s to exit by itself before SIGTERM and 1.3s more before SIGKILL
+        /// How long the bridge may take to exit after SIGTERM.
+        ///
+        /// Of 8s requests in flight have 3.5s. A server without any has 5.1s to exit by itself, then gets SIGTERM, and
+        /// 1.3s later SIGKILL.
         value shutdown_timeout: Duration, "TIME" = "8s", duration;
     }
     "Log" {
-        /// format of the log, which goes to stderr; RUST_LOG sets the level, info by default
+        /// Format of the log on stderr.
+        ///
+        /// The variable RUST_LOG sets its level: error, warn, info or debug; info by default.
+        #[common = true]
         value log: Format, "text|json" = "text", log_format;
     }
     "Instead of serving" {
-        /// start the server once, open a session with it, list its tools, end it and say what was seen, then exit with 0 or
-        /// 1
+        /// Start the server once, open a session, list its tools, end it, and report what happened.
+        ///
+        /// Exits with 0 if the server works, else with 1.
+        #[common = true]
         switch check;
-        /// ask the bridge that listens on --listen whether it is ready, then exit with 0 or 1
+        /// Ask the bridge that listens on --listen whether it is ready.
+        ///
+        /// Exits with 0 if it is, else with 1.
+        #[common = true]
         switch healthcheck;
     }
     instead "Instead of serving" {
-        /// copy this program into a directory, then exit
+        /// Copy this program into a directory.
         task_with install, "DIR";
-        /// print the manual page, to be read by man(1)
+        /// Print the manual page, as in: mcp-bridge --man | man -l -.
         task man;
-        /// print a script that completes these options in a shell
+        /// Print a script that completes these options in a shell.
         task_with completions, "bash|zsh|fish";
-        /// print the version
+        /// Print the version.
+        #[common = true]
         task version, 'V';
-        /// print this text
+        /// Print all options; -h prints those most used.
+        #[common = true]
         built_in help, 'h';
     }
 }

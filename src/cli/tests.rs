@@ -103,7 +103,7 @@ fn what_is_typed_elsewhere_is_answered_with_what_is_meant() {
         ("--port=3000 -- x", "there is no option --port: write --listen"),
         ("-p 3000 -- x", "there is no option -p: write --listen"),
         ("--host 0.0.0.0 -- x", "write --listen IP:PORT"),
-        ("--stdio npx", "goes behind --"),
+        ("--stdio npx", "goes after --"),
         ("--cors -- x", "write --allow-origin"),
         ("--token 0123456789abcdef -- x", "--token-file"), // every process could read it there
         ("-v -- x", "RUST_LOG=debug"),
@@ -114,7 +114,7 @@ fn what_is_typed_elsewhere_is_answered_with_what_is_meant() {
         ("-x -- x", "there is no option -x"),
         ("--max-lifetime 1h --lisen :1 -- x", "did you mean --listen?"),
         ("npx -y server", "there is no option -y"),
-        ("npx server", "The server's command goes behind --"),
+        ("npx server", "npx is not an option; the server's command goes after --"),
     ];
     for (line, sentence) in table {
         let seen = error(line, &[]);
@@ -170,8 +170,11 @@ fn each_mistake_names_the_option_the_value_and_the_cure() {
         ("--path m?p -- x", "--path is \"m?p\": write a path such as /mcp"),
         ("--socket-mode 0444 -- x", "--socket-mode is \"0444\": write permissions in octal"),
         ("--socket-mode rw -- x", "write permissions in octal"),
-        ("--max-body 10 -- x", "--max-body is \"10\": 10 bytes hold no handshake; which unit?"),
-        ("--max-message 10B -- x", "10 bytes hold no handshake"),
+        (
+            "--max-body 10 -- x",
+            "--max-body is \"10\": 10 bytes are too few for a handshake; the unit is missing",
+        ),
+        ("--max-message 10B -- x", "10 bytes are too few for a handshake"),
         ("--warm 6 --max-sessions 4 -- x", "--warm is 6 and --max-sessions 4"),
         ("--allow-origin https://a:443 -- x", "write https://a"),
         ("--allow-origin http://a:80 -- x", "write http://a"),
@@ -181,7 +184,7 @@ fn each_mistake_names_the_option_the_value_and_the_cure() {
         ("--allow-origin //a -- x", "write scheme://host"),
         ("--path /healthz -- x", "other than /healthz"),
         ("--max-sessions 0 -- x", "write a number from 1"),
-        ("--idle-timeout 5 -- x", "--idle-timeout is \"5\": 5 of what? write 5s, 5m or 5ms"),
+        ("--idle-timeout 5 -- x", "--idle-timeout is \"5\": the unit is missing; write 5s, 5m or 5ms"),
         ("--idle-timeout 1.5h -- x", "write a number with ms, s, m, h or d"),
         ("--idle-timeout 0s -- x", "longer than zero"),
         ("--request-timeout 99999999h -- x", "a year"),
@@ -226,18 +229,20 @@ fn each_mistake_names_the_option_the_value_and_the_cure() {
         ("--env-from-header KEY=X:Key -- x", "write NAME=HEADER"),
         ("--env-from-header KEY=X-Key=1 -- x", "write NAME=HEADER"),
         ("--env-from-header PATH=X-Key -- x", "--env-from-header is \"PATH=X-Key\": PATH decides what"),
-        ("--warm 1 --env-from-header KEY=X-Key -- x", "--warm and --env-from-header exclude each other"),
+        ("--warm 1 --env-from-header KEY=X-Key -- x", "--warm and --env-from-header cannot be combined"),
         (
             "--token-file t --env-from-header KEY=Authorization -- x",
-            "--env-from-header takes Authorization, which carries the bridge's own token: use another header",
+            "--env-from-header uses Authorization, which carries the bridge's own token: use another header",
         ),
         ("--no-such-option -- x", "--help lists the options"),
+        ("--lazy stray -- x", "stray is not an option\nmcp-bridge --help"),
+        ("--lazy --listen", "--listen needs a value\nmcp-bridge --help"),
         (
             "--lsten 127.0.0.1:80",
             "there is no option --lsten: did you mean --listen?\nmcp-bridge --help lists the options",
         ),
-        ("npx server", "The server's command goes behind --"),
-        ("", "no server command; it goes behind --"),
+        ("npx server", "npx is not an option; the server's command goes after --"),
+        ("", "no server command; it goes after --"),
         ("--", "no server command"),
     ];
     for (line, want) in table {
@@ -428,8 +433,8 @@ fn a_token_is_given_once_and_never_shown() {
     assert!(!format!("{given:?}").contains("hunter2"), "{given:?}");
     assert!(given.unknown_variables.is_empty(), "{:?}", given.unknown_variables);
     for (line, want) in [
-        ("--token-file t -- x", "--token-file and MCP_BRIDGE_TOKEN are both given"),
-        ("--env-from-header KEY=authorization -- x", "--env-from-header takes Authorization"),
+        ("--token-file t -- x", "--token-file and MCP_BRIDGE_TOKEN are both set"),
+        ("--env-from-header KEY=authorization -- x", "--env-from-header uses Authorization"),
     ] {
         let text = error(line, &[TOKEN]);
         assert!(text.contains(want) && !text.contains("hunter2"), "{line}: {text}");
@@ -499,8 +504,14 @@ fn a_variable_that_names_no_option_is_told_but_not_what_kubernetes_sets() {
 
 #[test]
 fn help_and_version_are_printed() {
-    for line in ["--help", "-h", "help"] {
-        assert!(matches!(run(line, &[], None), Ok(Task::Print(text)) if text.contains("--max-sessions")));
+    for line in ["--help", "help", "-h --help"] {
+        assert!(
+            matches!(run(line, &[], None), Ok(Task::Print(text)) if text == super::help::help()),
+            "{line}"
+        );
+    }
+    for line in ["-h", "--lazy -h"] {
+        assert!(matches!(run(line, &[], None), Ok(Task::Print(text)) if text == super::help::short_help()));
     }
     for line in ["--version", "-V"] {
         assert!(matches!(run(line, &[], None), Ok(Task::Print(text)) if text.starts_with("mcp-bridge 0.")));
@@ -553,7 +564,7 @@ fn every_text_about_options_has_each_of_them() {
     // The help stands in lines of its own, so that words may be broken at any space.
     let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     for entry in TABLE {
-        assert!(words(&help).contains(&words(entry.help())), "help: {entry:?}");
+        assert!(words(&help).contains(&entry.help()), "help: {entry:?}");
         let in_roff = entry.variable().filter(|_| matches!(entry.kind, Kind::Secret { .. }));
         let in_roff = in_roff.unwrap_or_else(|| entry.flag().replace('-', "\\-"));
         assert!(man.contains(&format!("\\fB{in_roff}\\fR")), "man: {entry:?}");
@@ -570,9 +581,58 @@ fn every_text_about_options_has_each_of_them() {
 
 #[test]
 fn help_fits_into_a_terminal_of_80_columns() {
+    for help in [super::help::help(), super::help::short_help()] {
+        assert!(help.lines().all(|line| line.chars().count() <= 80), "{help}");
+        assert!(help.lines().all(|line| line.trim_end() == line), "{help}");
+    }
+}
+
+#[test]
+fn short_help_is_one_screen_with_what_most_people_need() {
+    let help = super::help::short_help();
+    assert!(help.lines().count() <= 40, "{} lines: {help}", help.lines().count());
+    for entry in TABLE {
+        let there = help.lines().filter_map(|line| line.strip_prefix("  ")).any(|line| {
+            line.split([' ', ',']).any(|word| word == entry.flag()) && !line.starts_with("mcp-bridge")
+        });
+        assert_eq!(there, entry.is_common, "{entry:?}");
+    }
+    assert!(help.contains("\n  mcp-bridge -- npx "), "an example: {help}");
+    assert!(help.contains("--help prints all"), "{help}");
+}
+
+#[test]
+fn each_option_is_in_one_group_of_the_help_and_each_group_is_there_once() {
+    let mut sections: Vec<&str> = TABLE.iter().map(|entry| entry.section).collect();
+    sections.dedup();
     let help = super::help::help();
-    assert!(help.lines().all(|line| line.chars().count() <= 80), "{help}");
-    assert!(help.lines().all(|line| line.trim_end() == line), "{help}");
+    let groups = help.lines().skip_while(|line| !line.starts_with(sections[0]));
+    let headings = groups.filter(|line| line.starts_with(char::is_uppercase));
+    let printed: Vec<&str> = headings.map(|line| line.trim_end_matches(':')).collect();
+    assert_eq!(printed, sections);
+    let unique: std::collections::HashSet<&str> = sections.iter().copied().collect();
+    assert_eq!(unique.len(), sections.len(), "{sections:?}");
+
+    for entry in TABLE.iter().filter(|entry| !matches!(entry.kind, Kind::Secret { .. })) {
+        let own = help.lines().filter_map(|line| line.strip_prefix("  ")).filter(|line| {
+            let mut words = line.split([' ', ',']).filter(|word| !word.is_empty());
+            words.find(|word| word.starts_with("--")).is_some_and(|word| word == entry.flag())
+                && line.starts_with('-')
+        });
+        assert_eq!(own.count(), 1, "{entry:?}");
+    }
+}
+
+#[test]
+fn each_help_is_made_of_sentences() {
+    for entry in TABLE {
+        for text in [entry.help(), format!("{}.", entry.summary())] {
+            assert!(text.starts_with(char::is_uppercase) && text.ends_with('.'), "{text}");
+        }
+        assert!(entry.summary().len() <= 120 && !entry.summary().contains(". "), "one sentence: {entry:?}");
+        let has_blank_value = entry.value().is_some_and(|value| value.contains(' '));
+        assert!(!has_blank_value, "{entry:?}");
+    }
 }
 
 #[test]

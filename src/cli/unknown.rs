@@ -8,12 +8,12 @@ const ELSEWHERE: &[(&[&str], &str)] = &[
     (&["--host", "--bind", "--address", "--addr", "-H"], "write --listen IP:PORT"),
     (
         &["--stdio", "--command", "--cmd", "--exec", "-c"],
-        "the server's command goes behind --, each word by itself",
+        "the server's command goes after --, as separate words",
     ),
     (&["--cors", "--cors-origin", "--allow-origins"], "write --allow-origin SCHEME://HOST"),
     (
         &["--token", "--api-key", "--auth-token", "--bearer-token", "--secret"],
-        "every process could read it here; write it to a file for --token-file, or set MCP_BRIDGE_TOKEN",
+        "every process of the machine can read a command line; use --token-file or the variable MCP_BRIDGE_TOKEN",
     ),
     (&["-v", "--verbose", "--debug", "--log-level", "--loglevel"], "set RUST_LOG=debug"),
     (&["-q", "--quiet"], "set RUST_LOG=warn"),
@@ -21,7 +21,7 @@ const ELSEWHERE: &[(&[&str], &str)] = &[
     (&["--stateless"], "--session-key shared serves requests without a session"),
     (&["--timeout"], "write --request-timeout, --idle-timeout or --init-timeout"),
     (&["--session-timeout"], "write --idle-timeout"),
-    (&["--health-endpoint", "--healthEndpoint"], "/healthz and /readyz are always there"),
+    (&["--health-endpoint", "--healthEndpoint"], "/healthz and /readyz are always served"),
     (
         &["--output-transport", "--outputTransport", "--transport"],
         "Streamable HTTP is always served; --sse-compat adds the transport of 2024-11-05",
@@ -31,7 +31,10 @@ const ELSEWHERE: &[(&[&str], &str)] = &[
         "--sse-compat offers /sse and /message",
     ),
     (&["--streamableHttpPath", "--endpoint", "--mcp-path"], "write --path"),
-    (&["--config", "-f", "--env-file"], "there is no such file; options are also MCP_BRIDGE_ variables"),
+    (
+        &["--config", "-f", "--env-file"],
+        "there is no configuration file; each option can also be a variable MCP_BRIDGE_...",
+    ),
     (&["--header", "--headers"], "--env-from-header gives the value of a header to the server"),
     (&["-e"], "write --env NAME=VALUE"),
 ];

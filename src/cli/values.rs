@@ -77,7 +77,7 @@ pub(super) fn address(text: &str) -> Result<Address, String> {
         // sun_path of unix(7) holds 108 bytes with the closing NUL.
         return match path.len() {
             1..=107 => Ok(Address::Unix(path.into())),
-            _ => Err("a socket's path has 1 to 107 bytes".to_owned()),
+            _ => Err("the path of a socket must have 1 to 107 bytes".to_owned()),
         };
     }
     let port = |prefix: &str| text.strip_prefix(prefix)?.parse::<u16>().ok();
@@ -146,10 +146,10 @@ pub(super) fn origin(text: &str) -> Result<String, String> {
     let web = matches!(scheme, "http" | "https");
     if host == "*" {
         // Programs make up a host for each of their pages, as in vscode-webview://1b2c3d.
-        return if web { Err("a page of any site could call; name the host".to_owned()) } else { Ok(text) };
+        return if web { Err("pages of any website could call; name the host".to_owned()) } else { Ok(text) };
     }
     if let Some(host) = host.strip_suffix('/').filter(|_| web) {
-        return Err(format!("no browser sends a / at the end; write {scheme}://{host}"));
+        return Err(format!("browsers send no / at the end; write {scheme}://{host}"));
     }
     if host.is_empty()
         || !host.bytes().all(|byte| byte.is_ascii_graphic())
@@ -160,7 +160,7 @@ pub(super) fn origin(text: &str) -> Result<String, String> {
     // RFC 6454 §6.2: the port of the scheme is left out.
     let default = if scheme == "https" { ":443" } else { ":80" };
     if let Some(host) = host.strip_suffix(default).filter(|_| web) {
-        return Err(format!("no browser names the port that is the scheme's own; write {scheme}://{host}"));
+        return Err(format!("browsers leave out the default port; write {scheme}://{host}"));
     }
     let port = if host.ends_with(']') { None } else { host.rsplit_once(':').map(|(_, port)| port) };
     if web && port.is_some_and(|port| port.parse::<u16>().is_err() || port.starts_with(['0', '+'])) {
@@ -451,7 +451,7 @@ pub(super) fn env_from_header(text: &str) -> Result<(String, String), String> {
             Err(format!("{name} decides what a loader, a shell or an interpreter runs; no client may set it"))
         }
         Kind::Unknown if !is_known_harmless => Err(format!(
-            "{name} is not named as a credential, an account or an address is; if no value that a client sends can make \
+            "{name} does not look like the name of a credential, an account or an address; if no value that a client sends can make \
              the server run or load something, write {name}!={header}"
         )),
         Kind::Unknown | Kind::Harmless => Ok((name, header)),
@@ -521,7 +521,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let number: u64 = number.parse().map_err(|_| cure())?;
     let milliseconds = match unit {
         "" if number == 0 => Some(0),
-        "" => return Err(format!("{number} of what? write {number}s, {number}m or {number}ms")),
+        "" => return Err(format!("the unit is missing; write {number}s, {number}m or {number}ms")),
         unit => unit_of_time(unit).ok_or_else(cure)?.checked_mul(number),
     };
     let duration = milliseconds.map(Duration::from_millis).filter(|duration| *duration <= MAX_DURATION);
@@ -555,11 +555,11 @@ pub(super) fn message_size(text: &str) -> Result<usize, String> {
     match size(text)? {
         size if size < MIN_MESSAGE => {
             let unit = if text.bytes().all(|byte| byte.is_ascii_digit()) {
-                "; which unit? write KiB or MiB behind the number"
+                "; the unit is missing: write KiB or MiB after the number"
             } else {
                 ""
             };
-            Err(format!("{size} bytes hold no handshake{unit}"))
+            Err(format!("{size} bytes are too few for a handshake{unit}"))
         }
         size => Ok(size),
     }

@@ -81,7 +81,7 @@ impl Guard {
                 warn!(
                     event = "auth.refused",
                     count,
-                    "a request has a token that is not known here, or another scheme than Bearer; see --token-file"
+                    "a request is refused: its token is not valid, or Authorization is not Bearer; see --token-file"
                 );
             }
             return Err(Problem::Unauthorized { given, metadata: self.metadata.clone() });

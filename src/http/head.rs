@@ -187,7 +187,7 @@ pub fn environment(
             |text: &&str| text.len() <= MAX_FROM_HEADER && !text.contains('\t') && !text.starts_with("()");
         let text = value.to_str().ok().filter(harmless);
         let Some(text) = text else {
-            let why = "a header that becomes a variable of the server is longer than 8 KiB or has other than visible characters";
+            let why = "a header that becomes a variable of the server is longer than 8 KiB or has invisible characters";
             return Err(Problem::Header(why));
         };
         environment.push((variable.into(), text.into()));

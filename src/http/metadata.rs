@@ -27,7 +27,7 @@ impl Metadata {
         }
         let Some((origin, path)) = split(&url) else {
             return Err(format!(
-                "--resource-metadata is {url:?}: to be served here it has {WELL_KNOWN} right behind the host"
+                "--resource-metadata is {url:?}: to be served here it must have {WELL_KNOWN} right after the host"
             ));
         };
         let document = serde_json::json!({

@@ -285,3 +285,97 @@ fn status_of(code: &str) -> StatusCode {
         _ => StatusCode::OK,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::body::parse_one;
+    use crate::http::head::MCP_PROTOCOL_VERSION;
+    use crate::proto::ids::{EventId, StreamId};
+    use crate::session::stream::Event;
+    use hyper::Version;
+    use hyper::header::{HeaderMap, HeaderValue};
+    use tokio::time::Instant;
+
+    fn head(version: Option<&str>) -> Kept {
+        let mut headers = HeaderMap::new();
+        if let Some(version) = version {
+            headers.insert(MCP_PROTOCOL_VERSION, HeaderValue::from_str(version).expect("a value"));
+        }
+        let arrived = Instant::now();
+        Head { headers: &headers, version: Version::HTTP_11, query: None, caller: None, arrived }.keep()
+    }
+
+    #[test]
+    fn a_message_is_told_by_its_body_and_then_by_its_head() {
+        let meta = |revision: &str| {
+            format!(r#"{{"_meta":{{"io.modelcontextprotocol/protocolVersion":"{revision}"}}}}"#)
+        };
+        let call = |method: &str, params: &str| {
+            format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{params}}}"#)
+        };
+        let note = |params: &str| {
+            format!(r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{params}}}"#)
+        };
+        let response = r#"{"jsonrpc":"2.0","id":1,"result":{}}"#.to_owned();
+        let (legacy, modern) = (Some("2025-11-25"), Some("2026-07-28"));
+        let table = [
+            (None, call("tools/list", "{}"), false),
+            (legacy, call("tools/list", "{}"), false),
+            (modern, call("tools/list", "{}"), true),
+            (Some("2099-01-01"), call("tools/list", "{}"), false),
+            (None, call("tools/list", &meta("2026-07-28")), true),
+            (legacy, call("tools/list", &meta("2026-07-28")), true),
+            (None, call("tools/list", &meta("v999.0.0")), true),
+            (None, call("server/discover", "{}"), true),
+            (None, call("initialize", "{}"), false),
+            (modern, call("initialize", "{}"), false),
+            (modern, call("initialize", &meta("2025-11-25")), false),
+            (modern, call("initialize", &meta("v999.0.0")), false),
+            (None, call("initialize", &meta("2026-07-28")), true),
+            (None, note("{}"), false),
+            (modern, note("{}"), true),
+            (None, note(&meta("2026-07-28")), true),
+            (None, response.clone(), false),
+            (modern, response, true),
+        ];
+        for (version, text, want) in table {
+            let message = parse_one(text.clone().into()).expect("a message");
+            assert_eq!(is_modern(&head(version), &message), want, "{version:?} {text}");
+        }
+    }
+
+    #[test]
+    fn an_answer_has_the_status_of_what_it_says() {
+        let error = |code: &str| {
+            let message = format!(r#"{{"jsonrpc":"2.0","id":1,"error":{{"code":{code},"message":"no"}}}}"#);
+            Payload::Answer { message: message.into(), success: false }
+        };
+        let success = Payload::Answer {
+            message: r#"{"id":1,"result":{"error":{"code":-32601}}}"#.into(),
+            success: true,
+        };
+        let long = format!(r#"{{"x":"{}","error":{{"code":-32601}}}}"#, "x".repeat(100_000));
+        let table = [
+            (error("-32601"), 404),
+            (error("-32020"), 400),
+            (error("-32021"), 400),
+            (error("-32022"), 400),
+            (error("-32602"), 200),
+            (error("-32603"), 200),
+            (error("-32002"), 200),
+            (error("0"), 200),
+            (error("\"-32601\""), 200),
+            (success, 200),
+            (Payload::Answer { message: long.into(), success: false }, 200),
+            (Payload::Message(r#"{"method":"notifications/progress"}"#.into()), 200),
+        ];
+        for (payload, want) in table {
+            let shown = format!("{payload:.200?}");
+            let id = EventId { stream: StreamId(1), place: 1 };
+            let got = status(&Delivery::Event(Event { id, payload, last: true }));
+            assert_eq!(got.map(|status| status.as_u16()), Some(want), "{shown}");
+        }
+        assert_eq!(status(&Delivery::Pending), None);
+    }
+}

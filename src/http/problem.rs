@@ -173,13 +173,13 @@ impl Problem {
             }
             Self::Refused(refusal) => {
                 let (reason, message) = match refusal {
-                    Refusal::DuplicateId(_) => ("duplicate_id", "Invalid request: this id is in flight already"),
+                    Refusal::DuplicateId(_) => ("duplicate_id", "Invalid request: a request with this id is already in flight"),
                     Refusal::AlreadyInitialized(_) => (
                         "already_initialized",
-                        "Invalid request: the session is initialized; send initialize without Mcp-Session-Id for a new one",
+                        "Invalid request: the session is already initialized; send initialize without Mcp-Session-Id to open a new one",
                     ),
                     Refusal::UnknownResponse => {
-                        ("unknown_response", "Invalid request: the server has not asked anything under this id")
+                        ("unknown_response", "Invalid request: the server has sent no request with this id")
                     }
                 };
                 (S::BAD_REQUEST, INVALID_REQUEST, reason, message.into())
@@ -201,14 +201,14 @@ impl Problem {
             }
             Self::Version(version) => {
                 let known = Revision::ALL.map(Revision::as_str).join(", ");
-                let message = format!("Unsupported MCP-Protocol-Version {:?}; known are {known}", cut(version));
+                let message = format!("Unsupported MCP-Protocol-Version {:?}; supported are {known}", cut(version));
                 (S::BAD_REQUEST, INVALID_REQUEST, "unsupported_protocol_version", message.into())
             }
             Self::NoReplay => (
                 S::BAD_REQUEST,
                 INVALID_REQUEST,
                 "no_replay",
-                "Last-Event-ID names no event that can be resumed behind; GET without it (see --replay-buffer)".into(),
+                "Last-Event-ID names no event that is still kept (see --replay-buffer); send GET without it".into(),
             ),
             Self::Modern => (
                 S::OK,
@@ -256,7 +256,7 @@ impl Problem {
             }
             Self::Unauthorized { given, .. } => {
                 let message = match given {
-                    Given::Token => "The token is not known here",
+                    Given::Token => "The token is not valid",
                     Given::Other => "Authorization must be: Bearer TOKEN",
                     Given::Nothing => "A token is required: Authorization: Bearer TOKEN",
                 };
@@ -266,7 +266,7 @@ impl Problem {
                 S::NOT_ACCEPTABLE,
                 INVALID_REQUEST,
                 "not_acceptable",
-                "Accept must allow application/json or text/event-stream, best both".into(),
+                "Accept must allow application/json or text/event-stream, preferably both".into(),
             ),
             Self::NotAcceptableForGet => (
                 S::NOT_ACCEPTABLE,
@@ -308,7 +308,11 @@ impl Problem {
                 S::METHOD_NOT_ALLOWED,
                 INVALID_REQUEST,
                 "method_not_allowed",
-                format!("Method not allowed; allowed here: {allowed}. It is for MCP clients").into(),
+                match allowed.contains("POST") {
+                    true => format!("Method not allowed; allowed here: {allowed}. Connect an MCP client to this address"),
+                    false => format!("Method not allowed; allowed here: {allowed}"),
+                }
+                .into(),
             ),
             Self::Path { endpoint, is_old } => (
                 S::NOT_FOUND,
@@ -316,9 +320,9 @@ impl Problem {
                 "not_found",
                 match is_old {
                     true => format!(
-                        "Nothing is here; the MCP endpoint is {endpoint}, and --sse-compat offers the transport of 2024-11-05"
+                        "Not found; the MCP endpoint is {endpoint}, and --sse-compat offers the transport of 2024-11-05"
                     ),
-                    false => format!("Nothing is here; the MCP endpoint is {endpoint}"),
+                    false => format!("Not found; the MCP endpoint is {endpoint}"),
                 }
                 .into(),
             ),
@@ -332,7 +336,7 @@ impl Problem {
                 let rate = rate / 1024;
                 let because = if *wanted { ", because others wait for its memory" } else { "" };
                 let message = format!(
-                    "The body came too slowly: it may fall {slack:?} behind {rate} KiB/s{because}; \
+                    "The body came too slowly: it may be at most {slack:?} behind {rate} KiB/s{because}; \
                      --body-timeout sets the limit"
                 );
                 (S::REQUEST_TIMEOUT, INVALID_REQUEST, "request_timeout", message.into())
@@ -341,14 +345,14 @@ impl Problem {
                 S::BAD_REQUEST,
                 INVALID_REQUEST,
                 "invalid_request",
-                "The body broke off or was badly framed".into(),
+                "The body ended too early or its framing is invalid".into(),
             ),
             Self::NotForwarded(limit) => (
                 S::SERVICE_UNAVAILABLE,
                 INTERNAL_ERROR,
                 "not_forwarded",
                 format!(
-                    "The request could not be handed to the server within {limit:?} and may be sent again; \
+                    "The server has not been sent the request within {limit:?}, so it may be sent again; \
                      --request-timeout sets the limit"
                 )
                 .into(),
@@ -357,7 +361,7 @@ impl Problem {
                 S::SERVICE_UNAVAILABLE,
                 INTERNAL_ERROR,
                 "not_forwarded",
-                "Too many requests wait with their bodies for the server to take what came before; \
+                "Too many request bodies wait for the server to read earlier ones; \
                  this one may be sent again"
                     .into(),
             ),
@@ -371,7 +375,7 @@ impl Problem {
                 S::SERVICE_UNAVAILABLE,
                 INTERNAL_ERROR,
                 "shutting_down",
-                "The bridge is stopping and takes no new sessions".into(),
+                "The bridge is stopping and accepts no new sessions".into(),
             ),
             Self::Crashing(_) => (
                 S::SERVICE_UNAVAILABLE,
@@ -383,7 +387,7 @@ impl Problem {
                 S::SERVICE_UNAVAILABLE,
                 INTERNAL_ERROR,
                 "spawn_backoff",
-                "The server fails at each start with what this client sends, in initialize or in a header that it needs; \
+                "The server fails at each start with what this client sends in initialize or in a header; \
                  the bridge's log says why. Try again later"
                     .into(),
             ),
@@ -391,7 +395,7 @@ impl Problem {
                 S::SERVICE_UNAVAILABLE,
                 INTERNAL_ERROR,
                 "spawn_resource",
-                "The server could not be started because a resource is lacking; try again later".into(),
+                "The server could not be started for lack of memory, processes or open files; try again later".into(),
             ),
             Self::Spawn { resource: false } => (
                 S::SERVICE_UNAVAILABLE,
@@ -538,7 +542,7 @@ fn fault_row(fault: &Fault) -> (i32, &'static str, Cow<'static, str>) {
         }
         Fault::Lost(end) => {
             let (_, reason, message) = fault_row(&Fault::Ended(*end));
-            (reason, format!("{message}; the session goes on with a new server").into())
+            (reason, format!("{message}; the session continues with a new server").into())
         }
         Fault::Ended(end) => match end {
             End::Exited(exit) => {
@@ -558,7 +562,7 @@ fn fault_row(fault: &Fault) -> (i32, &'static str, Cow<'static, str>) {
             }
             End::Echoed => (
                 "child_echo",
-                "The server sends back what it is sent and has not answered initialize: is it behind a terminal?"
+                "The server sends back what it receives and has not answered initialize: does it run in a terminal?"
                     .into(),
             ),
             End::Invalid(wrong) => ("invalid_response", invalid(*wrong).into()),
@@ -575,7 +579,7 @@ fn fault_row(fault: &Fault) -> (i32, &'static str, Cow<'static, str>) {
             | End::Revoked
             | End::Evicted
             | End::Unclaimed => {
-                ("session_terminated", "The session was ended while the request was in flight".into())
+                ("session_terminated", "The session ended while the request was in flight".into())
             }
             End::Refused => ("session_terminated", "The server refused initialize".into()),
         },
@@ -609,6 +613,7 @@ impl Row {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::output::Capability;
     use serde_json::Value;
 
     fn parsed(problem: &Problem, id: Option<&str>) -> Value {
@@ -677,5 +682,56 @@ mod tests {
                 "{problem:?} would make a client think we are modern"
             );
         }
+    }
+
+    #[test]
+    fn what_is_declined_has_the_codes_and_statuses_of_its_revision() {
+        let table = [
+            (Declined::Method, 404, -32601, "method_not_found"),
+            (Declined::Header("Mcp-Name is missing"), 400, -32020, "header_mismatch"),
+            (Declined::Capability(Capability::Sampling), 400, -32021, "missing_capability"),
+            (Declined::State("it has expired"), 200, -32602, "invalid_state"),
+            (Declined::Params("no name"), 400, -32602, "invalid_params"),
+        ];
+        for (why, status, code, reason) in table {
+            let problem = Problem::Fault(Fault::Declined(why));
+            let (row, value) = (problem.row(), parsed(&problem, Some("\"a\"")));
+            assert_eq!((row.status.as_u16(), row.reason), (status, reason), "{why:?}");
+            assert_eq!((&value["error"]["code"], &value["id"]), (&code.into(), &"a".into()), "{why:?}");
+        }
+        let missing = parsed(&Problem::Fault(Fault::Declined(Declined::Capability(Capability::Roots))), None);
+        assert_eq!(missing["error"]["data"]["requiredCapabilities"], serde_json::json!({ "roots": {} }));
+    }
+
+    #[test]
+    fn an_error_about_the_revision_says_which_are_served_and_which_was_asked_for() {
+        let legacy = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
+        for (problem, supported) in [
+            (Problem::NotShared("2026-07-28".into()), &legacy[..]),
+            (Problem::NotImplemented("v\"9".into()), &["2026-07-28"]),
+        ] {
+            let value = parsed(&problem, Some("1"));
+            assert_eq!(value["error"]["code"], -32022);
+            assert_eq!(value["error"]["data"]["supported"], serde_json::json!(supported));
+            let asked = if let Problem::NotShared(asked) | Problem::NotImplemented(asked) = problem {
+                asked
+            } else {
+                String::new()
+            };
+            assert_eq!(value["error"]["data"]["requested"], asked);
+        }
+        let long = parsed(&Problem::NotImplemented("v".repeat(10_000)), None);
+        assert!(long["error"]["data"]["requested"].as_str().is_some_and(|asked| asked.len() < 300));
+        let row = Problem::NotShared(String::new()).row();
+        assert!(row.message.contains("--session-key") && row.message.contains("--share"), "{}", row.message);
+    }
+
+    #[test]
+    fn a_modern_client_is_told_of_a_lost_server_in_no_code_of_the_session_era() {
+        let problem = Problem::ServerEnded(End::Exited(ExitStatus::Code(3)));
+        let value = parsed(&problem, Some("1"));
+        assert_eq!((problem.row().status.as_u16(), &value["error"]["code"]), (503, &(-32603).into()));
+        assert_eq!(value["error"]["data"]["cause"], "child_exited");
+        assert!(problem.retry_after().is_some());
     }
 }

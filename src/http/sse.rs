@@ -427,6 +427,7 @@ mod tests {
 
     use super::*;
     use crate::proto::ids::StreamId;
+    use crate::session::End;
     use crate::session::stream::{Event, Outlet, queue};
 
     fn written(json: &[u8]) -> String {
@@ -479,6 +480,31 @@ mod tests {
             let end = next(&mut stream).await;
             assert_eq!(end.is_some_and(|end| end.is_err()), breaks, "{length} bytes");
             assert!(next(&mut stream).await.is_none());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_of_2026_07_28_has_no_event_ids_and_tells_of_a_lost_server_in_its_own_way() {
+        let outlet = Arc::new(Outlet::new(Arc::default(), Arc::default()));
+        let request = Id::parse("\"mine\"").unwrap();
+        for length in [10, 300_000] {
+            let (feed, reader) = queue(&outlet);
+            let id = EventId { stream: StreamId(1), place: 1 };
+            let message = format!("\"{}\"", "x".repeat(length)).into();
+            feed.push(Delivery::Event(Event { id, payload: Payload::Message(message), last: false }));
+            feed.push(Delivery::Gone(End::Shutdown));
+            let mut stream = EventStream::modern(reader, Duration::from_secs(15), request.clone());
+            let mut text = Vec::new();
+            while let Some(piece) = next(&mut stream).await {
+                text.extend_from_slice(&piece.unwrap());
+            }
+            let text = String::from_utf8(text).unwrap();
+            assert!(
+                text.lines().all(|line| !line.starts_with("id:") && !line.starts_with("retry:")),
+                "{length}"
+            );
+            let last = text.trim_end().lines().last().unwrap();
+            assert!(last.contains("\"id\":\"mine\"") && last.contains("-32603"), "{last}");
         }
     }
 }

@@ -32,12 +32,12 @@ pub fn ask(address: &Address) -> Result<(), String> {
     let answer = match answered {
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => return Err(format!("{address} does not answer: {}", reason(&error))),
-        Err(error) => return Err(format!("nobody listens on {address}: {}", reason(&error))),
+        Err(error) => return Err(format!("cannot connect to {address}: {}", reason(&error))),
     };
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     match head.split(' ').nth(1).filter(|_| head.starts_with("HTTP/1.")) {
         Some("200") if body.trim() == "ready" => Ok(()),
-        Some("200") => Err(format!("what listens on {address} is no mcp-bridge")),
+        Some("200") => Err(format!("what listens on {address} is not an mcp-bridge")),
         Some("503") => Err(format!("the bridge on {address} is not ready: {}", body.trim())),
         Some(status) => Err(format!("{address} answers /readyz with {status}: is it an mcp-bridge?")),
         None => Err(format!("what listens on {address} does not speak HTTP/1")),
@@ -58,6 +58,7 @@ fn read_answer(mut stream: impl Read + Write) -> io::Result<String> {
 fn reason(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => format!("no answer within {TIMEOUT:?}"),
+        io::ErrorKind::NotFound => "no such file".to_owned(),
         kind => kind.to_string(),
     }
 }

@@ -91,10 +91,10 @@ fn tools_in_words(tools: &Tools) -> String {
 fn end(report: &Report) -> String {
     let how = match (report.stopped_by, &report.failure) {
         (Termination::Eof, Some(Failure { why: Why::Exited(_), .. })) => "by itself",
-        (Termination::Eof, _) => "at the end of its stdin",
-        (Termination::Term, _) => "it did not exit at the end of its stdin: see --stop-grace",
+        (Termination::Eof, _) => "when its stdin was closed",
+        (Termination::Term, _) => "it did not exit when its stdin was closed: see --stop-grace",
         (Termination::Kill, _) => {
-            "it exited neither at the end of its stdin nor at SIGTERM: see --stop-grace"
+            "it exited neither when its stdin was closed nor on SIGTERM: see --stop-grace"
         }
         (Termination::Unkillable, _) => {
             return "none, not even at SIGKILL: it hangs in the kernel".to_owned();
@@ -106,8 +106,8 @@ fn end(report: &Report) -> String {
 fn stray(report: &Report) -> String {
     let (lines, first) = (report.stray.lines, &report.stray.first);
     match lines {
-        1 => format!("1 line that is no message: {first}"),
-        _ => format!("{lines} lines that are no messages, the first: {first}"),
+        1 => format!("1 line that is not a message: {first}"),
+        _ => format!("{lines} lines that are not messages, the first: {first}"),
     }
 }
 
@@ -119,7 +119,7 @@ fn what(Failure { asked, why }: &Failure) -> String {
         Why::Exited(ExitStatus::Code(code)) => {
             format!("it exited with code {code} before it answered {method}")
         }
-        Why::Exited(status) => format!("it was ended by {status} before it answered {method}"),
+        Why::Exited(status) => format!("it was killed by {status} before it answered {method}"),
         Why::StdoutClosed => format!("it closed its stdout before it answered {method}, and went on running"),
         Why::StdinClosed => format!("it closed its stdin before it answered {method}, and went on running"),
         Why::Silent(time) => format!("it did not answer {method} within {time:?}"),
@@ -130,7 +130,7 @@ fn what(Failure { asked, why }: &Failure) -> String {
             format!("its answer to {method} is not a valid message: {what} (at byte {at} of its line)")
         }
         Why::NoArray => format!("its answer to {method} has no array of tools"),
-        Why::Endless(pages) => format!("its answer to {method} goes on after {pages} pages"),
+        Why::Endless(pages) => format!("its answer to {method} has more than {pages} pages"),
         Why::Stopped => format!("the check was stopped before it answered {method}"),
     }
 }
@@ -163,11 +163,13 @@ fn advice(Failure { asked, why }: &Failure, report: &Report) -> Vec<&'static str
             vec![hint(Unanswered::Silent).unwrap_or_default(), "--init-timeout gives it more time"]
         }
         Why::Silent(_) => vec!["--init-timeout and --request-timeout give it more time"],
-        Why::TooLong(_) => vec!["--max-message takes longer ones"],
-        Why::Echoed => vec!["this command is no MCP server, or runs on a terminal: docker run -i without -t"],
-        Why::Invalid(_) => vec!["it is the server that must change"],
+        Why::TooLong(_) => vec!["--max-message allows longer ones"],
+        Why::Echoed => {
+            vec!["this command is not an MCP server, or it runs in a terminal: docker run -i without -t"]
+        }
+        Why::Invalid(_) => vec!["the server must be changed"],
         Why::NoArray | Why::Endless(_) => {
-            vec!["clients cannot list its tools: it is the server that must change"]
+            vec!["clients cannot list its tools: the server must be changed"]
         }
         Why::Stopped => vec![],
     };
@@ -220,7 +222,7 @@ mod tests {
   initialize    answered 12ms after the start
   capabilities  logging, tools (listChanged)
   tools         3: add, list and 1 more
-  end           exit code 0, at the end of its stdin";
+  end           exit code 0, when its stdin was closed";
         assert_eq!(of(&good()), want);
     }
 
@@ -263,8 +265,8 @@ mod tests {
                 "exited with code 3 before it answered initialize",
                 "--env",
             ),
-            (init, Why::Exited(ExitStatus::Signal("SIGKILL")), "ended by signal SIGKILL", "out of memory?"),
-            (init, Why::Exited(ExitStatus::Signal("SIGSEGV")), "ended by signal SIGSEGV", "it crashed"),
+            (init, Why::Exited(ExitStatus::Signal("SIGKILL")), "killed by signal SIGKILL", "out of memory?"),
+            (init, Why::Exited(ExitStatus::Signal("SIGSEGV")), "killed by signal SIGSEGV", "it crashed"),
             (init, Why::StdoutClosed, "closed its stdout", "does a wrapper redirect it?"),
             (init, Why::StdinClosed, "closed its stdin", "does a wrapper redirect it?"),
             (
@@ -274,14 +276,9 @@ mod tests {
                 "--init-timeout",
             ),
             (init, Why::TooLong(1024), "longer than 1024 bytes", "--max-message"),
-            (init, Why::Echoed, "sent initialize back", "no MCP server"),
-            (Question::ListTools, Why::NoArray, "no array of tools", "the server that must change"),
-            (
-                Question::ListTools,
-                Why::Endless(100),
-                "goes on after 100 pages",
-                "the server that must change",
-            ),
+            (init, Why::Echoed, "sent initialize back", "not an MCP server"),
+            (Question::ListTools, Why::NoArray, "no array of tools", "the server must be changed"),
+            (Question::ListTools, Why::Endless(100), "has more than 100 pages", "the server must be changed"),
         ];
         for (asked, why, happened, to_do) in table {
             let said = of(&report(Some(Failure { asked, why: why.clone() })));
@@ -298,15 +295,15 @@ mod tests {
     fn what_is_no_message_is_counted_and_shown_of_a_good_server_too() {
         let stray = Stray { lines: 3, first: "welcome".to_owned() };
         let said = of(&Report { stray, ..good() });
-        assert!(said.contains("3 lines that are no messages, the first: welcome"), "{said}");
+        assert!(said.contains("3 lines that are not messages, the first: welcome"), "{said}");
         assert!(said.contains("logs to stderr"), "{said}");
     }
 
     #[test]
     fn how_a_server_ended_names_the_option() {
         for (stopped_by, words) in [
-            (Termination::Term, "did not exit at the end of its stdin: see --stop-grace"),
-            (Termination::Kill, "nor at SIGTERM: see --stop-grace"),
+            (Termination::Term, "did not exit when its stdin was closed: see --stop-grace"),
+            (Termination::Kill, "nor on SIGTERM: see --stop-grace"),
             (Termination::Unkillable, "hangs in the kernel"),
         ] {
             let said = of(&Report { stopped_by, ..good() });

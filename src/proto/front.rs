@@ -225,22 +225,27 @@ fn cancelled(notification: &Notification) -> Option<(Option<ClientId>, Span)> {
     Some((token.and_then(Id::parse).map(ClientId), span))
 }
 
+/// Gives a message of the child to the client whose request it is of, as that client is to see it.
+fn pass_on(caller: Option<&Caller>, message: impl FnOnce(&Caller) -> Bytes, out: &mut Out) {
+    match caller {
+        None => out.note(Note::Dropped(Dropped::Unrelated)),
+        Some(Caller { takes: Takes::AnswerOnly, .. }) => out.note(Note::Dropped(Dropped::NotStreamable)),
+        Some(caller) => {
+            let message = message(caller);
+            out.push(Output::Message { stream: caller.stream, message });
+        }
+    }
+}
+
 /// Gives progress to the client whose request it names. Its token is the bridge's own id of it, also where the client has
 /// named none and the server takes the id of the request.
 fn pass_progress(link: &Link<Caller>, message: Incoming<'_>, out: &mut Out) {
-    let span = message.envelope.subject();
-    let id = span.clone().and_then(|span| link.id_named(message.token(span)));
-    let caller = id.filter(|id| !link.is_listen(*id)).and_then(|id| link.caller(id));
-    match (span, caller) {
-        (Some(_), Some(Caller { takes: Takes::AnswerOnly, .. })) => {
-            out.note(Note::Dropped(Dropped::NotStreamable));
-        }
-        (Some(span), Some(caller)) if !caller.odd_token => {
-            let message = message.replaced(span, caller.token().as_json().as_bytes());
-            out.push(Output::Message { stream: caller.stream, message });
-        }
-        _ => out.note(Note::Dropped(Dropped::Unrelated)),
-    }
+    let Some(span) = message.envelope.subject() else {
+        return out.note(Note::Dropped(Dropped::Unrelated));
+    };
+    let id = link.id_named(message.token(span.clone())).filter(|id| !link.is_listen(*id));
+    let caller = id.and_then(|id| link.caller(id)).filter(|caller| !caller.odd_token);
+    pass_on(caller, |caller| message.replaced(span, caller.token().as_json().as_bytes()), out);
 }
 
 /// Ends the request whose answer is too long to take, of clients of whom none has opened the session.

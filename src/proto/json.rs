@@ -454,31 +454,26 @@ impl Iterator for Unescaped<'_> {
     }
 }
 
-/// The value at `path` inside a JSON object. Of a member that occurs twice, the last.
-pub fn value_at(object: &str, path: &[&str]) -> Option<Span> {
-    let mut span = 0..object.len();
-    for wanted in path {
-        let mut found = None;
-        members(object.get(span.clone())?, |name, value| {
-            if unquote(name) == *wanted {
-                found = Some(value);
-            }
-        })?;
-        let found = found?;
-        span = span.start + found.start..span.start + found.end;
-    }
-    Some(span)
-}
-
-/// The values of these members of a JSON object, found in one pass. Of a member that occurs twice, the last.
+/// The values of these members of a JSON object, looked for in one pass that ends when all have been found. For members
+/// that are known not to occur twice.
 pub fn values_of<const N: usize>(object: &str, names: [&str; N]) -> [Option<Span>; N] {
     let mut values = [const { None }; N];
-    members(object, |name, value| {
-        let name = unquote(name);
-        if let Some((place, _)) = values.iter_mut().zip(names).find(|(_, wanted)| name == *wanted) {
-            *place = Some(value);
+    let mut walk = Walk::object();
+    let mut wanted = None;
+    while values.iter().any(Option::is_none) {
+        match walk.next(object.as_bytes(), usize::MAX) {
+            Some(Step::Name(span)) => {
+                let name = object.get(span).map_or(Cow::Borrowed(""), unquote);
+                wanted = names.iter().position(|wanted| name == *wanted);
+            }
+            Some(Step::Value(span)) => {
+                if let Some(value) = wanted.and_then(|place| values.get_mut(place)) {
+                    *value = Some(span);
+                }
+            }
+            Some(Step::Left | Step::Pause | Step::End) | None => break,
         }
-    });
+    }
     values
 }
 
@@ -511,6 +506,22 @@ pub fn sole_value_at(object: &str, path: &[impl AsRef<str>]) -> Result<Option<Sp
         span = span.start + found.start..span.start + found.end;
     }
     Ok(Some(span))
+}
+
+/// The value at `path` inside a JSON object. Of a member that occurs twice, the last.
+pub fn value_at(object: &str, path: &[&str]) -> Option<Span> {
+    let mut span = 0..object.len();
+    for wanted in path {
+        let mut found = None;
+        members(object.get(span.clone())?, |name, value| {
+            if unquote(name) == *wanted {
+                found = Some(value);
+            }
+        })?;
+        let found = found?;
+        span = span.start + found.start..span.start + found.end;
+    }
+    Some(span)
 }
 
 /// Appends `text` with one range replaced, and with raw line ends as spaces.
@@ -881,11 +892,13 @@ mod tests {
 
     #[test]
     fn several_values_are_found_in_one_pass() {
-        let object = r#"{"b":1,"x":{"a":0},"\u0061":[2],"b":3}"#;
+        let object = r#"{"b":1,"x":{"a":0},"\u0061":[2],"c":3}"#;
         let found = |names| values_of(object, names).map(|span| span.map(|span| &object[span]));
-        assert_eq!(found(["a", "b"]), [Some("[2]"), Some("3")]);
-        assert_eq!(found(["c", "x"]), [None, Some(r#"{"a":0}"#)]);
+        assert_eq!(found(["a", "b"]), [Some("[2]"), Some("1")]);
+        assert_eq!(found(["d", "x"]), [None, Some(r#"{"a":0}"#)]);
+        assert_eq!(found(["b", "b"]), [Some("1"), None]);
         assert_eq!(values_of("[1]", ["a"]), [None]);
+        assert_eq!(values_of("", ["a"]), [None]);
     }
 
     #[test]

@@ -296,11 +296,11 @@ impl<C> Link<C> {
     fn initialized(&mut self, text: &[u8], now: Duration, out: &mut Out) {
         match &mut self.handshake {
             Handshake::Starting { initialized: true, .. } | Handshake::Open | Handshake::Failed => {
-                out.note(Note::Swallowed("initialized has been said"));
+                out.note(Note::Swallowed("the server has been sent initialized already"));
             }
             Handshake::Starting { initialized, .. } => {
                 *initialized = true;
-                out.note(Note::Swallowed("initialized follows when the child has answered"));
+                out.note(Note::Swallowed("the bridge sends initialized when the server has answered"));
             }
             Handshake::Answered => self.say_initialized(text, now, out),
         }
@@ -318,7 +318,7 @@ impl<C> Link<C> {
     ) -> Option<C> {
         let call = self.calls.get(id)?;
         if call.cancelled.is_some() {
-            out.note(Note::Swallowed("the request has been cancelled before"));
+            out.note(Note::Swallowed("the request was cancelled before"));
             return None;
         }
         if !call.forwarded {

@@ -136,6 +136,14 @@ mod tests {
 
     proptest! {
         #[test]
+        fn no_value_makes_it_panic(value in proptest::collection::vec(any::<u8>(), 0..40), marked: bool) {
+            let value = if marked { [PREFIX, &value, SUFFIX].concat() } else { value };
+            if let Ok(text) = decode(&value) {
+                prop_assert!(text.len() <= value.len());
+            }
+        }
+
+        #[test]
         fn each_base64_that_is_read_is_the_only_spelling_of_what_it_says(text in "[A-Za-z0-9+/]{0,12}={0,2}") {
             if let Some(bytes) = base64(text.as_bytes()) {
                 prop_assert_eq!(encode(&bytes), text);

@@ -154,7 +154,7 @@ fn fault(text: &str, at: usize, is_cut: bool) -> &'static str {
     let before = text.get(..at).unwrap_or_default();
     match rest.as_bytes().first() {
         None if is_cut => "it is not JSON, or too long to look at with what is about it",
-        None => "it is cut off: a message must stand on one line",
+        None => "it is cut off: a message must be on one line",
         Some(0..0x20) => "a raw control character in it: strings escape those",
         Some(b'N' | b'I') => "NaN and Infinity are not JSON",
         Some(b'-') if rest.starts_with("-I") => "NaN and Infinity are not JSON",

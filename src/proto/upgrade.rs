@@ -15,7 +15,7 @@ use super::ids::{BridgeId, ChildId, ClientId, Id, ProgressToken, StreamId};
 use super::incoming::Incoming;
 use super::json::{slice, unquote, value_at};
 use super::line::join_lines;
-use super::link::{Answered, Expired, Limits, Link, Outgoing, Untaken, own_reply};
+use super::link::{Answered, CANCEL_GRACE, Expired, Limits, Link, Outgoing, Untaken, own_reply};
 use super::message::{Kind, Message, Request};
 use super::nearly::{Broken, Wrong};
 use super::output::{Declined, Dropped, Handshake, Note, Out, Output, Unanswered};
@@ -50,8 +50,9 @@ const OWN_LIMIT: Duration = Duration::from_secs(10);
 /// How many pages of the child's tools are read.
 const MAX_PAGES: usize = 100;
 
-/// How long after a call ended without an answer the child may still be at work on it, as far as strangers are concerned.
-const LINGER: Duration = Duration::from_secs(60);
+/// How long after a call ended without an answer the child may still be at work on it, as far as strangers are concerned:
+/// it has been told, and stops (2026-07-28 `basic/patterns/cancellation`).
+const LINGER: Duration = CANCEL_GRACE;
 
 /// How many such calls are remembered. Beyond them, all is doubtful for as long.
 const MAX_LINGERING: usize = 1024;
@@ -584,7 +585,7 @@ impl Upgrade {
         now < self.crowded_until || self.lingering.back().is_some_and(|(until, _)| now < *until)
     }
 
-    /// The child has answered a call after its end: it is not at work on that any more.
+    /// The child is not at work any more on a call that has ended: it has answered it late, or has had time enough to stop.
     fn not_lingering(&mut self, id: BridgeId, now: Duration, out: &mut Out) {
         if let Some(place) = self.lingering.iter().position(|(_, lingering)| *lingering == id) {
             self.lingering.remove(place);
@@ -1009,6 +1010,9 @@ impl Front for Upgrade {
         while let Some(place) = self.parked.expire(now) {
             self.give_up(place, now, out);
         }
+        while let Some((_, id)) = self.lingering.front().copied().filter(|(until, _)| *until <= now) {
+            self.not_lingering(id, now, out);
+        }
         if self.undecided.next_deadline().is_some_and(|at| at <= now) {
             let calls = self.parked.at_work().filter_map(|id| Some((id, self.call_of(id)?)));
             let waiting = calls.filter(|(_, call)| call.waits_for_client());
@@ -1019,9 +1023,6 @@ impl Front for Upgrade {
         }
         for question in self.undecided.expire(now) {
             question.refuse(UNCLEAR, out);
-        }
-        while self.lingering.front().is_some_and(|(until, _)| *until <= now) {
-            self.lingering.pop_front();
         }
     }
 

@@ -87,13 +87,16 @@ impl fmt::Display for CannotListen {
                 f.write_str("the address is in use; choose another with --listen")
             }
             Why::System(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                write!(f, "{error}; ports below 1024 and folders of others need rights; see --listen")
+                write!(
+                    f,
+                    "{error}; ports below 1024 and directories of other users need more rights; see --listen"
+                )
             }
             Why::System(error) => write!(f, "{error}; choose another address with --listen"),
             Why::NoSocket => {
-                f.write_str("there is a file that is no socket; remove it, or choose another path")
+                f.write_str("a file that is not a socket is in the way; remove it, or choose another path")
             }
-            Why::Served => f.write_str("another process does; choose another path"),
+            Why::Served => f.write_str("another process listens there; choose another path"),
         }
     }
 }
@@ -299,7 +302,7 @@ mod tests {
         std::os::unix::fs::symlink(&file, &link).unwrap();
         for path in [&file, &link, &folder] {
             let why = bind(path).await.unwrap_err();
-            let there = "there is a file that is no socket; remove it, or choose another path";
+            let there = "a file that is not a socket is in the way; remove it, or choose another path";
             assert_eq!(why, format!("cannot listen on unix:{}: {there}", path.display()));
         }
         assert_eq!(std::fs::read_to_string(&link).unwrap(), "kept");
@@ -313,7 +316,7 @@ mod tests {
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap()); // as a killed process leaves it
         let first = bind(&path).await.unwrap();
         let why = bind(&path).await.unwrap_err();
-        assert!(why.ends_with("another process does; choose another path"), "{why}");
+        assert!(why.ends_with("another process listens there; choose another path"), "{why}");
         drop(first);
         assert!(!path.exists(), "it goes with its listener");
         std::fs::remove_dir_all(&folder).unwrap();

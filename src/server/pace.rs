@@ -90,7 +90,7 @@ pub(super) fn log_slow(peer: Peer, patience: Duration, ended: &'static str) {
             patience = patience.as_secs_f64(),
             floor = FLOOR,
             count,
-            "a peer did not take its response: nothing within --body-timeout, or less than {FLOOR} bytes a second"
+            "a client does not read its response: nothing within --body-timeout, or less than {FLOOR} bytes a second"
         );
     }
 }

@@ -87,7 +87,7 @@ impl ChildLog {
             said = &*said,
             count,
             hint,
-            "the server refuses what it is asked first; it may speak other revisions only, or lack what it needs"
+            "the server refuses what it is asked first; it may speak only other revisions, or lack something that it needs"
         );
     }
 
@@ -105,7 +105,7 @@ impl ChildLog {
             why = what,
             at,
             line,
-            "the server wrote a line that is nearly a message; said once of each kind"
+            "the server wrote a line that is nearly a message; logged once for each kind"
         );
     }
 
@@ -125,7 +125,9 @@ impl ChildLog {
             let sid = self.session.short();
             warn!(
                 event = "child.replies_unread",
-                sid, bytes, "the server asks and does not read the replies; it is not read until it does"
+                sid,
+                bytes,
+                "the server sends requests and does not read the replies; the bridge reads no more from it until it does"
             );
         }
     }
@@ -133,7 +135,7 @@ impl ChildLog {
     /// stdout ended within a line.
     pub(super) fn partial_line(&self, bytes: usize) {
         let sid = self.session.short();
-        info!(event = "child.partial_line", sid, bytes, "the server closed stdout within a line");
+        info!(event = "child.partial_line", sid, bytes, "the server closed stdout in the middle of a line");
     }
 
     pub(super) fn note(&mut self, note: Note) {
@@ -142,19 +144,22 @@ impl ChildLog {
             Note::Swallowed(why) => {
                 debug!(
                     event = "client.swallowed",
-                    sid, why, "a message of a client is not passed on to the server"
+                    sid, why, "a message from a client is not passed on to the server"
                 );
             }
             Note::Replied(to) => {
                 debug!(event = "child.replied", sid, to, "the bridge answered the server itself");
             }
             Note::Restored { method, success: true } => {
-                debug!(event = "child.restored", sid, method, "the new child takes what the old one took");
+                debug!(
+                    event = "child.restored",
+                    sid, method, "the new server accepts this request, as the old one did"
+                );
             }
             Note::Restored { method, success: false } => {
                 warn!(
                     event = "child.not_restored",
-                    sid, method, "the new child refuses what the old one took"
+                    sid, method, "the new server refuses this request, which the old one accepted"
                 );
             }
             Note::LongId => {
@@ -163,7 +168,7 @@ impl ChildLog {
                         event = "child.long_id",
                         sid,
                         max = MAX_ID,
-                        "a request of the server has an id that is too long; it was answered with null in its place"
+                        "a request from the server has an id that is too long; it was answered with the id null"
                     );
                 }
             }
@@ -172,14 +177,14 @@ impl ChildLog {
                     event = "child.long_greeting",
                     sid,
                     max,
-                    "the answer of the server to initialize is too long to be kept for a session that clients share"
+                    "the server's answer to initialize is too long to be kept for a session that clients share"
                 );
             }
             Note::NotReady => {
                 if let Some(count) = self.not_ready.take() {
                     info!(
                         event = "child.not_ready",
-                        sid, count, "the server is not ready; it is asked again"
+                        sid, count, "the server is not ready; the request is sent again"
                     );
                 }
             }
@@ -188,7 +193,7 @@ impl ChildLog {
                     let why = why.as_str();
                     info!(
                         event = "child.dropped",
-                        sid, why, count, "a message of the server reaches no client"
+                        sid, why, count, "a message from the server reaches no client"
                     );
                 }
             }
@@ -196,7 +201,7 @@ impl ChildLog {
                 warn!(
                     event = "child.echo",
                     sid,
-                    "the command echoes its input: a terminal? a server needs pipes: docker run -i without -t"
+                    "the command sends back its input: does it run in a terminal? a server needs pipes: docker run -i without -t"
                 );
             }
             Note::NoListener => {
@@ -205,7 +210,7 @@ impl ChildLog {
                         event = "child.request_unheard",
                         sid,
                         count,
-                        "no client listened for a request of the server; it was answered with an error"
+                        "no client listened for a request from the server; it was answered with an error"
                     );
                 }
             }

@@ -338,7 +338,7 @@ impl<'s> Core<'s> {
             let sid = self.sid();
             debug!(
                 event = "client.swallowed",
-                sid, requests, why, "a message of a client is not passed on to the server"
+                sid, requests, why, "a message from a client is not passed on to the server"
             );
         }
     }
@@ -422,7 +422,7 @@ impl<'s> Core<'s> {
                 max = self.config.max_message,
                 in_flight = self.in_flight(),
                 count,
-                "a message of the server is too long; raise --max-message if it is right to send this much"
+                "a message from the server is too long; raise --max-message if it needs to be"
             );
         }
         self.front.child_too_long(head, &mut self.out);
@@ -643,7 +643,7 @@ impl<'s> Core<'s> {
                 sid = self.sid(),
                 notifications,
                 responses,
-                "the child was lost before it read what had been accepted for it"
+                "the server was lost before it read messages that had been accepted for it"
             );
         }
         self.out.clear();

@@ -194,7 +194,7 @@ impl Streams {
                 }
                 Err(why) => {
                     let sid = self.session.short();
-                    debug!(event = "stream.no_replay", sid, id = %after, why = why.as_str(), "a stream cannot be resumed there");
+                    debug!(event = "stream.no_replay", sid, id = %after, why = why.as_str(), "a stream cannot be resumed after this event");
                     feed.push(Delivery::NoReplay);
                     return;
                 }
@@ -244,7 +244,12 @@ impl Streams {
     pub(super) fn deliver(&mut self, id: StreamId, payload: Payload, now: Instant) {
         let sid = self.session.short();
         let Some(stream) = self.table.get_mut(&id) else {
-            debug!(event = "response.undeliverable", sid, stream = id.0, "an answer has no reader any more");
+            debug!(
+                event = "response.undeliverable",
+                sid,
+                stream = id.0,
+                "no client reads this answer any more"
+            );
             return;
         };
         stream.place += 1;
@@ -284,7 +289,7 @@ impl Streams {
                 event = "response.undeliverable",
                 sid,
                 stream = id.0,
-                "an answer has no reader any more"
+                "no client reads this answer any more"
             ),
             Offered::Gone => {}
         }
@@ -409,7 +414,8 @@ impl Streams {
             }
             if let Some(count) = CUTS.take() {
                 let (stream, waiting) = (id.0, feed.waiting());
-                let why = "a client does not read its stream, which is cut off; it can resume";
+                let why =
+                    "a client does not read its stream; the stream is cut off, and the client can resume it";
                 warn!(event = "stream.cut", sid, stream, waiting, count, "{why}");
             }
             if *id == StreamId::LISTENING {
@@ -455,7 +461,8 @@ impl Streams {
             self.impatient_until = Some(now + AGAIN);
             if let Some(count) = CUTS.take() {
                 let (sid, stream) = (self.session.short(), id.0);
-                let why = "a client does not read what it asked for, and its session waits: it is cut off";
+                let why =
+                    "a client does not read what it asked for, and its session waits: its stream is cut off";
                 warn!(event = "stream.cut", sid, stream, waiting, taken, count, "{why}");
             }
             self.cut_off(id);
@@ -535,7 +542,8 @@ pub(super) async fn see_off(session: SessionId, mut feeds: Vec<Feed>) {
             }
             if let Some(count) = CUTS.take() {
                 let sid = session.short();
-                let why = "a client does not read what is left of a session that has ended: it is cut off";
+                let why =
+                    "a client does not read what is left of a session that has ended: its stream is cut off";
                 warn!(event = "stream.cut", sid, waiting, taken = feed.taken_since_mark(), count, "{why}");
             }
             feed.cut();

@@ -118,7 +118,7 @@ impl Supervisor {
                 stopped_by = &*stopped_by,
                 count,
                 pause = pause.as_secs_f64(),
-                "a session has lost its child and goes on with another one"
+                "a session has lost its server and continues with a new one"
             );
         }
         sleep(pause).await;
@@ -132,14 +132,14 @@ impl Supervisor {
                 Ok(child) => {
                     let pid = child.process.pid();
                     if RESPAWNS.take().is_some() {
-                        info!(event = "child.respawned", sid, pid, "a session has another child");
+                        info!(event = "child.respawned", sid, pid, "a session has a new server");
                     }
                     self.sessions.lock().note(id, State::Restarting, Some(child.process.tag().clone()));
                     self.set_current(&child);
                     return Some(self.attach(child, Held { permit, ..Held::default() }, false));
                 }
                 Err(error) => {
-                    warn!(event = "child.spawn_failed", sid, %error, "a child cannot be started");
+                    warn!(event = "child.spawn_failed", sid, %error, "a server cannot be started");
                     sleep(backoff(refused)).await;
                 }
             }
@@ -228,13 +228,13 @@ impl Sessions {
 fn described(gone: Option<Gone>) -> (String, String) {
     match gone {
         Some(Gone { status, stopped_by, .. }) => (status.to_string(), stopped_by.to_string()),
-        None => ("no child".to_owned(), "none".to_owned()),
+        None => ("not started".to_owned(), "none".to_owned()),
     }
 }
 
-const SLOW: &str = "see --init-timeout, and --warm for servers that start slowly";
+const SLOW: &str = "see --init-timeout; --warm helps with servers that start slowly";
 const UNCLAIMED: &str =
-    "no request came with its id; see --unclaimed-timeout, and --session-key for clients that carry no id";
+    "no request came with its id; see --unclaimed-timeout, and --session-key for clients that send no id";
 
 /// What may be behind an end.
 ///
@@ -249,7 +249,7 @@ fn hint(why: End, first_words: Option<&FirstWords>) -> Option<&'static str> {
         // A child that was not asked to leave is killed by the kernel and nothing else.
         End::Exited(ExitStatus::Signal("SIGKILL")) => Some("out of memory? see the container's memory limit"),
         End::Echoed => Some(
-            "a terminal, or a command that copies its stdin? a server needs pipes: docker run -i without -t",
+            "the command sends back its input: does it run in a terminal? a server needs pipes: docker run -i without -t",
         ),
         _ => None,
     }

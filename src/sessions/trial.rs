@@ -21,7 +21,7 @@ use crate::sync;
 const RECENT: Duration = Duration::from_secs(300);
 
 /// What it means that a server starts which has failed in clients' hands.
-const BY_CLIENTS: &str = "it fails at what clients send, in initialize or in headers";
+const BY_CLIENTS: &str = "it fails with what clients send in initialize or in headers";
 
 static CLIENTS_LOOPS: SharedLogLimit = SharedLogLimit::new("client.crash_loop");
 static CRASH_LOOPS: SharedLogLimit = SharedLogLimit::with("child.crash_loop", 10, Duration::from_secs(10));
@@ -157,7 +157,7 @@ impl Sessions {
                 Some(true)
             }
             Tried::Fails(why) => {
-                log_trial(false, &why, "the server fails without any client too");
+                log_trial(false, &why, "the server fails without a client too");
                 Some(false)
             }
         };
@@ -180,7 +180,7 @@ fn log_crash_loop(pause: Duration) {
             event = "child.crash_loop",
             pause = pause.as_secs_f64(),
             count,
-            "every server fails at its start; none is started meanwhile"
+            "every start of the server fails; the bridge waits before it tries again"
         );
     }
 }

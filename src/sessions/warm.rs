@@ -112,7 +112,12 @@ impl Sessions {
         let sid = Arc::new(OnceLock::new());
         let child = self.spawn(&[], Arc::clone(&sid), false)?;
         if let Some(count) = WARM.take() {
-            info!(event = "child.warm", pid = child.process.pid(), count, "a child waits for a session");
+            info!(
+                event = "child.warm",
+                pid = child.process.pid(),
+                count,
+                "a server started in advance waits for a session"
+            );
         }
         let (claimed, is_claimed) = oneshot::channel();
         tokio::spawn(watch_unused(Arc::downgrade(self), child.process.clone(), is_claimed));
@@ -142,7 +147,7 @@ impl Sessions {
                         }
                         Ok(false) => break,
                         Err(error) => {
-                            warn!(event = "child.spawn_failed", %error, "a warm child cannot be started");
+                            warn!(event = "child.spawn_failed", %error, "a server for --warm cannot be started");
                             backoff(u32::MAX) // a resource is lacking: no client waits, so the longest pause
                         }
                     },
@@ -169,7 +174,7 @@ async fn watch_unused(sessions: Weak<Sessions>, mut process: Process, is_claimed
         phase = "before_session",
         pid = process.pid(),
         status = &*status,
-        "a child ended before a session took it"
+        "a server exited before a session used it"
     );
     sessions.note_unused();
     sleep(backoff(failures)).await;

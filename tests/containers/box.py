@@ -132,6 +132,10 @@ class Podman:
         (WORK / "Dockerfile").write_text("\n".join(lines) + "\n")
         self("build", "--format", "docker", "-t", "servers", "-f", WORK / "Dockerfile", added)
 
+        # An image of somebody else, without the bridge.
+        (WORK / "Dockerfile").write_text("\n".join(["FROM scratch", "COPY . /"]) + "\n")
+        self("build", "--format", "docker", "-t", "vendor", "-f", WORK / "Dockerfile", added)
+
     def __call__(self, *args, check=True, timeout=60):
         # conmon notes the end of memory in the folder that podman was called in.
         done = subprocess.run([*self.command, *map(str, args)], env=self.env, cwd=WORK, stdin=subprocess.DEVNULL,
@@ -146,16 +150,16 @@ class Podman:
                 "--security-opt", "no-new-privileges", "--user", user, "--log-driver", "k8s-file",
                 "--health-interval", "disable"]
 
-    def run(self, *command, user="65532:65532"):
+    def run(self, *command, options=(), user="65532:65532", image="servers"):
         """To its end: exit code and stderr."""
-        done = self("run", "--rm", *self.options(user), "servers", *command, check=False)
+        done = self("run", "--rm", *self.options(user), *options, image, *command, check=False)
         return done.returncode, done.stderr
 
     @contextlib.contextmanager
-    def box(self, *command, options=(), user="65532:65532", port=8080):
+    def box(self, *command, options=(), user="65532:65532", port=8080, image="servers"):
         """A container that is ready, gone at the end of the block."""
         name = next(self.names)
-        self("run", "--detach", "--name", name, *self.options(user), *options, "servers", *command)
+        self("run", "--detach", "--name", name, *self.options(user), *options, image, *command)
         try:
             yield Container(self, name, port).ready()
         except Exception as error:

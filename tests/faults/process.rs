@@ -78,7 +78,7 @@ fn a_listener_that_does_not_read_a_flood_is_cut_off_and_the_session_goes_on() {
     let bad = beside.bad();
     beside.during(|| {
         let unread = bad.listen();
-        beside.logged(&bad, &["WARN", r#"event="stream.cut""#, "it can resume"]);
+        beside.logged(&bad, &["WARN", r#"event="stream.cut""#, "the client can resume"]);
         beside.logged(&bad, &[r#"event="stream.evicted""#, "--replay-buffer"]);
         assert_eq!(bad.text("echo", json!({ "text": "a" })), "a");
         assert_eq!(bad.delete().status, 204);

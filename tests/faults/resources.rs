@@ -355,7 +355,7 @@ impl Bare {
     fn end(mut self) -> Option<i32> {
         kill(Pid::from_raw(self.0.id().cast_signed()), Signal::SIGTERM).unwrap();
         let mut status = None;
-        eventually("the bridge ends", || {
+        eventually("the bridge exits", || {
             status = self.0.try_wait().unwrap();
             status.is_some()
         });

@@ -167,7 +167,7 @@ fn a_message_over_many_lines_is_noise_and_the_log_says_why() {
         mode: "pretty",
         options: REQUEST_TIMEOUT,
         answer: Answer::Fault("request_timeout", json!({})),
-        log: &["WARN", r#"event="child.stdout_noise""#, "a message must stand on one line"],
+        log: &["WARN", r#"event="child.stdout_noise""#, "a message must be on one line"],
         then: Then::GoesOn,
     });
     beside.finish();

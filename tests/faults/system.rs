@@ -115,7 +115,7 @@ fn a_file_at_the_address_that_is_no_socket_is_2_and_stays() {
     for path in [&file, &link, &scratch.path("")] {
         let finished = run(&["--listen", &format!("unix:{}", path.trim_end_matches('/'))], &["notebook"]);
         assert_eq!(finished.code, Some(2), "{}", finished.stderr);
-        let sentence = "there is a file that is no socket; remove it, or choose another path";
+        let sentence = "a file that is not a socket is in the way; remove it, or choose another path";
         assert!(finished.stderr.contains(sentence), "{}", finished.stderr);
     }
     assert_eq!(fs::read_to_string(&link).unwrap(), "kept");

@@ -306,7 +306,7 @@ fn a_bridge_does_not_start_where_a_client_would_choose_what_runs() {
         ("PATH=X-User", "PATH decides what a loader, a shell or an interpreter runs"),
         ("bash_env=X-User", "no client may set it"),
         ("BUN_OPTIONS!=X-User", "no client may set it"),
-        ("NOTES=X-User", "NOTES is not named as a credential, an account or an address is"),
+        ("NOTES=X-User", "NOTES does not look like the name of a credential, an account or an address"),
         ("NOTES=X-User", "write NOTES!=x-user"),
     ] {
         let finished = run(&["--env-from-header", option], &["hostile", "good"]);

@@ -21,6 +21,7 @@ mod h2;
 mod http;
 mod http_details;
 mod logs;
+mod modern;
 mod request_rules;
 mod slow_readers;
 mod time_limits;

@@ -306,7 +306,7 @@ fn metadata_that_cannot_be_served_is_a_usage_error() {
                 "--authorization-server",
                 "https://login.example",
             ],
-            "--resource-metadata is \"https://app.example/meta\": to be served here it has /.well-known/oauth-protected-resource right behind the host",
+            "--resource-metadata is \"https://app.example/meta\": to be served here it must have /.well-known/oauth-protected-resource right after the host",
         ),
     ] {
         assert_unusable(bridge_command(options, &["hostile", "good"]), &[sentence]);
@@ -345,10 +345,10 @@ fn a_bridge_does_not_start_with_tokens_that_are_none() {
     let cases = [
         ("", "there is no token in it"),
         ("\n  \n", "there is no token in it"),
-        ("hunter2\n", "line 1 has less than 16 characters"),
-        (&format!("{long}\nhunter2"), "line 2 has less than 16 characters"),
-        ("hunter2 hunter2 hunter2", "line 1 has characters that no Authorization header can carry"),
-        ("hunter2-hünter2-hunter2", "line 1 has characters that no Authorization header can carry"),
+        ("hunter2\n", "line 1 has fewer than 16 characters"),
+        (&format!("{long}\nhunter2"), "line 2 has fewer than 16 characters"),
+        ("hunter2 hunter2 hunter2", "line 1 has characters that an Authorization header cannot have"),
+        ("hunter2-hünter2-hunter2", "line 1 has characters that an Authorization header cannot have"),
         (&five, "5 tokens; at most 4"),
     ];
     for (text, sentence) in cases {
@@ -369,7 +369,7 @@ fn a_bridge_does_not_start_with_tokens_that_are_none() {
     }
     let mut both = bridge_command(&["--token-file", &scratch.write("token", long)], &["hostile", "good"]);
     both.env("MCP_BRIDGE_TOKEN", long);
-    assert_unusable(both, &["--token-file and MCP_BRIDGE_TOKEN are both given"]);
+    assert_unusable(both, &["--token-file and MCP_BRIDGE_TOKEN are both set"]);
     let finished = run(&["--check", "--token-file", &scratch.path("missing")], &["hostile", "good"]);
     assert_eq!(finished.code, Some(64), "--check tells it too: {}", finished.stderr);
 }

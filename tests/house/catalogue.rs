@@ -108,32 +108,3 @@ fn no_test_of_a_fault_is_missing_from_the_table() {
         }
     }
 }
-
-#[test]
-fn each_log_event_is_in_the_readme() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let readme = fs::read_to_string(root.join("README.md")).unwrap();
-    let mut missing = Vec::new();
-    for (path, source) in sources(&root.join("src")) {
-        for event in source.split("event = \"").skip(1).filter_map(|rest| rest.split('"').next()) {
-            if !readme.contains(&format!("`{event}`")) {
-                missing.push(format!("{event} of {}", path.display()));
-            }
-        }
-    }
-    assert!(missing.is_empty(), "the README does not know {missing:?}");
-}
-
-/// Every file of the bridge and its text.
-fn sources(folder: &Path) -> Vec<(PathBuf, String)> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(sources(&path));
-        } else {
-            found.push((path.clone(), fs::read_to_string(&path).unwrap()));
-        }
-    }
-    found
-}

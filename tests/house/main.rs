@@ -1,4 +1,4 @@
-//! The house itself: which module may know what, what the table of faults claims, and the example servers by themselves.
+//! The house itself: which module may know what, what the documents claim, and the example servers by themselves.
 
 #![allow(
     clippy::unwrap_used,
@@ -14,6 +14,7 @@
 mod support;
 
 mod catalogue;
+mod documents;
 mod examples;
 mod layering;
 mod options;

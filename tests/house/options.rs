@@ -1,4 +1,5 @@
-//! What the bridge says about its options: the README, the manual page, completions.
+//! What the bridge says about its options: the manual page, completions. That the reference has each of them is in
+//! `documents.rs`.
 
 use std::fs;
 use std::path::Path;
@@ -8,29 +9,10 @@ use crate::support::{Finished, Scratch, run, run_command};
 
 /// What the bridge prints when it is asked for this.
 #[track_caller]
-fn printed(question: &[&str]) -> String {
+pub(crate) fn printed(question: &[&str]) -> String {
     let finished = run(question, &[]);
     assert_eq!((finished.code, &*finished.stderr), (Some(0), ""), "{question:?}");
     finished.stdout
-}
-
-#[test]
-fn the_readme_has_each_option() {
-    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
-    let help = printed(&["--help"]);
-    let options: Vec<&str> = help
-        .lines()
-        .filter_map(|line| line.strip_prefix("  "))
-        .flat_map(|line| line.split([' ', ',']).take(3))
-        .filter(|word| word.starts_with("--"))
-        .collect();
-    assert!(
-        options.len() > 40 && options.contains(&"--listen") && options.contains(&"--help"),
-        "{options:?}"
-    );
-    let missing: Vec<_> =
-        options.into_iter().filter(|option| !readme.contains(&format!("`{option}"))).collect();
-    assert!(missing.is_empty(), "the README does not know {missing:?}");
 }
 
 /// Runs a program if it is installed.
@@ -61,7 +43,10 @@ fn the_manual_page_is_one() {
     {
         if let Some(finished) = run_if_there(program, arguments) {
             let said = finished.stdout + &finished.stderr;
-            assert_eq!((finished.code, &*said), (Some(0), ""), "{program} finds nothing wrong");
+            // A date would be that of the build, and two builds would differ.
+            let said: Vec<&str> = said.lines().filter(|line| !line.contains("missing date")).collect();
+            assert!(said.is_empty(), "{program} finds: {said:?}");
+            assert!(matches!((program, finished.code), ("mandoc", Some(0 | 2)) | (_, Some(0))), "{program}");
         }
     }
 }

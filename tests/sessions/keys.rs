@@ -152,7 +152,7 @@ fn modern_requests_do_not_reach_a_session_of_the_other_era() {
 #[test]
 fn options_that_cannot_be_meant_end_the_start() {
     for (options, why) in [
-        (&["--session-key", "shared", "--env-from-header", "TENANT=X-Tenant"][..], "exclude each other"),
+        (&["--session-key", "shared", "--env-from-header", "TENANT=X-Tenant"][..], "cannot be combined"),
         (&["--session-key", "cookie"], "header:NAME"),
         (&["--session-key", "header:"], "header:NAME"),
         (&["--session-key", "header:two words"], "header:NAME"),

@@ -50,7 +50,7 @@ fn a_good_server_is_0_and_named_with_its_tools() {
         "initialize    answered ",
         "capabilities  logging, resources (listChanged, subscribe), tools (listChanged)\n",
         "tools         13: add_note, list_notes, ",
-        "end           exit code 0, at the end of its stdin\n",
+        "end           exit code 0, when its stdin was closed\n",
     ];
     assert_says(&finished, 0, &words);
     assert_eq!(finished.stderr.lines().count(), 6, "{}", finished.stderr);
@@ -101,7 +101,7 @@ fn the_server_has_the_arguments_variables_and_directory_of_a_session() {
 fn a_server_that_writes_a_banner_to_stdout_works_and_is_told_of_it() {
     let finished = check(&[], &["hostile", "noise"]);
     let words =
-        ["the server works", r"no messages, the first: \u{1b}[32mwelcome to hostile 1.0", "logs to stderr"];
+        ["the server works", r"not messages, the first: \u{1b}[32mwelcome to hostile 1.0", "logs to stderr"];
     assert_says(&finished, 0, &words);
     assert!(!finished.stderr.contains('\x1b'), "no server steers the terminal: {:?}", finished.stderr);
 }
@@ -118,7 +118,7 @@ fn a_server_that_writes_without_end_is_read_and_works() {
         assert_says(
             &check(&[], &["hostile", mode]),
             0,
-            &["the server works", "end           exit code 0, at"],
+            &["the server works", "end           exit code 0, when"],
         );
     }
 }
@@ -148,7 +148,7 @@ fn a_server_that_cannot_be_used_is_1_with_what_happened_and_what_to_do() {
             ],
         ),
         (&[], &["hostile", "exit_before_init", "0"], &["exited with code 0 before it answered initialize"]),
-        (&[], &["hostile", "signal_before_init", "SEGV"], &["ended by signal SIGSEGV before"]),
+        (&[], &["hostile", "signal_before_init", "SEGV"], &["killed by signal SIGSEGV before"]),
         (
             &[],
             &["hostile", "refuse_init"],
@@ -162,7 +162,7 @@ fn a_server_that_cannot_be_used_is_1_with_what_happened_and_what_to_do() {
             &["answer to tools/list is longer than 600 bytes", "--max-message"],
         ),
         (&[], &["false"], &["exited with code 1 before it answered initialize", "is the command right"]),
-        (&[], &["cat"], &["copies its stdin to its stdout", "no MCP server"]),
+        (&[], &["cat"], &["copies its stdin to its stdout", "not an MCP server"]),
         (
             &short,
             &["sleep", "60"],
@@ -174,8 +174,8 @@ fn a_server_that_cannot_be_used_is_1_with_what_happened_and_what_to_do() {
             &["sh", "-c", "echo {; echo }; sleep 60"],
             &[
                 "did not answer initialize within 5s",
-                "that are no messages, the first: {",
-                "stands on one line",
+                "that are not messages, the first: {",
+                "must be on one line",
             ],
         ),
     ];
@@ -205,7 +205,7 @@ fn a_check_names_variables_that_set_no_option() {
     let mut bridge = bridge_command(&["--check"], &["notebook"]);
     bridge.env("MCP_BRIDGE_MAX_SESSION", "4");
     let finished = run_command(bridge);
-    assert_says(&finished, 0, &["no option is set by the variable MCP_BRIDGE_MAX_SESSION; see --help"]);
+    assert_says(&finished, 0, &["the variable MCP_BRIDGE_MAX_SESSION sets no option; see --help"]);
 }
 
 // ---------------------------------------------------------------------------------------------- signals, process 1

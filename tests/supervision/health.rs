@@ -51,14 +51,11 @@ fn a_healthcheck_that_fails_says_why() {
     let broken = Bridge::start(&[], &["sh", "-c", "exit 3"]);
     let not_ready = || broken.get("/readyz").status == 503;
     let mut cases = vec![
-        (nobody.clone(), format!("mcp-bridge: nobody listens on {nobody}: connection refused")),
-        (foreign.clone(), format!("mcp-bridge: what listens on {foreign} is no mcp-bridge")),
+        (nobody.clone(), format!("mcp-bridge: cannot connect to {nobody}: connection refused")),
+        (foreign.clone(), format!("mcp-bridge: what listens on {foreign} is not an mcp-bridge")),
         (foreign.clone(), format!("mcp-bridge: what listens on {foreign} does not speak HTTP/1")),
         (foreign.clone(), format!("mcp-bridge: {foreign} answers /readyz with 404: is it an mcp-bridge?")),
-        (
-            "unix:/no/such".to_owned(),
-            "mcp-bridge: nobody listens on unix:/no/such: entity not found".to_owned(),
-        ),
+        ("unix:/no/such".to_owned(), "mcp-bridge: cannot connect to unix:/no/such: no such file".to_owned()),
     ];
     if not_ready() {
         let address = broken.address.to_string();

@@ -130,7 +130,7 @@ fn a_server_that_is_broken_is_not_ready_until_one_answers() {
         response.status == 503
     });
     let said = response.text();
-    assert!(said.contains("did not start") || said.contains("every start"), "{said}");
+    assert!(said.contains("failed at its start") || said.contains("every start"), "{said}");
     let mut refused = bridge.post(initialize(0, "2025-06-18").to_string());
     assert_refused(&mut refused, 502, "child_exited");
     // Nobody comes, and the bridge tries again.
@@ -217,9 +217,9 @@ fn a_server_that_does_not_answer_initialize_is_said_to_be_what_it_most_likely_is
     let cases = [
         ("exec sleep 60", "nothing at all"),
         ("echo loading >&2; exec sleep 60", "lines on stderr"),
-        ("echo welcome; exec sleep 60", "no messages"),
-        ("echo 'Uvicorn running on http://127.0.0.1:8000' >&2; exec sleep 60", "listens by itself"),
-        ("echo 'listening on http://localhost:3000/mcp'; exec sleep 60", "listens by itself"),
+        ("echo welcome; exec sleep 60", "not messages"),
+        ("echo 'Uvicorn running on http://127.0.0.1:8000' >&2; exec sleep 60", "listen on a port itself"),
+        ("echo 'listening on http://localhost:3000/mcp'; exec sleep 60", "listen on a port itself"),
         ("printf 'Content-Length: 9\\r\\n\\r\\n{}'; exec sleep 60", "language servers"),
         (&format!("cat > /dev/null; echo '{answer}'"), "PYTHONUNBUFFERED=1"),
         ("exit 0", "docker run needs -i"),

@@ -318,7 +318,7 @@ impl Bridge {
     #[track_caller]
     pub fn exit_code(&mut self) -> i32 {
         let mut status = None;
-        eventually("the bridge ends", || {
+        eventually("the bridge exits", || {
             status = self.process.try_wait().unwrap();
             status.is_some()
         });

@@ -15,7 +15,10 @@ pub(in crate::http) fn ready(sessions: &Sessions) -> Response<Body> {
         None => return text(StatusCode::OK, "ready\n"),
         Some(NotReady::Draining) => "stopping\n",
         Some(NotReady::Crashing(_)) => "every start of the server fails\n",
-        Some(NotReady::Failing) => "the server did not start, and none has answered since\n",
+        Some(NotReady::Failing) => {
+            "the server failed at its start, and none has answered since
+"
+        }
     };
     text(StatusCode::SERVICE_UNAVAILABLE, why)
 }

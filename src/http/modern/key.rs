@@ -93,3 +93,136 @@ impl Sharing {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper::Version;
+    use hyper::header::{HeaderMap, HeaderValue};
+    use tokio::time::Instant;
+
+    const ADA: &str = "x-user: ada";
+
+    fn sharing(share: Share, session_key: Option<&str>) -> Sharing {
+        let session_key = session_key.map(|name| match HeaderName::try_from(name) {
+            Ok(name) if name != "shared" => SessionKey::Header(name),
+            _ => SessionKey::Shared,
+        });
+        Sharing { share, session_key }
+    }
+
+    /// The key of a request with these headers, of this caller. `X-Tenant` becomes a variable.
+    fn key(sharing: &Sharing, list: &[&str], caller: Option<&str>) -> Key {
+        let mut headers = HeaderMap::new();
+        for (name, value) in list.iter().filter_map(|header| header.split_once(": ")) {
+            let name = HeaderName::try_from(name).expect("a name");
+            headers.append(name, HeaderValue::from_str(value).expect("a value"));
+        }
+        let caller = caller.map(|token| Digest::of(token.as_bytes()));
+        let head = Head {
+            headers: &headers,
+            version: Version::HTTP_11,
+            query: None,
+            caller,
+            arrived: Instant::now(),
+        };
+        let wanted = [("TENANT".to_owned(), HeaderName::from_static("x-tenant"))];
+        sharing.key(&head, &wanted).expect("a key")
+    }
+
+    #[test]
+    fn who_is_served_and_with_whom() {
+        use Company::{Own, Strangers, Unsaid};
+        type Row<'r> = (Share, Option<&'r str>, &'r [&'r str], Option<&'r str>, Company);
+        let table: [Row<'_>; 13] = [
+            (Share::None, None, &[ADA], None, Unsaid),
+            (Share::None, None, &[ADA], Some("token"), Unsaid),
+            (Share::None, Some("x-user"), &[ADA], None, Own),
+            (Share::None, Some("x-user"), &[], None, Unsaid),
+            (Share::None, Some("x-user"), &["x-user:  "], Some("token"), Unsaid),
+            (Share::None, Some("authorization"), &["authorization: Bearer"], None, Unsaid),
+            (Share::None, Some("shared"), &[], None, Strangers),
+            (Share::Key, None, &[ADA], Some("token"), Own),
+            (Share::Key, None, &[ADA], None, Unsaid),
+            (Share::Key, Some("x-user"), &[ADA], None, Own),
+            (Share::Key, Some("x-user"), &[], Some("token"), Unsaid),
+            (Share::Key, Some("shared"), &[], None, Strangers),
+            (Share::All, Some("x-user"), &[ADA], Some("token"), Strangers),
+        ];
+        for (share, session_key, list, caller, want) in table {
+            let key = key(&sharing(share, session_key), list, caller);
+            assert_eq!(key.company, want, "{share:?} {session_key:?} {list:?} {caller:?}");
+        }
+        let table = [
+            (Own, Era::Legacy, Some(Clients::Upgraded { strangers: false })),
+            (Strangers, Era::Legacy, Some(Clients::Upgraded { strangers: true })),
+            (Unsaid, Era::Legacy, None),
+            (Own, Era::Modern, Some(Clients::Modern { strangers: false })),
+            (Strangers, Era::Modern, Some(Clients::Modern { strangers: true })),
+            (Unsaid, Era::Modern, Some(Clients::Modern { strangers: true })),
+        ];
+        for (company, era, want) in table {
+            assert_eq!(company.clients(era), want, "{company:?} {era:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_anothers_wherever_the_operator_has_not_said_that_they_share() {
+        let one = |sharing: &Sharing, list: &[&str], caller| key(sharing, list, caller).digest;
+        let tenants = [["x-user: ada", "x-tenant: a"], ["x-user: ada", "x-tenant: b"]];
+        for sharing in [
+            sharing(Share::All, None),
+            sharing(Share::Key, None),
+            sharing(Share::None, Some("x-user")),
+            sharing(Share::None, Some("shared")),
+            sharing(Share::None, None),
+        ] {
+            let [a, b] = tenants.each_ref().map(|list| one(&sharing, list, Some("token")));
+            assert!(a != b, "{sharing:?}: a variable of the server is part of every key");
+            assert!(a == one(&sharing, &tenants[0], Some("token")), "{sharing:?}");
+        }
+        let by_header = sharing(Share::None, Some("x-user"));
+        let (ada, grace) = (&[ADA][..], &["x-user: grace"][..]);
+        assert!(one(&by_header, ada, None) != one(&by_header, grace, None));
+        assert!(one(&by_header, ada, Some("a")) != one(&by_header, ada, Some("b")));
+        let by_token = sharing(Share::Key, None);
+        assert!(one(&by_token, ada, Some("a")) != one(&by_token, ada, Some("b")));
+        assert!(one(&by_token, ada, Some("a")) == one(&by_token, grace, Some("a")));
+        let all = sharing(Share::All, Some("x-user"));
+        assert!(one(&all, ada, Some("a")) == one(&all, grace, Some("b")));
+        assert!(one(&all, ada, None) != one(&by_header, ada, None));
+    }
+
+    #[test]
+    fn a_session_that_callers_share_is_no_callers_own() {
+        let owner = |sharing: &Sharing| key(sharing, &[ADA], Some("token")).owner.is_some();
+        assert!(!owner(&sharing(Share::All, None)), "one token that is taken away ends no other's calls");
+        assert!(!owner(&sharing(Share::None, None)));
+        for own in [sharing(Share::Key, None), sharing(Share::Key, Some("x-user"))] {
+            assert!(owner(&own), "{own:?}");
+        }
+    }
+
+    #[test]
+    fn no_key_of_the_other_era_is_one_of_these() {
+        let by_header = SessionKey::Header(HeaderName::from_static("x-user"));
+        let headers = HeaderMap::from_iter([(
+            HeaderName::from_static("x-user"),
+            HeaderValue::from_static("2026-07-28"),
+        )]);
+        let head = Head {
+            headers: &headers,
+            version: Version::HTTP_11,
+            query: None,
+            caller: None,
+            arrived: Instant::now(),
+        };
+        let legacy = crate::http::keyed::Keyed::of(&by_header, &head, &[]).expect("fine").expect("a key").key;
+        for session_key in ["x-user", "shared"] {
+            for share in [Share::None, Share::All] {
+                let key = sharing(share, Some(session_key)).key(&head, &[]).expect("a key");
+                assert!(key.digest != legacy, "{share:?} {session_key}");
+            }
+        }
+    }
+}

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::{
     Caller, Front, Keeps, Origin, Readers, Refusal, Takes, end_broken, end_expired, end_too_long, id_edit,
-    pass_progress, with_id,
+    pass_on, pass_progress, with_id,
 };
 use crate::proto::ids::{BridgeId, ClientId, StreamId};
 use crate::proto::incoming::Incoming;
@@ -45,17 +45,15 @@ impl Modern {
 
     fn request(&mut self, request: Request, from: Origin<'_>, now: Duration, out: &mut Out) {
         let (caller, token) = Caller::of(&request, from);
-        let method = request.method();
-        let listens = method == "subscriptions/listen";
-        // A child that also knows sessions would open one, or change what it tells all.
-        if is_removed(&method) {
-            return caller.unanswered(Unanswered::Declined(Declined::Method), out);
-        }
-        drop(method);
+        let listens = request.method() == "subscriptions/listen";
         let is_full = if listens { self.link.listens() >= self.max_listens } else { self.link.is_full() };
+        let is_removed = is_removed(&request.method());
         // The child sees the bridge's own token: two clients may have chosen the same.
         let outgoing = Outgoing { request, token };
-        if is_full {
+        if is_removed {
+            // A child that also knows sessions would open one, or change what it tells all.
+            caller.unanswered(Unanswered::Declined(Declined::Method), out);
+        } else if is_full {
             caller.unanswered(Unanswered::Overload, out);
         } else if listens {
             self.link.listen(caller, outgoing, now, out);
@@ -114,16 +112,8 @@ impl Modern {
     /// A message of a subscription, of which `span` is the id.
     fn subscribed(&self, message: Incoming<'_>, span: Span, out: &mut Out) {
         let named = self.link.id_named(message.token(span.clone()));
-        match named.filter(|id| self.link.is_listen(*id)).and_then(|id| self.link.caller(id)) {
-            Some(Caller { takes: Takes::AnswerOnly, .. }) => {
-                out.note(Note::Dropped(Dropped::NotStreamable));
-            }
-            Some(caller) => {
-                let message = message.replaced(span, caller.client.0.as_json().as_bytes());
-                out.push(Output::Message { stream: caller.stream, message });
-            }
-            None => out.note(Note::Dropped(Dropped::Unrelated)),
-        }
+        let caller = named.filter(|id| self.link.is_listen(*id)).and_then(|id| self.link.caller(id));
+        pass_on(caller, |caller| message.replaced(span, caller.client.0.as_json().as_bytes()), out);
     }
 
     /// A log message is of one call (2026-07-28 `server/utilities/logging`), and on stdio does not say of which. With one
@@ -139,15 +129,7 @@ impl Modern {
             let streams = |caller: &&Caller| caller.wants_logs && caller.takes == Takes::Events;
             at_work.find(streams).or_else(|| newest.filter(asks))
         };
-        match caller {
-            Some(Caller { takes: Takes::AnswerOnly, .. }) => {
-                out.note(Note::Dropped(Dropped::NotStreamable));
-            }
-            Some(caller) => {
-                out.push(Output::Message { stream: caller.stream, message: message.into_line() });
-            }
-            None => out.note(Note::Dropped(Dropped::Unrelated)),
-        }
+        pass_on(caller, |_| message.into_line(), out);
     }
 
     /// Ends a request whose client waits for no answer.

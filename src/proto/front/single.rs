@@ -123,7 +123,7 @@ impl Single {
             return Ok(());
         }
         if self.recent.contains(&id) {
-            out.note(Note::Swallowed("the child's request has ended"));
+            out.note(Note::Swallowed("the server's request has ended"));
             return Ok(());
         }
         Err(Refusal::UnknownResponse)

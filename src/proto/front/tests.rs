@@ -92,18 +92,23 @@ impl Harness {
         };
         let front =
             Single::open(limits, message(initialize).request().unwrap(), from, Duration::ZERO, &mut out);
+        Self { live: BTreeSet::from([1]), ..Self::of(front, out) }
+    }
+}
+
+impl<F: Front + Debug> Harness<F> {
+    /// With this front, which has put out so much.
+    fn of(front: F, out: Out) -> Self {
         Self {
             front,
             now: Duration::ZERO,
-            live: BTreeSet::from([1]),
+            live: BTreeSet::new(),
             resumable: BTreeSet::new(),
             out,
             handshake: None,
         }
     }
-}
 
-impl<F: Front + Debug> Harness<F> {
     /// What has come out since this was last asked, the end of a handshake aside.
     pub(in crate::proto) fn outputs(&mut self) -> Vec<Output> {
         let mut outputs = Vec::new();

@@ -6,17 +6,21 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::proto::json::{NotSole, elements, sole_value_at, unquote, value_at};
-use crate::proto::mirrored::decode;
+use crate::proto::mirrored::{Undecodable, decode};
 
 /// The member of a parameter's schema that names its header.
 const ANNOTATION: &str = "x-mcp-header";
 
-/// How many tools are remembered that have such parameters, and how many bytes of what they say. A tool beyond that is one
-/// without them.
+/// How many tools are remembered that have such parameters, and how many bytes of what they say. What is beyond is not checked.
 const MAX_TOOLS: usize = 1000;
 const MAX_BYTES: usize = 1024 * 1024;
 
-/// The longest schema of a tool that is looked into, in bytes.
+/// How many such parameters a tool may have: each of them is looked for in the arguments, which may be long.
+const MAX_PARAMS: usize = 32;
+
+/// The longest page, and in it the longest schema of a tool, that is looked into, in bytes: it is read on the loop of all
+/// sessions.
+const MAX_PAGE: usize = 2 * 1024 * 1024;
 const MAX_SCHEMA: usize = 256 * 1024;
 
 /// The tools of a child that have parameters which headers mirror.
@@ -45,6 +49,9 @@ impl Param {
 impl ToolParams {
     /// Learns from one page of `tools/list`: the text of its result. A tool that has been learnt before is learnt anew.
     pub fn learn(&mut self, result: &str) {
+        if result.len() > MAX_PAGE {
+            return;
+        }
         let tools = value_at(result, &["tools"]).and_then(|span| result.get(span));
         for tool in tools.map(elements).into_iter().flatten().flatten() {
             let member = |name| value_at(tool, &[name]).and_then(|span| tool.get(span));
@@ -105,24 +112,25 @@ impl Param {
         let argument =
             argument.map_err(|NotSole| "an argument that a header mirrors can be read in two ways")?;
         let argument = argument.and_then(|span| arguments.get(span)).filter(|token| *token != "null");
-        let text = |value| decode(value).ok().and_then(|value| String::from_utf8(value.into_owned()).ok());
-        match (header.map(text), argument) {
+        let header = header.map(decode).transpose().map_err(|why| match why {
+            Undecodable::Characters => "a header Mcp-Param-* has characters that it must not have",
+            Undecodable::Base64 => "a header Mcp-Param-* is marked as base64 and is none",
+        })?;
+        match (header, argument) {
             (None, None) => Ok(()),
-            (Some(None), _) => {
-                Err("a header Mcp-Param-* has invalid characters, or what it marks as base64 is none")
-            }
             (None, Some(_)) => {
                 Err("a header Mcp-Param-* is missing: the tool asks that it mirrors an argument")
             }
-            (Some(Some(_)), None) => Err("a header Mcp-Param-* mirrors an argument that is not there"),
-            (Some(Some(header)), Some(argument)) if is_mirrored(argument, &header) => Ok(()),
-            (Some(Some(_)), Some(_)) => Err("a header Mcp-Param-* differs from the argument that it mirrors"),
+            (Some(_), None) => Err("a header Mcp-Param-* mirrors an argument that is not there"),
+            (Some(header), Some(argument)) if is_mirrored(argument, &header) => Ok(()),
+            (Some(_), Some(_)) => Err("a header Mcp-Param-* differs from the argument that it mirrors"),
         }
     }
 }
 
 /// Whether a header says what an argument says, whose token this is: strings as they are, numbers by their value.
-fn is_mirrored(argument: &str, header: &str) -> bool {
+fn is_mirrored(argument: &str, header: &[u8]) -> bool {
+    let Ok(header) = std::str::from_utf8(header) else { return false };
     match argument.as_bytes() {
         // What stands for no text is read as an empty one.
         [b'"', ..] => unquote(argument) == header && (argument == "\"\"" || !header.is_empty()),
@@ -157,7 +165,7 @@ fn params_of(schema: &str) -> Option<Vec<Param>> {
     let mut params = Vec::new();
     let mut path = Vec::new();
     find(&schema, Some(&mut path), &mut params)?;
-    Some(params)
+    (params.len() <= MAX_PARAMS).then_some(params)
 }
 
 /// Looks for annotations in a schema. `path`: where the parameter is, as far as a chain of `properties` leads to it. `None`:

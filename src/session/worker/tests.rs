@@ -29,6 +29,7 @@ mod deaf;
 mod end;
 mod exits;
 mod handshake;
+mod modern;
 mod questions;
 mod races;
 mod readers;

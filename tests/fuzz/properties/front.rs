@@ -13,7 +13,7 @@ use mcp_bridge::proto::link::{Limits, Readiness};
 use mcp_bridge::proto::message::{Envelope, Kind, Message, Request};
 use mcp_bridge::proto::output::{Handshake, Note, Out, Output};
 
-use super::{flat, readers};
+use super::{flat, one_line, readers};
 
 const LIMITS: Limits = Limits {
     init_timeout: Duration::from_secs(10),
@@ -28,7 +28,7 @@ const LIMITS: Limits = Limits {
 /// How much of a hostile kind may be in one record: each step of it takes time.
 const HOSTILE: usize = 5000;
 
-/// How much longer than what a client said a line to the child may be: an id that is too long does not come back (README,
+/// How much longer than what a client said a line to the child may be: an id that is too long does not come back (src/README.md,
 /// *Limits*), and what else the bridge says is short.
 const BRIDGE: usize = 9 * 1024;
 
@@ -311,8 +311,4 @@ fn readership(deaf: &HashSet<StreamId>, stream: StreamId) -> Readership {
         stream if stream.0.is_multiple_of(3) => Readership::MayResume,
         _ => Readership::Absent,
     }
-}
-
-fn one_line(message: &[u8]) {
-    assert!(!message.iter().any(|byte| matches!(byte, b'\r' | b'\n')), "a message is one line");
 }

@@ -10,6 +10,7 @@ mod front;
 mod headers;
 mod json;
 mod last_event_id;
+mod modern;
 mod readers;
 mod sse;
 mod sse_writer;
@@ -20,6 +21,7 @@ pub use framing::framing;
 pub use front::front;
 pub use headers::headers;
 pub use last_event_id::last_event_id;
+pub use modern::modern;
 pub use sse_writer::sse_writer;
 
 /// Numbers that look random and are always the same for the same input: a finding must be repeatable.
@@ -44,4 +46,8 @@ impl Dice {
 /// As the bridge may change a message: each raw CR and LF is a space.
 fn flat(text: &[u8]) -> Vec<u8> {
     text.iter().map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { *byte }).collect()
+}
+
+fn one_line(message: &[u8]) {
+    assert!(!message.iter().any(|byte| matches!(byte, b'\r' | b'\n')), "a message is one line");
 }

@@ -24,14 +24,7 @@ const NAMES: [&str; 8] =
 fn starting_with(limits: Limits) -> Harness<Keyed> {
     let mut out = Out::default();
     let front = Keyed::open(limits, message(OWN).request().unwrap(), Duration::ZERO, &mut out);
-    Harness {
-        front,
-        now: Duration::ZERO,
-        live: BTreeSet::new(),
-        resumable: BTreeSet::new(),
-        out,
-        handshake: None,
-    }
+    Harness::of(front, out)
 }
 
 fn open_with(limits: Limits) -> Harness<Keyed> {

@@ -15,14 +15,7 @@ const NAMES: [&str; 7] =
 fn starting_with(limits: Limits, strangers: bool) -> Harness<Modern> {
     let mut out = Out::default();
     let front = Modern::open(limits, &own_discover(), strangers, Duration::ZERO, &mut out);
-    Harness {
-        front,
-        now: Duration::ZERO,
-        live: BTreeSet::new(),
-        resumable: BTreeSet::new(),
-        out,
-        handshake: None,
-    }
+    Harness::of(front, out)
 }
 
 fn open_for(strangers: bool) -> Harness<Modern> {

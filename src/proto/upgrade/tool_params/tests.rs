@@ -194,6 +194,17 @@ fn what_is_remembered_is_bounded_and_what_is_beyond_is_not_checked() {
     let bytes = params.tools.iter().map(|(name, params)| bytes(name, params)).sum::<usize>();
     assert_eq!(params.bytes, bytes);
     assert_eq!(named(&long(MAX_SCHEMA)), [], "it is not looked into");
+    let many = |count: usize| {
+        let param = |number| json!({ "type": "string", "x-mcp-header": format!("h{number}") });
+        let properties: serde_json::Map<_, _> =
+            (0..count).map(|number| (format!("p{number}"), param(number))).collect();
+        json!({ "properties": properties })
+    };
+    assert_eq!((named(&many(MAX_PARAMS)).len(), named(&many(MAX_PARAMS + 1)).len()), (MAX_PARAMS, 0));
+    let mut params = ToolParams::default();
+    let tool = json!({ "name": "t", "inputSchema": property(&json!("A"), &json!("string")) });
+    params.learn(&json!({ "tools": [tool], "x": "x".repeat(MAX_PAGE) }).to_string());
+    assert!(params.tools.is_empty());
     let mut deep = json!({ "type": "string", "x-mcp-header": "A" });
     for _ in 0..100_000 / 16 {
         deep = json!({ "properties": { "a": deep } });
@@ -215,7 +226,7 @@ fn a_header_says_what_its_argument_says() {
     } });
     let params = learnt(&schema);
     type Row = (&'static str, &'static [(&'static str, &'static str)], bool);
-    let table: [Row; 56] = [
+    let table: [Row; 57] = [
         ("{}", &[], true),
         ("", &[], true),
         (r#"{"s":null,"n":null,"b":null}"#, &[], true),
@@ -247,6 +258,7 @@ fn a_header_says_what_its_argument_says() {
         (r#"{"s":"=?base64?literal?="}"#, &[("s", "=?base64?literal?=")], false),
         (r#"{"s":"x"}"#, &[("s", "=?base64?eA?=")], false),
         (r#"{"s":"é"}"#, &[("s", "é")], false),
+        (r#"{"s":"\ufffd"}"#, &[("s", "=?base64?/w==?=")], false),
         (r#"{"s":"true"}"#, &[("s", "true")], true),
         (r#"{"s":42}"#, &[("s", "42")], true),
         (r#"{"s":["x"]}"#, &[("s", "x")], false),

@@ -48,7 +48,7 @@ pub(crate) struct Case {
     pub(crate) log: u64,
 }
 
-/// What the bridge may hold, as "Limits" in the README says.
+/// What the bridge may hold, as "Limits" in src/README.md says.
 #[derive(Clone, Copy)]
 pub(crate) enum Part {
     /// Messages queued for one child.
