@@ -585,7 +585,7 @@ impl Upgrade {
         now < self.crowded_until || self.lingering.back().is_some_and(|(until, _)| now < *until)
     }
 
-    /// The child is not at work any more on a call that has ended: it has answered it late, or has had time enough to stop.
+    /// The child has answered a call after its end: it is not at work on that any more.
     fn not_lingering(&mut self, id: BridgeId, now: Duration, out: &mut Out) {
         if let Some(place) = self.lingering.iter().position(|(_, lingering)| *lingering == id) {
             self.lingering.remove(place);
@@ -1010,8 +1010,9 @@ impl Front for Upgrade {
         while let Some(place) = self.parked.expire(now) {
             self.give_up(place, now, out);
         }
-        while let Some((_, id)) = self.lingering.front().copied().filter(|(until, _)| *until <= now) {
-            self.not_lingering(id, now, out);
+        // What came before may still be what such a call has asked: that goes to nobody.
+        while self.lingering.front().is_some_and(|(until, _)| *until <= now) {
+            self.lingering.pop_front();
         }
         if self.undecided.next_deadline().is_some_and(|at| at <= now) {
             let calls = self.parked.at_work().filter_map(|id| Some((id, self.call_of(id)?)));

@@ -155,14 +155,11 @@ fn a_call_that_ended_without_an_answer_counts_for_some_time() {
         session.leave(2);
         session.stdin();
         session.passed(3, &Ask::able("8"));
+        session.pass(LINGER - Duration::from_nanos(1));
         session.says(&elicitation("1", "?"));
-        assert_eq!(
-            told(session.pass(LINGER - Duration::from_nanos(1))),
-            [],
-            "it may be of the one that has ended"
-        );
-        assert!(session.stdin().is_empty());
-        session.pass(Duration::from_nanos(1));
+        assert_eq!(told(session.pass(CLEAR_WITHIN)), []);
+        assert_eq!(session.stdin(), [refusal_of("1", UNCLEAR)], "it may be of the one that has ended");
+        session.says(&elicitation("2", "?"));
         session.asked(3, "8", &[("elicitation_1", &elicited("?"))]);
     }
 }
