@@ -349,6 +349,11 @@ impl<C> Link<C> {
         Some((call.caller, call.forwarded))
     }
 
+    /// Tells the child that a request has ended which it may still be at work on.
+    pub fn tell_ended(&self, id: BridgeId, out: &mut Out) {
+        cancelled(id, "it is not clear whether it has been answered", out);
+    }
+
     /// Ends a request that was left open, at the child's word. Returns what the front knows of it; `None`: it is none.
     pub fn end_listen(&mut self, id: BridgeId) -> Option<C> {
         if self.is_listen(id) { self.calls.remove(id).map(|call| call.caller) } else { None }

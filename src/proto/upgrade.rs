@@ -610,6 +610,7 @@ impl Upgrade {
         match self.link.answer(&answer, now, out) {
             Answered::Call { id, caller } if doubtful => {
                 let what = "it has no id, and may be the late one to another request";
+                self.link.tell_ended(id, out);
                 self.end(id, caller, Unanswered::Invalid(Wrong { what, at: 0 }), false, now, out);
             }
             Answered::Call { caller: Caller::Own(own), .. } => {
@@ -965,15 +966,15 @@ impl Front for Upgrade {
         while let Some(place) = self.parked.expire(now) {
             self.give_up(place, now, out);
         }
-        // Questions that wait may be of these all the same; only an answer would tell.
+        // What came before may still be what such a call has asked: that goes to nobody.
         while self.lingering.front().is_some_and(|(until, _)| *until <= now) {
             self.lingering.pop_front();
         }
         if self.undecided.next_deadline().is_some_and(|at| at <= now) {
-            let waits = |id| self.call_of(id).is_some_and(Call::waits_for_client);
-            let waiting: BTreeSet<_> =
-                self.link.callers().map(|(id, _)| id).filter(|id| waits(*id)).collect();
-            for (id, question) in self.undecided.look_again(now, |id| waiting.contains(&id)) {
+            let calls = self.parked.at_work().filter_map(|id| Some((id, self.call_of(id)?)));
+            let waiting = calls.filter(|(_, call)| call.waits_for_client());
+            let waiting: BTreeMap<_, _> = waiting.map(|(id, call)| (id, call.parked_at)).collect();
+            for (id, question) in self.undecided.look_again(now, |id| waiting.get(&id).copied()) {
                 self.assign(id, question, now, out);
             }
         }

@@ -87,6 +87,7 @@ struct Unclear {
     question: Question,
     /// The calls that it may belong to.
     among: BTreeSet<BridgeId>,
+    came: Duration,
     /// When it is looked at again: a call that does not wait for an answer has mostly ended by then.
     again: Option<Duration>,
     /// When it is refused.
@@ -111,7 +112,13 @@ impl Undecided {
         if self.0.len() >= MAX_UNCLEAR {
             return Err(question);
         }
-        self.0.push(Unclear { question, among, again: Some(now + ASKED), until: now + CLEAR_WITHIN });
+        self.0.push(Unclear {
+            question,
+            among,
+            came: now,
+            again: Some(now + ASKED),
+            until: now + CLEAR_WITHIN,
+        });
         Ok(())
     }
 
@@ -125,16 +132,19 @@ impl Undecided {
         self.take_clear()
     }
 
-    /// Looks again at questions that have waited for [`ASKED`]: calls for which the child waits for another answer ask
-    /// nothing else by then. Returns the questions of which it is clear now whose they are.
+    /// Looks again at questions that have waited for [`ASKED`]: calls that had asked before, and whose clients still have
+    /// not answered, ask one thing after the other. `asked_at`: since when a call waits for its client; `None`: it does not.
+    /// Returns the questions of which it is clear now whose they are.
     pub(super) fn look_again(
         &mut self,
         now: Duration,
-        waits: impl Fn(BridgeId) -> bool,
+        asked_at: impl Fn(BridgeId) -> Option<Duration>,
     ) -> Vec<(BridgeId, Question)> {
         for unclear in &mut self.0 {
             if unclear.again.take_if(|at| *at <= now).is_some() {
-                let others: BTreeSet<_> = unclear.among.iter().copied().filter(|id| !waits(*id)).collect();
+                let had_asked = |id| asked_at(id).is_some_and(|at| at <= unclear.came);
+                let others: BTreeSet<_> =
+                    unclear.among.iter().copied().filter(|id| !had_asked(*id)).collect();
                 if !others.is_empty() {
                     unclear.among = others;
                 }

@@ -156,10 +156,10 @@ fn a_call_that_ended_without_an_answer_counts_for_some_time() {
         session.leave(2);
         session.stdin();
         session.passed(3, &Ask::able("8"));
+        session.pass(LINGER - Duration::from_nanos(1));
         session.says(&elicitation("1", "?"));
         assert_eq!(told(session.pass(CLEAR_WITHIN)), []);
         assert_eq!(session.stdin(), [refusal_of("1", UNCLEAR)], "it may be of the one that has ended");
-        session.at(ends + LINGER);
         session.says(&elicitation("2", "?"));
         session.asked(3, "8", &[("elicitation_1", &elicited("?"))]);
     }
@@ -195,8 +195,11 @@ fn an_answer_that_lost_its_id_is_given_to_nobody_while_it_may_be_a_late_one() {
         let mut session = Harness::shared(STRANGERS);
         session.passed(2, &Ask::able("7"));
         session.leave(2);
-        session.passed(3, &Ask::able("8"));
+        let wire = session.passed(3, &Ask::able("8"));
         let told = session.says(text);
+        let line = session.line();
+        let cancelled = (&line["method"], line["params"]["requestId"].to_string());
+        assert_eq!(cancelled, (&"notifications/cancelled".into(), wire));
         let [Output::Unanswered { stream: StreamId(3), why: Unanswered::Invalid(_), .. }] = &told[..] else {
             panic!("{told:?}");
         };
@@ -224,6 +227,21 @@ fn a_call_that_waits_for_its_client_has_not_asked_what_comes_later() {
     session.pass(ASKED);
     session.says(&elicitation("3", "c"));
     session.asked(4, "9", &[("elicitation_1", &elicited("c"))]);
+}
+
+#[test]
+fn what_a_call_asks_at_once_is_not_anothers_because_the_first_question_is_out() {
+    let mut session = Harness::shared(STRANGERS);
+    let ask = Ask::able("7");
+    session.passed(2, &ask);
+    session.says(&elicitation("1", "a"));
+    let other = session.passed(3, &Ask::able("8"));
+    session.says(&elicitation("2", "b")); // of the first one too
+    let state = session.asked(2, "7", &[("elicitation_1", &elicited("a"))]);
+    assert_eq!(session.pass(ASKED), [], "it goes to nobody");
+    session.says(&child_result(&other, ""));
+    let told = session.send(4, &ask.again("9", &state, r#""elicitation_1":{}"#));
+    asked(&told, 4, "9", &[("elicitation_2", &elicited("b"))]);
 }
 
 #[test]
