@@ -47,6 +47,8 @@ pub(super) struct Cause {
     who: Digest,
     /// What the child speaks, if it answers.
     pub(super) era: Era,
+    /// Whether variables from the client's headers may be what it fails at.
+    pub(super) has_variables: bool,
 }
 
 impl Cause {
@@ -62,7 +64,8 @@ impl Cause {
         let variables = variables.map(|text| text.as_encoded_bytes());
         let who = Digest::of_all([token].into_iter().chain(variables));
         let words = Digest::of_all([who.as_bytes(), before.unwrap_or_default(), behind.unwrap_or_default()]);
-        Self { words, group: caller.unwrap_or(words), who, era: era_of(initialize) }
+        let has_variables = !environment.is_empty();
+        Self { words, group: caller.unwrap_or(words), who, era: era_of(initialize), has_variables }
     }
 }
 
