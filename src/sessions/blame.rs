@@ -47,8 +47,6 @@ pub(super) struct Cause {
     who: Digest,
     /// What the child speaks, if it answers.
     pub(super) era: Era,
-    /// Whether variables from the client's headers may be what it fails at.
-    pub(super) has_variables: bool,
 }
 
 impl Cause {
@@ -64,8 +62,7 @@ impl Cause {
         let variables = variables.map(|text| text.as_encoded_bytes());
         let who = Digest::of_all([token].into_iter().chain(variables));
         let words = Digest::of_all([who.as_bytes(), before.unwrap_or_default(), behind.unwrap_or_default()]);
-        let has_variables = !environment.is_empty();
-        Self { words, group: caller.unwrap_or(words), who, era: era_of(initialize), has_variables }
+        Self { words, group: caller.unwrap_or(words), who, era: era_of(initialize) }
     }
 }
 

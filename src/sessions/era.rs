@@ -4,7 +4,7 @@
 //! No session's child is asked, which would be bound by the question: a server that is started for it is asked, once, and
 //! only when somebody must know.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -16,11 +16,12 @@ use super::sibling::{Purpose, Tried};
 use crate::log_limit::SharedLogLimit;
 use crate::proto::link::own_discover;
 use crate::proto::version::Era;
+use crate::sync;
 
 /// How long a server may take to answer the question at most: a client waits for it.
 const ERA_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// For how long it is not asked again when it has not said it.
+/// For how long it is not asked again when it has not said it, or when it was asked anew because it seemed to have changed.
 const PAUSE: Duration = Duration::from_secs(30);
 
 /// Why a server has not said it.
@@ -117,6 +118,8 @@ pub(super) struct ServerEra {
     modern: Question,
     /// Whether the operator has said it, and nothing that a server does changes it.
     is_given: bool,
+    /// When it was last forgotten.
+    forgotten: Mutex<Option<Instant>>,
 }
 
 impl ServerEra {
@@ -126,13 +129,14 @@ impl ServerEra {
             sessions: Question::new(given.map(|era| era == Era::Legacy)),
             modern: Question::new(given.map(|era| era == Era::Modern)),
             is_given: given.is_some(),
+            forgotten: Mutex::default(),
         }
     }
 
     /// A server has shown what it speaks. Returns whether that is news.
     ///
     /// One that has opened a session once can do so, however it answers later.
-    fn learn(&self, shown: Shown) -> bool {
+    fn learn(&self, shown: Shown, now: Instant) -> bool {
         let has_sessions = self.sessions.known();
         match shown {
             _ if self.is_given => false,
@@ -140,14 +144,24 @@ impl ServerEra {
             Shown::Modern => self.modern.settle(true),
             Shown::ModernOnly if has_sessions == Some(true) => self.modern.settle(true),
             Shown::ModernOnly => self.modern.settle(true) | self.sessions.settle(false),
-            Shown::NotModern if has_sessions == Some(false) => self.forget(), // it cannot be neither
+            Shown::NotModern if has_sessions == Some(false) => self.forget(now), // it cannot be neither
             Shown::NotModern => self.modern.settle(false),
         }
     }
 
-    /// A server that was known to speak 2026-07-28 does not. Returns whether it was known.
-    fn forget(&self) -> bool {
-        !self.is_given && (self.modern.forget(true) | self.sessions.forget(false))
+    /// A server that was known to speak 2026-07-28 does not. Returns whether that is forgotten.
+    ///
+    /// It may be what one client adds to the environment that has it fail: then it is asked anew, though not each time.
+    fn forget(&self, now: Instant) -> bool {
+        let mut forgotten = sync::lock(&self.forgotten);
+        if self.is_given || forgotten.is_some_and(|at| now < at + PAUSE) {
+            return false;
+        }
+        let was_known = self.modern.forget(true) | self.sessions.forget(false);
+        if was_known {
+            *forgotten = Some(now);
+        }
+        was_known
     }
 
     /// In one word.
@@ -180,8 +194,11 @@ impl Sessions {
     /// Of one that can open sessions that must be asked, in the same way, for at most 20 s. One that refuses it is not asked
     /// again.
     pub async fn era_for_modern(self: &Arc<Self>) -> Era {
-        let has_sessions = self.era.sessions.known() == Some(true);
-        if has_sessions && self.may_ask() && self.era.modern.begin(Instant::now()) {
+        let has_sessions = self.era.sessions.known();
+        if has_sessions == Some(false) {
+            return Era::Modern;
+        }
+        if has_sessions.is_some() && self.may_ask() && self.era.modern.begin(Instant::now()) {
             let this = Arc::clone(self);
             tokio::spawn(async move { this.ask_for_modern().await });
         }
@@ -199,7 +216,7 @@ impl Sessions {
 
     /// A server has shown this; in which of its answers.
     pub(super) fn note_era(&self, shown: Shown, why: &str) {
-        if self.era.learn(shown) {
+        if self.era.learn(shown, Instant::now()) {
             self.log_era(why);
         }
     }
@@ -207,7 +224,7 @@ impl Sessions {
     /// A server that was known to speak 2026-07-28 has shown that it does not, or not any more: it is asked again when
     /// somebody must know.
     pub(super) fn forget_era(&self, why: &str) {
-        if self.era.forget() {
+        if self.era.forget(Instant::now()) {
             self.log_era(why);
         }
     }
@@ -290,9 +307,9 @@ mod tests {
             let now = Instant::now();
             assert!(!era.sessions.begin(now) && !era.modern.begin(now), "nobody is asked");
             for shown in [Shown::Sessions, Shown::Modern, Shown::ModernOnly, Shown::NotModern] {
-                assert!(!era.learn(shown), "{shown:?}");
+                assert!(!era.learn(shown, now), "{shown:?}");
             }
-            assert!(!era.forget());
+            assert!(!era.forget(now));
             assert_eq!(known(&era), (Some(want.0), Some(want.1)));
         }
     }
@@ -301,10 +318,10 @@ mod tests {
     fn a_server_that_has_opened_a_session_has_sessions_whatever_was_heard_before_and_later() {
         let era = ServerEra::new(None);
         assert!(era.sessions.begin(Instant::now()));
-        assert!(era.learn(Shown::ModernOnly));
+        assert!(era.learn(Shown::ModernOnly, Instant::now()));
         assert_eq!((known(&era), era.as_str()), ((Some(false), Some(true)), "modern"));
-        assert!(era.learn(Shown::Sessions), "it was asked while it could not do it");
-        assert!(!era.learn(Shown::ModernOnly));
+        assert!(era.learn(Shown::Sessions, Instant::now()), "it was asked while it could not do it");
+        assert!(!era.learn(Shown::ModernOnly, Instant::now()));
         assert_eq!((known(&era), era.as_str()), ((Some(true), Some(true)), "dual"));
     }
 
@@ -312,18 +329,29 @@ mod tests {
     fn a_server_that_has_changed_is_asked_again() {
         let now = Instant::now();
         let only = ServerEra::new(None);
-        only.learn(Shown::ModernOnly);
-        assert!(only.forget() && !only.forget());
+        only.learn(Shown::ModernOnly, now);
+        assert!(only.forget(now) && !only.forget(now));
         assert_eq!((known(&only), only.as_str()), ((None, None), "unknown"));
         assert!(only.sessions.begin(now));
 
         let dual = ServerEra::new(None);
-        (dual.learn(Shown::Sessions), dual.learn(Shown::Modern));
-        assert!(dual.forget());
+        assert!(dual.learn(Shown::Sessions, now) && dual.learn(Shown::Modern, now));
+        assert!(dual.forget(now));
         assert_eq!((known(&dual), dual.as_str()), ((Some(true), None), "legacy"));
         assert!(!dual.sessions.begin(now) && dual.modern.begin(now));
-        assert!(dual.learn(Shown::NotModern) && !dual.forget(), "there is nothing to be asked again");
-        assert!(!dual.modern.begin(now));
+        assert!(dual.learn(Shown::NotModern, now) && !dual.forget(now + PAUSE), "there is nothing to forget");
+        assert!(!dual.modern.begin(now + PAUSE), "it has said it");
+    }
+
+    #[test]
+    fn a_server_that_says_another_thing_each_time_is_not_asked_each_time() {
+        let now = Instant::now();
+        let era = ServerEra::new(None);
+        assert!(era.learn(Shown::Sessions, now) && era.learn(Shown::Modern, now));
+        assert!(era.forget(now));
+        assert!(era.learn(Shown::Modern, now));
+        assert!(!era.forget(now + PAUSE / 2), "it has just been asked for that");
+        assert!(era.forget(now + PAUSE));
     }
 
     #[tokio::test(start_paused = true)]
@@ -339,7 +367,7 @@ mod tests {
             })
             .collect();
         tokio::task::yield_now().await;
-        era.learn(Shown::ModernOnly);
+        era.learn(Shown::ModernOnly, Instant::now());
         for waiting in waiting {
             assert_eq!(waiting.await.unwrap(), (false, Some(false)));
         }
@@ -361,7 +389,7 @@ mod tests {
     fn a_session_that_opens_while_a_server_is_asked_has_the_last_word() {
         let era = ServerEra::new(None);
         assert!(era.sessions.begin(Instant::now()));
-        assert!(era.learn(Shown::Sessions));
+        assert!(era.learn(Shown::Sessions, Instant::now()));
         assert!(!era.sessions.give_up(Instant::now()), "the server that was asked said nothing");
         assert_eq!(known(&era), (Some(true), None));
     }

@@ -75,10 +75,9 @@ impl Sessions {
         }
     }
 
-    /// A server that is asked in the era it is known to speak, and in the bridge's own words, has changed if it does not
-    /// answer.
+    /// A server that does not answer in the era that it is known to speak may have changed.
     fn note_not_opened(&self, cause: &Cause) {
-        if cause.era == Era::Modern && !cause.has_variables {
+        if cause.era == Era::Modern {
             self.forget_era("a session's server has not answered server/discover");
         }
     }
