@@ -53,7 +53,7 @@ const MAX_LINGERING: usize = 1024;
 /// Why a question of the child reaches nobody.
 const NOBODYS: &str = "no call is running that this can belong to";
 const UNSERVED: &str = "the client of this call does not serve such requests";
-const UNCLEAR: &str = "it is not clear for which of several calls this is";
+const UNCLEAR: &str = "it is unclear to which of several calls this belongs";
 
 /// The bridge's own `initialize` for a child whose clients are of 2026-07-28. It declares all that such clients can be
 /// asked: what each of them declares comes with its requests, and what it does not is refused then.

@@ -97,7 +97,7 @@ pub(super) fn named(request: &Request) -> String {
 
 /// What is said of a request whose head alone says that it is of this era.
 pub(super) fn unmarked() -> Problem {
-    invalid("_meta lacks io.modelcontextprotocol/protocolVersion")
+    invalid("_meta has no io.modelcontextprotocol/protocolVersion")
 }
 
 /// Checks a request that is served. `asked`: its `MCP-Protocol-Version`. `mirror`: the rest of what its head mirrors.
@@ -302,9 +302,9 @@ mod tests {
             (&good, with(""), 0, ""),
             (&good, with(r#","io.modelcontextprotocol/clientInfo":{"name":"a","version":"1"}"#), 0, ""),
             (&good, with(r#","io.modelcontextprotocol/logLevel":"emergency","x":1"#), 0, ""),
-            (&good, "{}".into(), -32602, "_meta lacks io.modelcontextprotocol/protocolVersion"),
-            (&good, r#"{"_meta":7}"#.into(), -32602, "_meta lacks io.modelcontextprotocol/protocolVersion"),
-            (&good, "[]".into(), -32602, "_meta lacks"),
+            (&good, "{}".into(), -32602, "_meta has no io.modelcontextprotocol/protocolVersion"),
+            (&good, r#"{"_meta":7}"#.into(), -32602, "_meta has no io.modelcontextprotocol/protocolVersion"),
+            (&good, "[]".into(), -32602, "_meta has no"),
             (&good, meta("20260728", whole), -32602, "protocolVersion must be a string"),
             (&good, meta("null", whole), -32602, "protocolVersion must be a string"),
             // The version in the header goes first, and whether it is known after that.

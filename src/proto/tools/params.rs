@@ -116,7 +116,7 @@ impl Param {
             (None, Some(_)) => {
                 Err("a header Mcp-Param-* is missing: the tool asks that it mirrors an argument")
             }
-            (Some(_), None) => Err("a header Mcp-Param-* mirrors an argument that is not there"),
+            (Some(_), None) => Err("a header Mcp-Param-* mirrors an argument that is missing"),
             (Some(header), Some(argument)) if is_mirrored(argument, &header) => Ok(()),
             (Some(_), Some(_)) => Err("a header Mcp-Param-* differs from the argument that it mirrors"),
         }
