@@ -32,7 +32,7 @@ use answer::{Greeting, URL_NEEDED, error_code, failed, input_required, is_tool_e
 use listens::{Added, Listens, NotAdded, Offered};
 use parked::{Parked, Place, State};
 use questions::{ASKED, Question, Undecided};
-use request::{Answers, Declared, Level, Lowered, fingerprint, lower};
+use request::{Answers, Declared, Level, Lowered, lower};
 
 /// How long further questions of the same call are waited for before its client is asked.
 const GATHER: Duration = Duration::from_millis(20);
@@ -256,7 +256,7 @@ impl Upgrade {
         now: Duration,
         out: &mut Out,
     ) {
-        let Lowered { request, level, declared, answers } = lowered;
+        let Lowered { request, level, declared, answers, fingerprint } = lowered;
         let token = request.token().and_then(|span| Id::parse(slice(request.text(), span)));
         let call = Box::new(Call {
             client,
@@ -266,7 +266,7 @@ impl Upgrade {
             level,
             declared,
             what,
-            fingerprint: if what.asks { fingerprint(&request) } else { 0 },
+            fingerprint,
             caller: from.mirrored.caller,
             questions: Vec::new(),
             asked: 0,

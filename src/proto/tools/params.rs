@@ -47,6 +47,11 @@ impl Param {
 }
 
 impl ToolParams {
+    /// Whether no tool is known that has such parameters.
+    pub(super) fn is_empty(&self) -> bool {
+        self.tools.is_empty()
+    }
+
     /// Learns from one page of `tools/list`: the text of its result. A tool that has been learnt before is learnt anew.
     pub(super) fn learn(&mut self, result: &str) {
         if result.len() > MAX_PAGE {
