@@ -396,7 +396,10 @@ async fn check(url: &str, name: &str, lifecycle: ClientLifecycleMode, shared: bo
         let arguments = json!({ "title": title, "text": own });
         if shared {
             // What a subscription receives does not reach the handler.
-            let filter = SubscriptionFilter::builder().resources_list_changed().resource_subscriptions([&*uri]).build();
+            let filter = SubscriptionFilter::builder()
+                .resources_list_changed()
+                .resource_subscriptions([&*uri])
+                .build();
             let mut subscription =
                 session.service.listen(filter.clone()).await.map_err(|error| error.to_string())?;
             same(subscription.acknowledged(), &filter, "acknowledged")?;
@@ -408,7 +411,11 @@ async fn check(url: &str, name: &str, lifecycle: ClientLifecycleMode, shared: bo
                         updated.push(update.params.uri);
                     }
                     Ok(Ok(Some(ServerNotification::ResourceListChangedNotification(_)))) => list_changed += 1,
-                    other => return Err(format!("{other:?} after updated {updated:?}, list_changed {list_changed}")),
+                    other => {
+                        return Err(format!(
+                            "{other:?} after updated {updated:?}, list_changed {list_changed}"
+                        ));
+                    }
                 }
             }
             return same(updated, vec![uri], "updated");
@@ -489,5 +496,9 @@ async fn main() -> ExitCode {
         },
         _ => ClientLifecycleMode::Initialize,
     };
-    if check(url, name, lifecycle, mode == "shared").await == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if check(url, name, lifecycle, mode == "shared").await == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
