@@ -1,9 +1,12 @@
-"""Many modern clients on one child of the session era: the same ids, the same tokens, and each gets only its own (P4)."""
+"""Many modern clients on one child: the same ids, the same tokens, and each gets only its own (P4).
+
+What takes a bridge holds in front of a child of either era; `servers.py` asks the same of servers of 2026-07-28.
+"""
 
 import json
 import time
 
-from era import EVERYTHING, META, Modern, claim, expect, side_by_side
+from era import META, Modern, claim, expect, side_by_side
 from wire import text_of
 
 MANY = 50
@@ -22,9 +25,9 @@ def told(client):
     return json.loads(text_of(client.call("tell", id="tell").answer("tell")))
 
 
-@claim("isolation", f"{MANY} clients with the same id and progress token get their own answer and their own progress")
-def calls(world):
-    clients, own = crowd(world.bridge("--share", "all")), words("work")
+def calls(bridge):
+    """Fifty clients with the same id and progress token get their own answer and their own progress"""
+    clients, own = crowd(bridge), words("work")
 
     def work(number, client):
         reply = client.call("work", id=1, token="t", word=own[number], steps=STEPS, pause=0.02)
@@ -38,9 +41,8 @@ def calls(world):
     expect(len({told(client)["pid"] for client in clients[:5]}), 1, "children:")
 
 
-@claim("isolation", "a token and an id that look like another's, a number and a text, stay apart and come back as they were")
-def types(world):
-    bridge = world.bridge("--share", "all")
+def types(bridge):
+    """A token and an id that look like another's, a number and a text, stay apart and come back as they were"""
     names = [(1, "1"), ("1", 1), (0, "0"), ("0", 0), (2**53 - 1, "é"), ("é", 2**53 - 1)] * 4
 
     def work(number, client):
@@ -76,9 +78,9 @@ def logs(world):
     expect(lines(clients[0].call("log", id=1, level="warning", word=own[0])), [], "below the level:")
 
 
-@claim("isolation", "resource updates come to who subscribed to the address, under the subscription id that it chose")
-def updates(world):
-    clients = crowd(world.bridge("--share", "all"))
+def updates(bridge):
+    """Resource updates come to who subscribed to the address, under the subscription id that it chose"""
+    clients = crowd(bridge)
     own, common = [f"item:///{number}" for number in range(MANY)], "item:///common"
 
     def listen(number, client):
@@ -90,7 +92,9 @@ def updates(world):
         return listening
 
     listening = side_by_side(listen, clients)
-    expect(set(told(clients[0])["watched"]), {*own, common}, "the child is subscribed to")
+    watched = told(clients[0]).get("watched")  # a child of 2026-07-28 has listeners instead
+    if watched is not None:
+        expect(set(watched), {*own, common}, "the child is subscribed to")
     side_by_side(lambda number, client: client.call("update", id=1, word=own[number]), clients)
     clients[-1].call("update", id=1, word=common)
     for number, stream in enumerate(listening):
@@ -101,9 +105,10 @@ def updates(world):
     for stream in listening[1:]:
         stream.close()
     deadline = time.monotonic() + 5
-    while (left := set(told(clients[0])["watched"])) != {own[0], common} and time.monotonic() < deadline:
+    while watched is not None and (left := set(told(clients[0])["watched"])) != {own[0], common} and time.monotonic() < deadline:
         time.sleep(0.02)
-    expect(left, {own[0], common}, "who is left watches")
+    if watched is not None:
+        expect(left, {own[0], common}, "who is left watches")
     clients[-1].call("update", id=1, word=common)
     expect(listening[0].wait(4)[-1]["params"]["uri"], common, "the one that is left gets")
     expect(len(listening[0].messages), 4, "messages of the one that is left:")
@@ -127,9 +132,9 @@ def answered(reply, id, word):
     return {"inputResponses": responses, "requestState": result["requestState"]}
 
 
-@claim("isolation", "a question comes to the client whose call it belongs to, and where nobody can tell, to nobody")
-def questions(world):
-    clients, own = crowd(world.bridge("--share", "all")), words("question")
+def questions(bridge):
+    """A question comes to the client whose call it belongs to, and where nobody can tell, to nobody"""
+    clients, own = crowd(bridge), words("question")
 
     def ask(number, client):
         first = client.call("question", id=1, word=own[number])
@@ -190,9 +195,8 @@ def capabilities(world):
         expect(text_of(able.call("question", id=2, word="w", retry=retry).answer(2)), "w: to w", "the answer:")
 
 
-@claim("isolation", "a client that closes its answer ends its own call at the child, and no other")
-def closing(world):
-    bridge = world.bridge("--share", "all")
+def closing(bridge):
+    """A client that closes its answer ends its own call at the child, and no other"""
     leaver, stayer, watcher = (Modern(bridge.address) for _ in range(3))
     own = {0: "leaves", 1: "stays"}
 
@@ -206,6 +210,12 @@ def closing(world):
     expect(left, None, "the one that left got")
     expect(text_of(stayed.answer(1)), "stays", "the one that stayed got")
     expect(told(watcher)["cancelled"], ["leaves"], "cancelled at the child:")
+
+
+COMMON = (calls, types, updates, questions, closing)
+
+for work in COMMON:
+    claim("isolation", work.__doc__)(lambda world, work=work: work(world.bridge("--share", "all")))
 
 
 @claim("isolation", "clients with different keys never meet: two children, and nothing of one reaches the other")

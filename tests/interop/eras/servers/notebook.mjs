@@ -1,4 +1,4 @@
-// The notebook of examples/notebook.rs as a server of the official TypeScript SDK, 2.x:
+// A server of the official TypeScript SDK, 2.x, with the tools of examples/notebook.rs and those of ../child.py:
 //
 //   node notebook.mjs --modern | --dual | --http     only 2026-07-28, or whatever the client begins with, over stdio;
 //                                                    or 2026-07-28 over the SDK's own HTTP, as a control
@@ -9,6 +9,10 @@ import { McpServer, acceptedContent, createMcpHandler, fromJsonSchema, inputRequ
 import { serveStdio } from '@modelcontextprotocol/server/stdio';
 
 const notes = new Map();
+const kept = [];
+const cancelled = [];
+const ask = message =>
+  inputRequired.elicit({ message, requestedSchema: { type: 'object', properties: { word: { type: 'string' } }, required: ['word'] } });
 const text = text => ({ content: [{ type: 'text', text }] });
 const uri = title => `note:///${encodeURIComponent(title)}`;
 
@@ -82,7 +86,47 @@ const TOOLS = {
       return text(`waited ${seconds} s: ${word}`);
     },
   ],
-  whoami: [[], () => text(JSON.stringify({ pid: process.pid }))],
+
+  work: [
+    ['word', 'steps', 'pause'],
+    async ({ word, steps = 1, pause = 0.01 }, { mcpReq }) => {
+      const progressToken = mcpReq._meta?.progressToken;
+      try {
+        for (let progress = 1; progress <= steps; progress += 1) {
+          await sleep(pause * 1000, undefined, { signal: mcpReq.signal });
+          if (progressToken === undefined) continue;
+          const params = { progressToken, progress, total: steps, message: word };
+          await mcpReq.notify({ method: 'notifications/progress', params });
+        }
+      } catch (stopped) {
+        cancelled.push(word);
+        throw stopped;
+      }
+      return text(word);
+    },
+  ],
+  question: [
+    ['word'],
+    ({ word }, { mcpReq }) => {
+      const answer = acceptedContent(mcpReq.inputResponses, 'q');
+      return answer ? text(`${word}: ${answer.word}`) : inputRequired({ inputRequests: { q: ask(word) }, requestState: word });
+    },
+  ],
+  update: [
+    ['word'],
+    async ({ word }, _context, changed) => {
+      await changed(word, false);
+      return text(word);
+    },
+  ],
+  keep: [
+    ['word'],
+    ({ word }) => {
+      kept.push(word);
+      return text(kept.join(' '));
+    },
+  ],
+  tell: [[], () => text(JSON.stringify({ pid: process.pid, cancelled }))],
 };
 
 function notebook(told) {
