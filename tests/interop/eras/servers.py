@@ -2,8 +2,11 @@
 
 import functools
 import json
+import os
 import re
+import signal
 import subprocess
+import threading
 
 import isolation
 from era import HERE, META, MODERN, Legacy, Modern, claim, expect
@@ -90,6 +93,30 @@ def both(world, of):
     retry = isolation.answered(first, 1, "w")
     expect(text_of(modern.call("question", id=2, word="w", retry=retry).answer(2)), "w: to w", "the answer:")
     expect(legacy.close(), 204, "DELETE:")
+
+
+def restarts(bridge):
+    """A child that dies takes its calls with it, which say so; the next call has a new one."""
+    client, victim = Modern(bridge.address), Modern(bridge.address)
+    pid = isolation.told(client)["pid"]
+    client.call("keep", word="before")
+    timer = threading.Timer(0.5, os.kill, [pid, signal.SIGKILL])
+    timer.start()
+    lost = victim.call("work", id=7, word="lost", steps=1000, pause=0.02).answer(7)
+    expect(lost["error"]["data"]["source"], "mcp-bridge", "the call that was in flight:")
+    again = client.call("keep", id=8, word="after")
+    expect(text_of(again.answer(8)), "after", "what the new child kept:")
+    assert isolation.told(client)["pid"] != pid, "the same process"
+
+
+@claim("typescript", "a child of 2026-07-28 that dies is replaced, and only the calls in flight know")
+def modern_restarts(world):
+    restarts(world.bridge(command=command(world, only_modern)))
+
+
+@claim("isolation", "a shared child of the session era that dies is replaced, and only the calls in flight know")
+def shared_restarts(world):
+    restarts(world.bridge("--share", "all"))
 
 
 for name, of in COMMANDS.items():
