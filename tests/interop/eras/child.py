@@ -94,6 +94,16 @@ def questions(key, token, word):
     return f"{results['a']['content']['word']}, {results['b']['content']['text']}, {results['c']['content']['word']}"
 
 
+def stubborn(key, token, word, pause=1.0):
+    """Goes on whether it is cancelled or not, and asks, logs and reports progress at the end."""
+    time.sleep(pause)
+    if token is not None:
+        notify("notifications/progress", {"progressToken": token, "progress": 1, "message": word})
+    log(key, token, word)
+    answer = elicit(word)
+    return f"{word}: {answer and answer['content']['word']}"
+
+
 def update(key, token, word):
     with state:
         known = word in watched
@@ -113,7 +123,7 @@ def tell(key, token):
         return json.dumps({"pid": os.getpid(), "cancelled": cancelled, "watched": sorted(watched), "running": sorted(running.values())})
 
 
-TOOLS = {tool.__name__: tool for tool in (work, log, question, questions, update, keep, tell)}
+TOOLS = {tool.__name__: tool for tool in (work, log, question, questions, stubborn, update, keep, tell)}
 SCHEMA = {"type": "object", "properties": {"word": {"type": "string"}}}
 
 
@@ -127,7 +137,7 @@ def call(message):
     except Refused as refusal:
         text, failed = str(refusal), True
     with state:
-        if running.pop(key, None) is None:
+        if running.pop(key, None) is None and params["name"] != "stubborn":
             return  # cancelled: nobody wants to know
     send({"id": message["id"], "result": {"content": [{"type": "text", "text": text}], "isError": failed}})
 

@@ -212,10 +212,33 @@ def closing(bridge):
     expect(told(watcher)["cancelled"], ["leaves"], "cancelled at the child:")
 
 
+@claim("isolation", "what a child still says for a call that was closed reaches nobody, least of all who calls at the same time")
+def stubborn(world):
+    bridge = world.bridge("--share", "all")
+    leaver, stayer = Modern(bridge.address), Modern(bridge.address)
+    own = {0: "leaves", 1: "stays"}
+
+    def call(number, client):
+        options = {"id": 1, "token": "t", "level": "info", "word": own[number], "pause": 1.0 + number}
+        try:
+            return client.call("stubborn", timeout=0.3 if number == 0 else 20, **options)
+        except TimeoutError:
+            return None
+
+    left, stayed = side_by_side(call, [leaver, stayer])
+    expect(left, None, "the one that left got")
+    assert "leaves" not in json.dumps(stayed.messages), f"the one that stayed got {stayed.messages}"
+    result = stayed.answer(1)["result"]
+    if result["resultType"] == "input_required":
+        answered(stayed, 1, "stays")
+    else:
+        expect(text_of(stayed.answer(1)), "stays: None", "the one that stayed got")  # its question was refused
+
+
 COMMON = (calls, types, updates, questions, closing)
 
 for work in COMMON:
-    claim("isolation", work.__doc__)(lambda world, work=work: work(world.bridge("--share", "all")))
+    claim("isolation", work.__doc__[0].lower() + work.__doc__[1:])(lambda world, work=work: work(world.bridge("--share", "all")))
 
 
 @claim("isolation", "clients with different keys never meet: two children, and nothing of one reaches the other")
@@ -251,4 +274,4 @@ def no_key(world):
     reply = Modern(bridge.address).call("tell", id=1)
     error = reply.messages[0].get("error", {})
     assert reply.status == 400 and "X-Key" in json.dumps(error), f"HTTP {reply.status} {reply.messages}"
-    expect(bridge.children(), [], "children:")
+    expect(bridge.sessions_begun(), 0, "sessions:")
