@@ -5,8 +5,8 @@ const CALLS = 50; // in flight at once
 const STEPS = 20; // progress notifications of one call
 const ARRIVAL_MS = 5_000; // for what arrives unasked
 const LOG_MS = 1_000; // for a log line of a call that has been answered
-const DEADLINE_MS = 20_000; // for one claim: a hang is a failure with a name
-const PATIENCE_MS = 12_000; // for what a shared child says while others have calls in flight
+const DEADLINE_MS = 40_000; // for one claim: a hang is a failure with a name
+const PATIENCE_MS = 30_000; // for what a shared child says while others have calls in flight
 
 let failed = 0;
 

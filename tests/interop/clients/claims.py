@@ -14,8 +14,8 @@ CALLS = 50  # in flight at once
 STEPS = 20  # progress notifications of one call
 ARRIVAL = 5  # seconds, for what arrives unasked
 LOG_ARRIVAL = 1  # seconds, for a log line of a call that has been answered
-DEADLINE = 20  # seconds, for one claim: a hang is a failure with a name
-PATIENCE = 12  # seconds, for what a shared child says while others have calls in flight
+DEADLINE = 40  # seconds, for one claim: a hang is a failure with a name
+PATIENCE = 30  # seconds, for what a shared child says while others have calls in flight
 
 
 def same(seen, expected, what):

@@ -33,9 +33,9 @@ const ARRIVAL: Duration = Duration::from_secs(5);
 /// For a log line of a call that has been answered.
 const LOG_ARRIVAL: Duration = Duration::from_secs(1);
 /// For what a shared child says while others have calls in flight.
-const PATIENCE: Duration = Duration::from_secs(12);
+const PATIENCE: Duration = Duration::from_secs(30);
 /// For one claim: a hang is a failure with a name.
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(40);
 
 type Claim = Result<(), String>;
 
