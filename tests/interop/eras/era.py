@@ -96,6 +96,19 @@ class Modern:
         params = {"name": tool, "arguments": arguments, **(retry or {})}
         return self.ask("tools/call", params, id, token, level, timeout, meta)
 
+    def notify(self, method, params):
+        message = notification(method, {**params, "_meta": {META + "protocolVersion": MODERN, META + "clientCapabilities": {}}})
+        return self.pool.exchange("POST", "/mcp", *self.encoded(message))
+
+    def raw(self, method, params, *headers):
+        """The answer's bytes, and its head."""
+        about = {META + "protocolVersion": MODERN, META + "clientCapabilities": self.capabilities, "progressToken": 1}
+        lines, body = self.encoded(request(1, method, {**params, "_meta": about}))
+        connection, response = self.pool.send("POST", "/mcp", [*lines, *headers], body)
+        text = response.read().decode()
+        self.pool.give_back(connection, response)
+        return response, text
+
     def listen(self, id, **notifications):
         return Listening(self, id, notifications)
 

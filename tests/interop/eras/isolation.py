@@ -212,6 +212,36 @@ def closing(bridge):
     expect(told(watcher)["cancelled"], ["leaves"], "cancelled at the child:")
 
 
+@claim("isolation", "a cancellation that is posted, with the id that others have too, is taken and ends no call")
+def posted_cancellation(world):
+    bridge = world.bridge("--share", "all")
+    worker, other = Modern(bridge.address), Modern(bridge.address)
+
+    def act(number, client):
+        if number == 0:
+            return client.call("work", id=1, token=1, word="works", steps=20, pause=0.05)
+        time.sleep(0.3)
+        return client.notify("notifications/cancelled", {"requestId": 1})
+
+    worked, told_off = side_by_side(act, [worker, other])
+    expect((told_off.status, told_off.body), (202, b""), "the notification:")
+    expect(text_of(worked.answer(1)), "works", "the call:")
+    expect(told(other)["cancelled"], [], "cancelled at the child:")
+
+
+@claim("isolation", "a stream of 2026-07-28 has no event ids, and neither Last-Event-ID nor a foreign session id mean anything")
+def no_resumption(world):
+    client = Modern(world.bridge("--share", "all").address)
+    call = {"name": "work", "arguments": {"word": "w", "steps": 30, "pause": 0.02}}
+    for headers in (), (("Last-Event-ID", "1-1"),), (("Mcp-Session-Id", "0" * 48),):
+        response, text = client.raw("tools/call", call, *headers)
+        expect((response.status, response.getheader("content-type")), (200, "text/event-stream"), f"with {headers}:")
+        expect([line for line in text.splitlines() if line.startswith(("id:", "retry:"))], [], f"with {headers}:")
+        expect(response.getheader("mcp-session-id"), None, "session:")
+        expect(response.getheader("x-accel-buffering"), "no", "X-Accel-Buffering:")
+        assert text.count("notifications/progress") == 30, text[-300:]
+
+
 @claim("isolation", "what a child still says for a call that was closed reaches nobody, least of all who calls at the same time")
 def stubborn(world):
     bridge = world.bridge("--share", "all")
