@@ -4,6 +4,7 @@ What takes a bridge holds in front of a child of either era; `servers.py` asks t
 """
 
 import json
+import tempfile
 import time
 
 from era import META, Modern, claim, expect, side_by_side
@@ -296,6 +297,38 @@ def keys(world):
     expect(text_of(right.answer(3)), "w: to w", "the same key on another connection:")
     for stream in listening:
         stream.close()
+
+
+def with_tokens(world, *options):
+    """A bridge that knows two callers, and two clients of each."""
+    tokens = [letter * 43 for letter in "ab"]
+    file = tempfile.NamedTemporaryFile("w")  # noqa: SIM115 — lives as long as the bridge, which reads it again
+    file.write("".join(f"{token}\n" for token in tokens))
+    file.flush()
+    world.files.append(file)
+    bridge = world.bridge("--token-file", file.name, *options)
+    return [[Modern(bridge.address, ("Authorization", f"Bearer {token}")) for _ in range(2)] for token in tokens]
+
+
+@claim("isolation", "with --share key those of one token share a child, and no others")
+def tokens(world):
+    callers = with_tokens(world, "--share", "key")
+    pids = [[told(client)["pid"] for client in clients] for clients in callers]
+    expect([len(set(of_one)) for of_one in pids], [1, 1], "children of each token:")
+    assert pids[0][0] != pids[1][0], "both tokens have the same child"
+    retry = answered(callers[0][0].call("question", id=1, word="w"), 1, "w")
+    stolen = callers[1][0].call("question", id=2, word="w", retry=retry)
+    expect(stolen.answer(2).get("error", {}).get("code"), -32602, "a state of another token:")
+
+
+@claim("isolation", "on one child for all, the state of one token's call is refused under another token")
+def states_of_tokens(world):
+    (mine, too), (other, _) = with_tokens(world, "--share", "all")
+    expect(len({told(client)["pid"] for client in (mine, too, other)}), 1, "children:")
+    retry = answered(mine.call("question", id=1, word="w"), 1, "w")
+    stolen = other.call("question", id=2, word="w", retry=retry)
+    expect(stolen.answer(2).get("error", {}).get("code"), -32602, "a state of another token:")
+    expect(text_of(too.call("question", id=3, word="w", retry=retry).answer(3)), "w: to w", "the same token elsewhere:")
 
 
 @claim("isolation", "without its key a modern client is refused by name of the option, and gets no child")

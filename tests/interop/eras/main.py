@@ -28,6 +28,7 @@ class World:
 
     def __init__(self, binary, installed):
         self.binary, self.installed, self.bridges = binary, pathlib.Path(installed), []
+        self.files = []  # that its bridges read
 
     def bridge(self, *options, child=(), command=None):
         """In front of child.py with these arguments, or of another command."""
@@ -37,6 +38,8 @@ class World:
     def close(self):
         for bridge in self.bridges:
             bridge.stop()
+        for file in self.files:
+            file.close()
 
 
 def judge(claim, *arguments):
