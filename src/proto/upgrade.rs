@@ -44,6 +44,9 @@ const MAX_QUESTIONS: usize = 16;
 /// Bytes of all questions that wait for their clients' answers.
 const MAX_ASKED: usize = 8 * 1024 * 1024;
 
+/// Bytes of requests that wait for the handshake, or until the child's tools are known; beyond it no message is taken.
+const MAX_EARLY: usize = 8 * 1024 * 1024;
+
 /// How long the bridge waits for the child's answers to requests of its own, from when it serves.
 const OWN_LIMIT: Duration = Duration::from_secs(10);
 
@@ -160,6 +163,23 @@ struct Held {
     arrived: Duration,
 }
 
+/// A `server/discover` or `subscriptions/listen`, which is answered from what the child has said of itself.
+#[derive(Debug)]
+struct Waiting {
+    stream: StreamId,
+    client: ClientId,
+    /// See [`Mirrored::caller`].
+    caller: Option<[u8; 32]>,
+    /// The text of `params.notifications`; `None`: it discovers.
+    wants: Option<Box<str>>,
+}
+
+impl Waiting {
+    fn bytes(&self) -> usize {
+        self.wants.as_ref().map_or(0, |wants| wants.len())
+    }
+}
+
 /// What is known of the child's tools.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Known {
@@ -183,8 +203,8 @@ pub struct Upgrade {
     strangers: bool,
     new_state: fn() -> u128,
     greeting: Option<Greeting>,
-    /// Clients whose `server/discover` waits for it.
-    waiting: Vec<(StreamId, ClientId)>,
+    /// What waits for it.
+    waiting: Vec<Waiting>,
     held: Vec<Held>,
     tools: ToolParams,
     known: Known,
@@ -245,8 +265,12 @@ impl Upgrade {
             {
                 decline(stream, client, Declined::Method, out)
             }
-            "server/discover" => self.discover(stream, client, out),
-            "subscriptions/listen" => self.listen(client, request, from, now, out),
+            "server/discover" | "subscriptions/listen" => {
+                let wants = request.subject().unwrap_or_default().into();
+                let wants = (method == "subscriptions/listen").then_some(wants);
+                let caller = from.mirrored.caller;
+                self.greeted(Waiting { stream, client, caller, wants }, now, out);
+            }
             method => match lower(request) {
                 Ok(lowered) => self.call(What::of(method), client, lowered, from, now, out),
                 Err(why) => decline(stream, client, Declined::Params(why), out),
@@ -254,15 +278,42 @@ impl Upgrade {
         }
     }
 
-    /// What the child has said of itself in the handshake is the answer.
-    fn discover(&mut self, stream: StreamId, client: ClientId, out: &mut Out) {
-        if let Some(greeting) = &self.greeting {
-            let message = greeting.discovered(&client);
-            out.push(Output::Answer { stream, message, success: true });
-        } else if self.waiting.len() >= self.max_in_flight {
-            unanswered(stream, client, Unanswered::Overload, out);
-        } else {
-            self.waiting.push((stream, client));
+    /// Serves what is answered from the handshake when that is over.
+    fn greeted(&mut self, waiting: Waiting, now: Duration, out: &mut Out) {
+        let Some(greeting) = &self.greeting else {
+            let Waiting { stream, .. } = waiting;
+            return if self.in_flight() < self.max_in_flight {
+                self.waiting.push(waiting);
+            } else {
+                unanswered(stream, waiting.client, Unanswered::Overload, out);
+            };
+        };
+        let Waiting { stream, client, caller, wants } = waiting;
+        match wants {
+            None => {
+                let message = greeting.discovered(&client);
+                out.push(Output::Answer { stream, message, success: true });
+            }
+            Some(wants) => {
+                let offered = Offered {
+                    tools: greeting.offers(&["tools", "listChanged"]),
+                    prompts: greeting.offers(&["prompts", "listChanged"]),
+                    resources: greeting.offers(&["resources", "listChanged"]),
+                    subscribe: greeting.offers(&["resources", "subscribe"]),
+                };
+                match self.listens.add(stream, client.clone(), &wants, offered) {
+                    Ok(Added { subscribe, events }) => {
+                        self.listeners.insert(stream, (client, caller));
+                        for uri in subscribe {
+                            let params = uri_params(&uri);
+                            self.own(Own::Subscribe(uri), "resources/subscribe", &params, now, out);
+                        }
+                        self.tell(events, out);
+                    }
+                    Err(NotAdded::Invalid(why)) => decline(stream, client, Declined::Params(why), out),
+                    Err(NotAdded::Full) => unanswered(stream, client, Unanswered::Overload, out),
+                }
+            }
         }
     }
 
@@ -296,7 +347,8 @@ impl Upgrade {
         });
         if let Some(answers) = answers.filter(|_| what.asks) {
             self.resume(call, from.stream, &answers, now, out);
-        } else if self.in_flight() >= self.max_in_flight || self.link.is_full() {
+        } else if self.in_flight() + self.parked.at_work().count() >= self.max_in_flight {
+            // What the bridge asks the child itself, for who listens, takes nobody's place.
             unanswered(from.stream, call.client, Unanswered::Overload, out);
         } else {
             let params = if request.method() == "tools/call" { Some(&from.mirrored.params) } else { None };
@@ -421,36 +473,6 @@ impl Upgrade {
         if again {
             // The next call asks: some children say with each list that it has changed, and these calls would wait for ever.
             self.known = Known::Nothing;
-        }
-    }
-
-    fn listen(
-        &mut self,
-        client: ClientId,
-        request: &Request,
-        from: Origin<'_>,
-        now: Duration,
-        out: &mut Out,
-    ) {
-        let stream = from.stream;
-        let offers = |path: &[&str]| self.greeting.as_ref().is_none_or(|greeting| greeting.offers(path));
-        let offered = Offered {
-            tools: offers(&["tools", "listChanged"]),
-            prompts: offers(&["prompts", "listChanged"]),
-            resources: offers(&["resources", "listChanged"]),
-            subscribe: offers(&["resources", "subscribe"]),
-        };
-        match self.listens.add(stream, client.clone(), request.subject().unwrap_or_default(), offered) {
-            Ok(Added { subscribe, events }) => {
-                self.listeners.insert(stream, (client, from.mirrored.caller));
-                for uri in subscribe {
-                    let params = uri_params(&uri);
-                    self.own(Own::Subscribe(uri), "resources/subscribe", &params, now, out);
-                }
-                self.tell(events, out);
-            }
-            Err(NotAdded::Invalid(why)) => decline(stream, client, Declined::Params(why), out),
-            Err(NotAdded::Full) => unanswered(stream, client, Unanswered::Overload, out),
         }
     }
 
@@ -672,8 +694,8 @@ impl Upgrade {
             Answered::Handshake(done @ Handshake::Done(_)) => {
                 out.push(Output::Handshake(done));
                 self.greeting = Some(Greeting::of(&answer));
-                for (stream, client) in std::mem::take(&mut self.waiting) {
-                    self.discover(stream, client, out);
+                for waiting in std::mem::take(&mut self.waiting) {
+                    self.greeted(waiting, now, out);
                 }
                 if !self.held.is_empty() {
                     self.learn_tools(now, out);
@@ -762,6 +784,12 @@ impl Upgrade {
                 None => question.refuse(NOBODYS, out),
             }
         }
+    }
+
+    /// Bytes of what waits for the handshake, or until the child's tools are known.
+    fn early_bytes(&self) -> usize {
+        let held = self.held.iter().map(|held| held.request.text().len());
+        held.chain(self.waiting.iter().map(Waiting::bytes)).sum()
     }
 
     /// Bytes of all questions.
@@ -1041,8 +1069,8 @@ impl Front for Upgrade {
             return self.cancel(id, Unanswered::Cancelled, now, out);
         }
         self.listens_no_more(stream, now, out);
-        for (stream, client) in self.waiting.extract_if(.., |(waiting, _)| *waiting == stream) {
-            unanswered(stream, client, Unanswered::Cancelled, out);
+        for waiting in self.waiting.extract_if(.., |waiting| waiting.stream == stream) {
+            unanswered(stream, waiting.client, Unanswered::Cancelled, out);
         }
         for held in self.held.extract_if(.., |held| held.stream == stream) {
             unanswered(stream, held.call.client, Unanswered::Cancelled, out);
@@ -1054,12 +1082,11 @@ impl Front for Upgrade {
     }
 
     fn accepting(&self) -> bool {
-        self.link.accepting()
+        self.link.accepting() && self.early_bytes() < MAX_EARLY
     }
 
     fn held_bytes(&self) -> usize {
-        let held: usize = self.held.iter().map(|held| held.request.text().len()).sum();
-        self.link.held_bytes() + held + self.parked.bytes() + self.asked_bytes()
+        self.link.held_bytes() + self.early_bytes() + self.parked.bytes() + self.asked_bytes()
     }
 
     /// Those who wait for a person to answer come back.
@@ -1077,6 +1104,9 @@ impl Front for Upgrade {
             self.cancel(id, Unanswered::Revoked, now, out);
         }
         self.parked.retain(|call| !goes(&call.caller));
+        for waiting in self.waiting.extract_if(.., |waiting| goes(&waiting.caller)) {
+            unanswered(waiting.stream, waiting.client, Unanswered::Revoked, out);
+        }
         for held in self.held.extract_if(.., |held| goes(&held.call.caller)) {
             unanswered(held.stream, held.call.client, Unanswered::Revoked, out);
         }
@@ -1118,7 +1148,10 @@ impl Front for Upgrade {
             Caller::Own(_) => None,
         });
         let held = self.held.drain(..).map(|held| (held.stream, held.call.client));
-        calls.chain(self.waiting.drain(..)).chain(held).collect()
+        let waiting = self.waiting.drain(..).map(|waiting| (waiting.stream, waiting.client));
+        let listeners = std::mem::take(&mut self.listeners).into_iter();
+        let listeners = listeners.map(|(stream, (client, _))| (stream, client));
+        calls.chain(waiting).chain(held).chain(listeners).collect()
     }
 
     #[cfg(test)]
@@ -1135,6 +1168,7 @@ impl Front for Upgrade {
         for (_, call) in calls().filter(|(_, call)| !call.questions.is_empty()) {
             assert!(call.asks_at.is_some() || call.state.is_some(), "no question is forgotten");
         }
+        assert_eq!(self.listeners.len(), self.listens.len(), "each that listens has its caller");
         let asking: BTreeSet<_> = calls().filter_map(|(id, call)| Some((call.asks_at?, id))).collect();
         assert_eq!(self.asking, asking, "each call that asks has its time");
         let parked: std::collections::HashSet<_> = calls().filter_map(|(_, call)| call.state).collect();
