@@ -19,6 +19,7 @@ pub mod nearly;
 pub mod output;
 pub mod replay;
 pub mod subscription;
+pub mod tools;
 pub mod upgrade;
 pub mod version;
 

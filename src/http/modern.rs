@@ -20,7 +20,7 @@ use crate::proto::message::{Message, Request, refusal};
 use crate::proto::upgrade::own_initialize;
 use crate::proto::version::{Era, Revision};
 use crate::session::stream::{Delivery, Payload};
-use crate::session::{BodyPermit, Clients, NotTaken, Posted, Session};
+use crate::session::{BodyPermit, NotTaken, Posted, Session};
 use crate::sessions::{Opening, Sessions};
 
 mod key;
@@ -67,8 +67,6 @@ struct Placed<'p> {
     id: Id,
     listens: bool,
     key: &'p Key,
-    era: Era,
-    clients: Clients,
     mirrored: Mirrored,
 }
 
@@ -144,14 +142,14 @@ impl Modern {
             Some(addressed) => addressed.key.as_ref().map_err(|problem| about(problem.clone()))?.company,
             None => self.sharing.company(head.caller),
         };
-        let Some(clients) = company.clients(era) else {
+        if !company.is_served(era) {
             return Err(match lost {
                 _ if is_discover => about(Problem::Modern),
                 // It has been in a session, as those are who speak so and have an id: it shall begin a new one.
                 Some(lost) => lost.into(),
                 None => about(Problem::NotShared(mirror::named(&request))),
             });
-        };
+        }
         let (mirror, place) = match addressed.map(|addressed| *addressed) {
             Some(Addressed { mirror, key, session }) => (mirror, Some((key.map_err(about)?, session))),
             None => (Ok(Mirror::default()), None),
@@ -167,7 +165,7 @@ impl Modern {
         }
         let caller = head.caller.as_ref().map(|caller| *caller.as_bytes());
         let mirrored = Mirrored { caller, params: mirror.params };
-        let placed = Placed { head, accepts, id, listens, key: &key, era, clients, mirrored };
+        let placed = Placed { head, accepts, id, listens, key: &key, mirrored };
         self.serve(placed, session, request, permit).await
     }
 
@@ -208,14 +206,15 @@ impl Modern {
         length: usize,
         permit: BodyPermit,
     ) -> Result<(Session, BodyPermit), Problem> {
-        let Key { digest, owner, environment, .. } = placed.key;
+        let Key { digest, company, owner, environment } = placed.key;
+        let era = self.bodies.in_time(placed.head, self.sessions.era_for_modern()).await?;
         let opening = Opening {
-            initialize: first_words(placed.era),
+            initialize: first_words(era),
             takes: Takes::AnswerOnly,
             owner: *owner,
             environment: environment.clone(),
         };
-        let opened = self.sessions.keyed(*digest, opening, placed.clients).await;
+        let opened = self.sessions.keyed(*digest, opening, company.clients(era)).await;
         let session = opened.map_err(|error| not_started(&error))?;
         drop(permit); // first: who waits for a session's memory must not hold up those who have none
         let permit = self.bodies.take(placed.head, &session, length).await?;
@@ -255,7 +254,7 @@ impl Modern {
     }
 }
 
-/// What the bridge says first to a server of this era, in its own name.
+/// What the bridge says first to a child that is opened in this era, in its own name.
 fn first_words(era: Era) -> Request {
     match era {
         Era::Legacy => own_initialize(),

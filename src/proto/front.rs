@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::ids::{ClientId, Id, ProgressToken, StreamId};
+use super::ids::{BridgeId, ClientId, Id, ProgressToken, StreamId};
 use super::incoming::Incoming;
 use super::json::Span;
 use super::link::{Expired, Link, Untaken};
@@ -173,6 +173,8 @@ struct Caller {
     odd_token: bool,
     /// Whether it asks for log messages, as only a client of 2026-07-28 does.
     wants_logs: bool,
+    /// Whether its result names tools.
+    lists_tools: bool,
     /// See [`Mirrored::caller`].
     owner: Option<[u8; 32]>,
 }
@@ -186,8 +188,8 @@ impl Caller {
         let Origin { stream, takes, .. } = from;
         let odd_token = span.is_some() && token.is_none();
         let (client, wants_logs) = (ClientId(request.id().clone()), request.asks_for_logs());
-        let owner = from.mirrored.caller;
-        (Self { client, stream, takes, token, odd_token, wants_logs, owner }, span)
+        let (lists_tools, owner) = (request.method() == "tools/list", from.mirrored.caller);
+        (Self { client, stream, takes, token, odd_token, wants_logs, lists_tools, owner }, span)
     }
 
     /// The token by which its client knows progress of this request. Servers take the id of a request for it where the
@@ -239,50 +241,56 @@ fn pass_on(caller: Option<&Caller>, message: impl FnOnce(&Caller) -> Bytes, out:
 
 /// Gives progress to the client whose request it names. Its token is the bridge's own id of it, also where the client has
 /// named none and the server takes the id of the request.
-fn pass_progress(link: &Link<Caller>, message: Incoming<'_>, out: &mut Out) {
+fn pass_progress<C>(
+    link: &Link<C>,
+    message: Incoming<'_>,
+    client: for<'c> fn(&'c C) -> Option<&'c Caller>,
+    out: &mut Out,
+) {
     let Some(span) = message.envelope.subject() else {
         return out.note(Note::Dropped(Dropped::Unrelated));
     };
     let id = link.id_named(message.token(span.clone())).filter(|id| !link.is_listen(*id));
-    let caller = id.and_then(|id| link.caller(id)).filter(|caller| !caller.odd_token);
+    let caller = id.and_then(|id| client(link.caller(id)?)).filter(|caller| !caller.odd_token);
     pass_on(caller, |caller| message.replaced(span, caller.token().as_json().as_bytes()), out);
 }
 
-/// Ends the request whose answer is too long to take, of clients of whom none has opened the session.
-fn end_too_long(link: &mut Link<Caller>, head: &[u8], out: &mut Out) {
+/// A request of a client that ends without an answer of the child.
+type Ended<C> = (BridgeId, C, Unanswered);
+
+/// The request whose answer is too long to take, of clients of whom none has opened the session.
+pub(super) fn too_long<C>(link: &mut Link<C>, head: &[u8], out: &mut Out) -> Option<Ended<C>> {
     match link.too_long(head, out) {
-        Untaken::Call(_, caller) => caller.unanswered(Unanswered::TooLong, out),
+        Untaken::Call(id, caller) => return Some((id, caller, Unanswered::TooLong)),
         Untaken::Handshake => out.push(Output::Handshake(Handshake::Refused)),
         Untaken::Nothing => {}
         Untaken::Unclear => out.push(Output::AnswerToUnknown),
     }
+    None
 }
 
-/// Ends the request whose answer is none, likewise. Returns whether there was one.
-fn end_broken(link: &mut Link<Caller>, broken: &Broken<'_>, out: &mut Out) -> bool {
+/// The request whose answer is none, likewise; `Err`: whether something else has ended with it.
+pub(super) fn broken<C>(link: &mut Link<C>, broken: &Broken<'_>, out: &mut Out) -> Result<Ended<C>, bool> {
     let wrong = broken.wrong;
     match link.broken(broken) {
-        Untaken::Call(_, caller) => caller.unanswered(Unanswered::Invalid(wrong), out),
-        Untaken::Handshake => out.push(Output::Handshake(Handshake::Invalid(wrong))),
-        Untaken::Nothing | Untaken::Unclear => return false,
+        Untaken::Call(id, caller) => Ok((id, caller, Unanswered::Invalid(wrong))),
+        Untaken::Handshake => {
+            out.push(Output::Handshake(Handshake::Invalid(wrong)));
+            Err(true)
+        }
+        Untaken::Nothing | Untaken::Unclear => Err(false),
     }
-    true
 }
 
-/// Ends all whose deadline has passed, likewise. Returns how many calls that were.
-fn end_expired(link: &mut Link<Caller>, now: Duration, out: &mut Out) -> usize {
-    let mut calls = 0;
-    while let Some(expired) = link.expire(now, out) {
-        match expired {
+/// A request whose deadline has passed, likewise; `None`: there are no more.
+pub(super) fn expired<C>(link: &mut Link<C>, now: Duration, out: &mut Out) -> Option<Ended<C>> {
+    loop {
+        match link.expire(now, out)? {
             Expired::Handshake { echoed: true } => out.push(Output::Handshake(Handshake::Echoed)),
             Expired::Handshake { .. } => out.push(Output::Handshake(Handshake::TimedOut)),
-            Expired::Call(_, caller, why) => {
-                calls += 1;
-                caller.unanswered(why, out);
-            }
+            Expired::Call(id, caller, why) => return Some((id, caller, why)),
         }
     }
-    calls
 }
 
 /// The edit that gives an answer its client's id; a child that lost the id gets it back.

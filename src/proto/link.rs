@@ -40,6 +40,9 @@ pub use retry::Readiness;
 /// How long a cancelled request waits for an answer that crossed the cancellation, before it ends with an error.
 pub const CANCEL_GRACE: Duration = Duration::from_secs(5);
 
+/// How long the bridge waits for the child's answers to requests of its own, from when it serves.
+pub const OWN_LIMIT: Duration = Duration::from_secs(10);
+
 /// The longest `protocolVersion` that is one, in bytes with its quotes: a date has ten. It is kept as long as the session.
 const MAX_REVISION: usize = 64;
 
@@ -176,7 +179,7 @@ impl<C> Link<C> {
     }
 
     /// Until when what is passed on now may wait before the child serves it; `None`: it does not.
-    pub fn serves_at(&self) -> Option<Duration> {
+    fn serves_at(&self) -> Option<Duration> {
         let Readiness { delay, refusal, timeout } = &self.limits.ready;
         let retry = if refusal.is_some() { *timeout } else { Duration::ZERO };
         let handshake = self.handshake.asked().map(|asked| asked.deadline + *delay + retry);
@@ -239,8 +242,14 @@ impl<C> Link<C> {
         self.request_until(caller, request, arrived + self.limits.request_timeout, now, out)
     }
 
+    /// Asks the child something in the bridge's own name. It has [`OWN_LIMIT`] for it from when it serves.
+    pub fn ask(&mut self, caller: C, request: Request, now: Duration, out: &mut Out) -> BridgeId {
+        let deadline = self.serves_at().map_or(now, |serves| serves.max(now)) + OWN_LIMIT;
+        self.request_until(caller, Outgoing { request, token: None }, deadline, now, out)
+    }
+
     /// The same for a request that has another deadline.
-    pub fn request_until(
+    fn request_until(
         &mut self,
         caller: C,
         request: Outgoing,

@@ -10,15 +10,16 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::front::keyed::MAX_GREETING;
-use super::front::{Front, Keeps, Origin, Readers, Refusal, Takes};
+use super::front::{self, Front, Keeps, Origin, Readers, Refusal, Takes, expired, too_long};
 use super::ids::{BridgeId, ChildId, ClientId, Id, ProgressToken, StreamId};
 use super::incoming::Incoming;
 use super::json::{slice, unquote, value_at};
 use super::line::join_lines;
-use super::link::{Answered, CANCEL_GRACE, Expired, Limits, Link, Outgoing, Untaken, own_reply};
+use super::link::{Answered, CANCEL_GRACE, Limits, Link, Outgoing, own_reply};
 use super::message::{Kind, Message, Request};
 use super::nearly::{Broken, Wrong};
 use super::output::{Declined, Dropped, Handshake, Note, Out, Output, Unanswered};
+use super::tools::{Tools, page_member};
 use super::version::{Revision, is_removed};
 
 mod answer;
@@ -26,14 +27,12 @@ pub mod listens;
 mod parked;
 mod questions;
 mod request;
-pub mod tool_params;
 
 use answer::{Greeting, URL_NEEDED, error_code, failed, input_required, is_tool_error};
 use listens::{Added, Listens, NotAdded, Offered};
 use parked::{Parked, Place, State};
 use questions::{ASKED, Question, Undecided};
 use request::{Answers, Declared, Level, Lowered, fingerprint, lower};
-use tool_params::ToolParams;
 
 /// How long further questions of the same call are waited for before its client is asked.
 const GATHER: Duration = Duration::from_millis(20);
@@ -46,12 +45,6 @@ const MAX_ASKED: usize = 8 * 1024 * 1024;
 
 /// Bytes of requests that wait for the handshake, or until the child's tools are known; beyond it no message is taken.
 const MAX_EARLY: usize = 8 * 1024 * 1024;
-
-/// How long the bridge waits for the child's answers to requests of its own, from when it serves.
-const OWN_LIMIT: Duration = Duration::from_secs(10);
-
-/// How many pages of the child's tools are read.
-const MAX_PAGES: usize = 100;
 
 /// How long after a call ended without an answer the child may still be at work on it, as far as strangers are concerned:
 /// it has been told, and stops (2026-07-28 `basic/patterns/cancellation`).
@@ -84,6 +77,8 @@ struct What {
     /// Its result says how long it may be kept (2026-07-28 `server/utilities/caching`).
     is_kept: bool,
     is_read: bool,
+    /// Its result names tools.
+    lists_tools: bool,
 }
 
 impl What {
@@ -97,6 +92,7 @@ impl What {
                     "tools/list" | "prompts/list" | "resources/list" | "resources/templates/list"
                 ),
             is_read,
+            lists_tools: method == "tools/list",
         }
     }
 }
@@ -146,8 +142,8 @@ enum Caller {
 
 #[derive(Debug)]
 enum Own {
-    /// A page of the child's tools, and how many came before it.
-    Tools(usize),
+    /// A page of the child's tools.
+    Tools,
     Level,
     Subscribe(Box<str>),
     Unsubscribe,
@@ -180,17 +176,6 @@ impl Waiting {
     }
 }
 
-/// What is known of the child's tools.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Known {
-    Nothing,
-    /// The child has been asked. `again`: they have changed since.
-    Asked {
-        again: bool,
-    },
-    All,
-}
-
 /// The front of clients of 2026-07-28 over a child of the session era.
 #[derive(Debug)]
 pub struct Upgrade {
@@ -205,9 +190,7 @@ pub struct Upgrade {
     greeting: Option<Greeting>,
     /// What waits for it.
     waiting: Vec<Waiting>,
-    held: Vec<Held>,
-    tools: ToolParams,
-    known: Known,
+    tools: Tools<Held>,
     /// The calls whose clients wait for the answer.
     by_stream: BTreeMap<StreamId, BridgeId>,
     /// When the clients of calls are asked.
@@ -237,9 +220,7 @@ impl Upgrade {
             link: Link::open(limits, initialize, true, now, out),
             greeting: None,
             waiting: Vec::new(),
-            held: Vec::new(),
-            tools: ToolParams::default(),
-            known: Known::Nothing,
+            tools: Tools::default(),
             by_stream: BTreeMap::new(),
             asking: BTreeSet::new(),
             parked: Parked::default(),
@@ -353,9 +334,9 @@ impl Upgrade {
         } else {
             let params = if request.method() == "tools/call" { Some(&from.mirrored.params) } else { None };
             match params {
-                Some(params) if self.known != Known::All => {
+                Some(params) if !self.tools.are_known() => {
                     let (params, stream, arrived) = (params.clone(), from.stream, from.arrived);
-                    self.held.push(Held { call, stream, request, params, arrived });
+                    self.tools.hold(Held { call, stream, request, params, arrived });
                     self.learn_tools(now, out);
                 }
                 Some(params) => self.call_tool(call, from.stream, request, params, from.arrived, now, out),
@@ -375,10 +356,7 @@ impl Upgrade {
         now: Duration,
         out: &mut Out,
     ) {
-        let params = request.params().map_or("{}", |span| slice(request.text(), span));
-        let part = |name| value_at(params, &[name]).and_then(|span| params.get(span));
-        let name = unquote(part("name").unwrap_or("\"\""));
-        match self.tools.check(&name, part("arguments"), mirrored) {
+        match self.tools.check(&request, mirrored) {
             Ok(()) => self.pass_on(call, stream, request, arrived, now, out),
             Err(why) => decline(stream, call.client, Declined::Header(why), out),
         }
@@ -421,9 +399,7 @@ impl Upgrade {
 
     /// Asks the child something in the bridge's own name.
     fn own(&mut self, own: Own, method: &str, params: &str, now: Duration, out: &mut Out) {
-        let request = Outgoing { request: Request::own(method, params), token: None };
-        let deadline = self.link.serves_at().map_or(now, |serves| serves.max(now)) + OWN_LIMIT;
-        self.link.request_until(Caller::Own(own), request, deadline, now, out);
+        self.link.ask(Caller::Own(own), Request::own(method, params), now, out);
     }
 
     fn call_of(&self, id: BridgeId) -> Option<&Call> {
@@ -440,39 +416,30 @@ impl Upgrade {
         }
     }
 
-    /// Asks for the child's tools, where they are not known: some of their parameters may have to stand in headers.
+    /// Asks for the child's tools, where a call waits for them.
     fn learn_tools(&mut self, now: Duration, out: &mut Out) {
         let Some(greeting) = &self.greeting else { return };
-        if self.known == Known::Nothing && greeting.offers(&["tools"]) {
-            self.known = Known::Asked { again: false };
-            self.tools.clear();
-            self.own(Own::Tools(0), "tools/list", "{}", now, out);
-        } else if self.known == Known::Nothing {
+        if !greeting.offers(&["tools"]) {
+            self.tools.are_none();
             self.tools_known(now, out);
+        } else if self.tools.begin() {
+            self.own(Own::Tools, "tools/list", "{}", now, out);
         }
     }
 
     fn tools_known(&mut self, now: Duration, out: &mut Out) {
-        self.known = Known::All;
-        for Held { call, stream, request, params, arrived } in std::mem::take(&mut self.held) {
+        for Held { call, stream, request, params, arrived } in self.tools.take(|_| true) {
             self.call_tool(call, stream, request, &params, arrived, now, out);
         }
     }
 
-    fn tools_page(&mut self, before: usize, result: Option<&str>, now: Duration, out: &mut Out) {
-        if let Some(result) = result {
-            self.tools.learn(result);
-            if let Some(cursor) = ToolParams::next_cursor(result).filter(|_| before < MAX_PAGES) {
-                let cursor = serde_json::Value::from(cursor);
-                let params = format!(r#"{{"cursor":{cursor}}}"#);
-                return self.own(Own::Tools(before + 1), "tools/list", &params, now, out);
+    fn tools_page(&mut self, result: Option<&str>, now: Duration, out: &mut Out) {
+        match self.tools.page(result) {
+            Some(cursor) => {
+                let params = format!("{{{}}}", page_member(&cursor));
+                self.own(Own::Tools, "tools/list", &params, now, out);
             }
-        }
-        let again = self.known == (Known::Asked { again: true });
-        self.tools_known(now, out);
-        if again {
-            // The next call asks: some children say with each list that it has changed, and these calls would wait for ever.
-            self.known = Known::Nothing;
+            None => self.tools_known(now, out),
         }
     }
 
@@ -647,7 +614,7 @@ impl Upgrade {
 
     fn own_answered(&mut self, own: Own, result: Option<&str>, now: Duration, out: &mut Out) {
         match own {
-            Own::Tools(before) => self.tools_page(before, result, now, out),
+            Own::Tools => self.tools_page(result, now, out),
             Own::Subscribe(uri) => {
                 let events = self.listens.subscribed(&uri, result.is_some());
                 self.tell(events, out);
@@ -675,6 +642,9 @@ impl Upgrade {
             }
             Answered::Call { id, caller: Caller::Client(call) } => {
                 self.over(id, &call, true, now, out);
+                if call.what.lists_tools {
+                    self.tools.learn(&answer);
+                }
                 call.questions.iter().for_each(|(_, question)| question.give_up(out));
                 match call.state {
                     None => self.deliver(call, answer, out),
@@ -697,7 +667,7 @@ impl Upgrade {
                 for waiting in std::mem::take(&mut self.waiting) {
                     self.greeted(waiting, now, out);
                 }
-                if !self.held.is_empty() {
+                if !self.tools.held().is_empty() {
                     self.learn_tools(now, out);
                 }
             }
@@ -788,7 +758,7 @@ impl Upgrade {
 
     /// Bytes of what waits for the handshake, or until the child's tools are known.
     fn early_bytes(&self) -> usize {
-        let held = self.held.iter().map(|held| held.request.text().len());
+        let held = self.tools.held().iter().map(|held| held.request.text().len());
         held.chain(self.waiting.iter().map(Waiting::bytes)).sum()
     }
 
@@ -857,10 +827,7 @@ impl Upgrade {
             }
             _ => {
                 if method == "notifications/tools/list_changed" {
-                    self.known = match self.known {
-                        Known::Asked { .. } => Known::Asked { again: true },
-                        Known::Nothing | Known::All => Known::Nothing,
-                    };
+                    self.tools.changed();
                 }
                 let uri = message.envelope.subject().map(|span| unquote(message.token(span)).into_owned());
                 let text = slice(message.text(), 0..message.text().len());
@@ -990,26 +957,19 @@ impl Front for Upgrade {
     }
 
     fn child_too_long(&mut self, head: &[u8], out: &mut Out) {
-        match self.link.too_long(head, out) {
-            Untaken::Call(id, caller) => {
-                self.end(id, caller, Unanswered::TooLong, true, self.latest, out);
-            }
-            Untaken::Handshake => out.push(Output::Handshake(Handshake::Refused)),
-            Untaken::Nothing => {}
-            Untaken::Unclear => out.push(Output::AnswerToUnknown),
+        if let Some((id, caller, why)) = too_long(&mut self.link, head, out) {
+            self.end(id, caller, why, true, self.latest, out);
         }
     }
 
     fn child_broken(&mut self, broken: &Broken<'_>, out: &mut Out) -> bool {
-        let wrong = broken.wrong;
-        match self.link.broken(broken) {
-            Untaken::Call(id, caller) => {
-                self.end(id, caller, Unanswered::Invalid(wrong), true, self.latest, out);
+        match front::broken(&mut self.link, broken, out) {
+            Ok((id, caller, why)) => {
+                self.end(id, caller, why, true, self.latest, out);
+                true
             }
-            Untaken::Handshake => out.push(Output::Handshake(Handshake::Invalid(wrong))),
-            Untaken::Nothing | Untaken::Unclear => return false,
+            Err(ended) => ended,
         }
-        true
     }
 
     fn awaits(&self, answer: &Incoming<'_>) -> bool {
@@ -1019,15 +979,11 @@ impl Front for Upgrade {
     fn expire(&mut self, now: Duration, _: Readers<'_>, out: &mut Out) {
         self.latest = now;
         let limit = self.request_timeout;
-        for held in self.held.extract_if(.., |held| held.arrived + limit <= now) {
+        for held in self.tools.take(|held| held.arrived + limit <= now) {
             unanswered(held.stream, held.call.client, Unanswered::Timeout, out);
         }
-        while let Some(expired) = self.link.expire(now, out) {
-            match expired {
-                Expired::Handshake { echoed: true } => out.push(Output::Handshake(Handshake::Echoed)),
-                Expired::Handshake { .. } => out.push(Output::Handshake(Handshake::TimedOut)),
-                Expired::Call(id, caller, why) => self.end(id, caller, why, false, now, out),
-            }
+        while let Some((id, caller, why)) = expired(&mut self.link, now, out) {
+            self.end(id, caller, why, false, now, out);
         }
         while let Some((at, id)) = self.asking.first().copied()
             && at <= now
@@ -1058,7 +1014,7 @@ impl Front for Upgrade {
     fn next_deadline(&self) -> Option<Duration> {
         let asking = self.asking.first().map(|(at, _)| *at);
         let lingering = self.lingering.front().map(|(until, _)| *until);
-        let held = self.held.iter().map(|held| held.arrived + self.request_timeout).min();
+        let held = self.tools.held().iter().map(|held| held.arrived + self.request_timeout).min();
         let waiting = [self.parked.next_deadline(), self.undecided.next_deadline(), asking, lingering, held];
         waiting.into_iter().flatten().chain(self.link.next_deadline()).min()
     }
@@ -1072,13 +1028,13 @@ impl Front for Upgrade {
         for waiting in self.waiting.extract_if(.., |waiting| waiting.stream == stream) {
             unanswered(stream, waiting.client, Unanswered::Cancelled, out);
         }
-        for held in self.held.extract_if(.., |held| held.stream == stream) {
+        for held in self.tools.take(|held| held.stream == stream) {
             unanswered(stream, held.call.client, Unanswered::Cancelled, out);
         }
     }
 
     fn in_flight(&self) -> usize {
-        self.by_stream.len() + self.waiting.len() + self.held.len()
+        self.by_stream.len() + self.waiting.len() + self.tools.held().len()
     }
 
     fn accepting(&self) -> bool {
@@ -1107,7 +1063,7 @@ impl Front for Upgrade {
         for waiting in self.waiting.extract_if(.., |waiting| goes(&waiting.caller)) {
             unanswered(waiting.stream, waiting.client, Unanswered::Revoked, out);
         }
-        for held in self.held.extract_if(.., |held| goes(&held.call.caller)) {
+        for held in self.tools.take(|held| goes(&held.call.caller)) {
             unanswered(held.stream, held.call.client, Unanswered::Revoked, out);
         }
         let listeners = self.listeners.iter().filter(|(_, (_, caller))| goes(caller));
@@ -1147,7 +1103,7 @@ impl Front for Upgrade {
             Caller::Client(call) => Some((call.stream?, call.client)),
             Caller::Own(_) => None,
         });
-        let held = self.held.drain(..).map(|held| (held.stream, held.call.client));
+        let held = self.tools.take(|_| true).into_iter().map(|held| (held.stream, held.call.client));
         let waiting = self.waiting.drain(..).map(|waiting| (waiting.stream, waiting.client));
         let listeners = std::mem::take(&mut self.listeners).into_iter();
         let listeners = listeners.map(|(stream, (client, _))| (stream, client));

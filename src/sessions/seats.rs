@@ -114,13 +114,23 @@ impl Sessions {
         if !self.is_seat_coming() && !gives_way() && !evicts().await && !self.is_seat_coming() {
             return self.seats.try_take().ok_or_else(full);
         }
-        let _waiting = self.seats.wait();
-        let patience = self.config.stop_grace + TERM_GRACE;
-        let seat = timeout(patience, self.seats.take()).await;
+        let seat = self.next_seat().await;
         if !self.is_taking() {
             return Err(NoSession::Draining);
         }
-        seat.ok().flatten().ok_or_else(full)
+        seat.ok_or_else(full)
+    }
+
+    /// A seat that a child has which is leaving, if no client waits for that one.
+    pub(super) async fn coming_seat(&self) -> Option<Seat> {
+        if self.is_seat_coming() { self.next_seat().await } else { self.seats.try_take() }
+    }
+
+    /// Waits for a seat for as long as a child may take to leave.
+    async fn next_seat(&self) -> Option<Seat> {
+        let _waiting = self.seats.wait();
+        let patience = self.config.stop_grace + TERM_GRACE;
+        timeout(patience, self.seats.take()).await.ok().flatten()
     }
 
     /// Ends the longest start that has had its time and whose words have not worked before, if such starts hold more than

@@ -7,16 +7,18 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe::Receiver;
-use tokio::task::{JoinHandle, yield_now};
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 use tracing::info;
 
 use super::Sessions;
+use super::era::Shown;
 use super::seats::LentSeat;
 use crate::child::Child;
 use crate::first_words::FirstWords;
 use crate::late;
 use crate::proto::incoming::{Found, LongLine};
+use crate::proto::json::{elements, is_array, unquote, value_at};
 use crate::proto::line::{Frame, LineDecoder, push_line};
 use crate::proto::link::{era_of, own_discover, own_initialize};
 use crate::proto::message::{Kind, Request, refusal};
@@ -25,6 +27,9 @@ use crate::reaper::ExitWatch;
 
 /// What a child may write after its end, or the children that it left, is not waited for longer.
 const LAST_WORDS: Duration = Duration::from_millis(250);
+
+/// The longest answer to `server/discover` that is looked into, in bytes: that is done on the loop of all sessions.
+const MAX_DISCOVERED: usize = 1024 * 1024;
 
 /// What a server is started for.
 #[derive(Clone, Copy, Debug)]
@@ -40,17 +45,23 @@ pub(super) struct Purpose {
 /// What came of asking a server.
 #[derive(Debug)]
 pub(super) enum Tried {
-    /// It has answered, and so speaks this era.
-    Works(Era),
-    /// It has not; why.
+    /// It has answered with a result; what that shows.
+    Works(Shown),
+    /// It has refused, or has ended; why.
     Fails(String),
+    /// It has not answered in time; the same.
+    Silent(String),
     /// It was not asked, which says nothing.
     NotMade,
 }
 
 /// What a server answers.
 enum Heard {
-    Result,
+    /// A result.
+    Result {
+        /// Whether it names 2026-07-28 as `server/discover` does.
+        names_modern: bool,
+    },
     /// An error: its code and message.
     Refusal(String),
     /// Nothing, before it ended or closed its stdout.
@@ -66,10 +77,14 @@ impl Heard {
     fn to(self, request: &Request, patience: Duration) -> Tried {
         let method = request.method();
         match self {
-            Self::Result => Tried::Works(era_of(request)),
+            Self::Result { names_modern } => Tried::Works(match era_of(request) {
+                Era::Legacy => Shown::Sessions,
+                Era::Modern if names_modern => Shown::Modern,
+                Era::Modern => Shown::NotModern,
+            }),
             Self::Refusal(error) => Tried::Fails(format!("it refuses {method}: {error}")),
             Self::End => Tried::Fails("it ended, or closed its stdout".to_owned()),
-            Self::Silence => Tried::Fails(format!("it has not answered {method} within {patience:?}")),
+            Self::Silence => Tried::Silent(format!("it has not answered {method} within {patience:?}")),
             Self::Stopped => Tried::NotMade,
         }
     }
@@ -90,50 +105,48 @@ impl Sessions {
         if known == Some(Era::Modern) {
             return self.try_with(&discover, purpose).await;
         }
-        let Some(child) = self.sibling(purpose) else { return Tried::NotMade };
-        let (heard, ended) = self.ask(child, &initialize, purpose.patience).await;
+        let Some(child) = self.sibling(purpose).await else { return Tried::NotMade };
+        let heard = self.ask(child, &initialize, purpose.patience).await;
         let is_refused = matches!(heard, Heard::Refusal(_));
         let as_legacy = heard.to(&initialize, purpose.patience);
         if known.is_some() || !is_refused {
             return as_legacy;
         }
-        let child = match self.sibling(purpose) {
-            Some(child) => Some(child),
-            None => {
-                let _ = ended.await; // its seat may be the only one
-                self.sibling(purpose)
-            }
-        };
-        let Some(child) = child else { return Tried::NotMade };
-        let (heard, _) = self.ask(child, &discover, purpose.patience).await;
-        match heard.to(&discover, purpose.patience) {
-            Tried::Fails(_) => as_legacy,
-            as_modern => as_modern,
+        match self.try_with(&discover, purpose).await {
+            Tried::Works(Shown::Modern) => Tried::Works(Shown::ModernOnly),
+            Tried::NotMade => Tried::NotMade,
+            Tried::Works(_) | Tried::Fails(_) | Tried::Silent(_) => as_legacy,
         }
     }
 
     /// Asks a server with these words: an `initialize`, or `server/discover`.
     pub(super) async fn try_with(self: &Arc<Self>, request: &Request, purpose: Purpose) -> Tried {
-        let Some(child) = self.sibling(purpose) else { return Tried::NotMade };
-        let (heard, _) = self.ask(child, request, purpose.patience).await;
-        heard.to(request, purpose.patience)
+        let Some(child) = self.sibling(purpose).await else { return Tried::NotMade };
+        self.ask(child, request, purpose.patience).await.to(request, purpose.patience)
     }
 
-    /// Starts a server that no session gets. `None`: the bridge is stopping, or something is lacking for it.
-    fn sibling(&self, purpose: Purpose) -> Option<Sibling> {
+    /// Starts a server that no session gets. The seat of one that was asked before and leaves may be the only one: it is
+    /// waited for. `None`: the bridge is stopping, or something is lacking for it.
+    async fn sibling(&self, purpose: Purpose) -> Option<Sibling> {
+        let sid = purpose.sid.to_owned();
         if !self.is_taking() {
             return None;
         }
-        let sid = purpose.sid.to_owned();
-        let (child, seat) = match self.seats.try_take() {
-            // What is lacking where it cannot be started is told to clients.
-            Some(seat) => (self.spawn(&[], Arc::new(OnceLock::from(sid)), true).ok()?, seat),
-            None if purpose.may_be_warm => {
-                let warm = self.pool.take()?;
+        let free = self.seats.try_take();
+        let warm = |is_full: bool| if is_full && purpose.may_be_warm { self.pool.take() } else { None };
+        let (child, seat) = match warm(free.is_none()) {
+            Some(warm) => {
                 let _ = warm.sid.set(sid);
                 (warm.child, warm.seat)
             }
-            None => return None,
+            None => {
+                let seat = if free.is_some() { free } else { self.coming_seat().await }?;
+                if !self.is_taking() {
+                    return None;
+                }
+                // What is lacking where it cannot be started is told to clients.
+                (self.spawn(&[], Arc::new(OnceLock::from(sid)), true).ok()?, seat)
+            }
         };
         let pid = child.process.pid();
         info!(
@@ -146,12 +159,7 @@ impl Sessions {
     }
 
     /// Sends the child one request, and begins to end it as soon as it has answered. The task that does has its seat.
-    async fn ask(
-        self: &Arc<Self>,
-        sibling: Sibling,
-        request: &Request,
-        patience: Duration,
-    ) -> (Heard, JoinHandle<()>) {
+    async fn ask(self: &Arc<Self>, sibling: Sibling, request: &Request, patience: Duration) -> Heard {
         let Sibling { child, seat } = sibling;
         let Child { process, mut stdin, mut stdout, stderr: first_words } = child;
         let mut draining = self.draining.subscribe();
@@ -167,12 +175,12 @@ impl Sessions {
         };
         drop(stdin);
         let this = Arc::clone(self);
-        let ended = tokio::spawn(async move {
+        tokio::spawn(async move {
             this.terminate(process, Some(stdout), &first_words).await;
             drop(seat); // drained() waits for it too
             this.refill();
         });
-        (heard, ended)
+        heard
     }
 }
 
@@ -212,7 +220,9 @@ async fn answer_in(frame: Frame<'_>, max_message: usize) -> Option<Heard> {
     let mut line = LongLine::new(line, max_message);
     loop {
         match line.step() {
-            Found::Message(message) if message.envelope.kind == Kind::Success => return Some(Heard::Result),
+            Found::Message(message) if message.envelope.kind == Kind::Success => {
+                return Some(Heard::Result { names_modern: names_modern(message.text()) });
+            }
             Found::Message(message) if message.envelope.kind == Kind::Failure => {
                 let (code, message) = refusal(std::str::from_utf8(message.text()).ok()?);
                 return Some(Heard::Refusal(format!("error {code}: {message}")));
@@ -221,5 +231,47 @@ async fn answer_in(frame: Frame<'_>, max_message: usize) -> Option<Heard> {
             Found::Noise(_) | Found::TooLong { .. } | Found::End => return None,
         }
         yield_now().await; // a session that works may share the thread
+    }
+}
+
+/// Whether an answer to `server/discover` names 2026-07-28 among the revisions that the server supports (2026-07-28
+/// `server/discover`): some servers answer each method with a result.
+fn names_modern(answer: &[u8]) -> bool {
+    let Some(answer) = std::str::from_utf8(answer).ok().filter(|text| text.len() <= MAX_DISCOVERED) else {
+        return false;
+    };
+    let versions = value_at(answer, &["result", "supportedVersions"]).and_then(|span| answer.get(span));
+    let versions = versions.filter(|versions| is_array(versions.as_bytes()));
+    let mut versions = versions.into_iter().flat_map(elements).flatten();
+    versions.any(|version| unquote(version) == Revision::R2026_07_28.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_answer_that_names_2026_07_28_counts() {
+        let names = |versions: &str| {
+            let answer = format!(r#"{{"jsonrpc":"2.0","id":1,"result":{{"supportedVersions":{versions}}}}}"#);
+            names_modern(answer.as_bytes())
+        };
+        for versions in [r#"["2026-07-28"]"#, r#"[ "2027-01-01", null, "2026\u002d07-28" ]"#] {
+            assert!(names(versions), "{versions}");
+        }
+        for versions in [
+            "[]",
+            "null",
+            r#""2026-07-28""#,
+            r#"["2025-11-25"]"#,
+            r#"[["2026-07-28"]]"#,
+            r#"{"2026-07-28":0}"#,
+        ] {
+            assert!(!names(versions), "{versions}");
+        }
+        let elsewhere = br#"{"jsonrpc":"2.0","id":1,"result":{},"supportedVersions":["2026-07-28"]}"#;
+        assert!(!names_modern(elsewhere));
+        let long = format!(r#"["2026-07-28","{}"]"#, "x".repeat(MAX_DISCOVERED));
+        assert!(!names(&long), "it is too long to be looked into");
     }
 }

@@ -9,6 +9,7 @@ use tracing::warn;
 
 use super::Sessions;
 use super::blame::{Blame, Cause, Verdict, backoff};
+use super::era::Shown;
 use super::sibling::{Purpose, Tried};
 use super::snapshot::State;
 use crate::log_limit::SharedLogLimit;
@@ -47,13 +48,14 @@ impl Sessions {
         match started {
             Ok(()) => {
                 if cause.era == Era::Legacy {
-                    self.note_era(Era::Legacy, "a session's server has answered initialize");
+                    self.note_era(Shown::Sessions, "a session's server has answered initialize");
                 }
                 self.blame().succeeded(cause, initialize, Instant::now());
                 self.starts.note_worked(&cause.words);
             }
             // That can be the client's words, which change nothing for others.
             Err(End::Refused) => {
+                self.note_not_opened(cause);
                 let due = self.blame().refused(self.is_serving(), Instant::now());
                 self.begin_trial(due);
             }
@@ -66,9 +68,17 @@ impl Sessions {
                 | End::Echoed
                 | End::Invalid(_),
             ) => {
+                self.note_not_opened(cause);
                 self.note_failure(cause);
             }
             Err(_) => {}
+        }
+    }
+
+    /// A server that does not answer in the era that it is known to speak may have changed.
+    fn note_not_opened(&self, cause: &Cause) {
+        if cause.era == Era::Modern {
+            self.forget_era("a session's server has not answered server/discover");
         }
     }
 
@@ -144,19 +154,19 @@ impl Sessions {
         let last_good = self.blame().last_good();
         let tried = match last_good {
             Some(initialize) => match self.try_with(&initialize, purpose).await {
-                Tried::Fails(_) => self.try_own(purpose).await,
+                Tried::Fails(_) | Tried::Silent(_) => self.try_own(purpose).await,
                 tried => tried,
             },
             None => self.try_own(purpose).await,
         };
         let works = match tried {
             Tried::NotMade => None,
-            Tried::Works(era) => {
-                self.note_era(era, "a server that was started for a trial has answered");
+            Tried::Works(shown) => {
+                self.note_era(shown, "a server that was started for a trial has answered");
                 log_trial(true, works_why, "the server starts");
                 Some(true)
             }
-            Tried::Fails(why) => {
+            Tried::Fails(why) | Tried::Silent(why) => {
                 log_trial(false, &why, "the server fails without a client too");
                 Some(false)
             }

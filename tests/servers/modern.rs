@@ -1,4 +1,4 @@
-//! A stdio MCP server of 2026-07-28: `modern only [MS]`, or `modern dual`. It answers `server/discover`, `tools/list` and
+//! A stdio MCP server of 2026-07-28, or one that is asked for it: `modern MODE`. It answers `server/discover`, `tools/list` and
 //! calls of the tool `echo`, each only with the `_meta` that this revision wants.
 //!
 //! Appends the first line that it reads to the file that [`FIRST_LINES`] names: which of its processes was told what
@@ -14,7 +14,10 @@ use serde_json::{Value, json};
 
 const USAGE: &str = "\
 usage: modern only [MS]   knows 2026-07-28 alone, and takes so long for its first answer
-       modern dual        knows the session era too, and speaks the one in which it is asked first
+       modern dual [FILE] knows the session era too, and speaks the one in which it is asked first, as the Python SDK
+                          does; once there is FILE, only the session era
+       modern legacy HOW  knows the session era alone; asked for server/discover it ends, says nothing, answers it with
+                          an empty result or refuses it: exit, silent, empty, refuse
 ";
 
 /// The variable that names the file for first lines.
@@ -26,6 +29,9 @@ const LEGACY: &str = "2025-11-25";
 /// UnsupportedProtocolVersion.
 const UNSUPPORTED: i32 = -32022;
 
+/// What the Python SDK answers to a request of 2026-07-28 in a session.
+const INVALID: i32 = -32600;
+
 #[derive(Clone, Copy, PartialEq)]
 enum Era {
     Legacy,
@@ -35,10 +41,12 @@ enum Era {
 fn main() -> process::ExitCode {
     let words: Vec<String> = env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let (mut era, pause) = match words[..] {
-        ["only"] => (Some(Era::Modern), 0),
-        ["only", ms] => (Some(Era::Modern), ms.parse().unwrap_or(0)),
-        ["dual"] => (None, 0),
+    let (mut era, pause, discovered) = match words[..] {
+        ["only"] => (Some(Era::Modern), 0, ""),
+        ["only", ms] => (Some(Era::Modern), ms.parse().unwrap_or(0), ""),
+        ["dual"] => (None, 0, ""),
+        ["dual", file] => (fs::exists(file).unwrap_or(false).then_some(Era::Legacy), 0, ""),
+        ["legacy", how @ ("exit" | "silent" | "empty" | "refuse")] => (Some(Era::Legacy), 0, how),
         _ => {
             let _ = io::stderr().write_all(USAGE.as_bytes());
             return 64.into();
@@ -56,7 +64,13 @@ fn main() -> process::ExitCode {
         if !message["method"].is_string() || message["id"].is_null() {
             continue;
         }
-        let mut answer = match answer(era, &message) {
+        let result = match (discovered, message["method"].as_str()) {
+            ("exit", Some("server/discover")) => return 1.into(),
+            ("silent", Some("server/discover")) => continue,
+            ("empty", Some("server/discover")) => Ok(json!({})),
+            _ => answer(era, &message),
+        };
+        let mut answer = match result {
             Ok(result) => json!({ "result": result }),
             Err((code, message, data)) => {
                 json!({ "error": { "code": code, "message": message, "data": data } })
@@ -89,7 +103,9 @@ fn answer(era: Era, message: &Value) -> Result<Value, (i32, String, Value)> {
             );
         }
         (Era::Legacy, "ping") => return Ok(json!({})),
-        (Era::Legacy, _) if version.is_some() => return unsupported(MODERN),
+        (Era::Legacy, _) if version.is_some() => {
+            return Err((INVALID, "this is a session".to_owned(), Value::Null));
+        }
         (Era::Modern, "initialize") => return unsupported(&params["protocolVersion"].to_string()),
         (Era::Modern, _) if version.is_none() => {
             let why = "_meta lacks io.modelcontextprotocol/protocolVersion";

@@ -7,19 +7,37 @@ use nix::sys::signal::Signal;
 
 use crate::support::{Bridge, Request, Response, Scratch, Value, assert_refused, eventually, json};
 
-/// What a client of 2026-07-28 says first.
-fn discover() -> Request {
-    let body = json!({
-        "jsonrpc": "2.0", "id": "d", "method": "server/discover",
-        "params": { "_meta": {
-            "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-            "io.modelcontextprotocol/clientInfo": { "name": "test", "version": "0" },
-            "io.modelcontextprotocol/clientCapabilities": {},
-        } },
+/// A request of 2026-07-28.
+fn modern(method: &str, mut params: Value) -> Request {
+    params["_meta"] = json!({
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientInfo": { "name": "test", "version": "0" },
+        "io.modelcontextprotocol/clientCapabilities": {},
     });
+    let body = json!({ "jsonrpc": "2.0", "id": "d", "method": method, "params": params });
     Request::post("/mcp", body.to_string())
         .header("MCP-Protocol-Version", "2026-07-28")
-        .header("Mcp-Method", "server/discover")
+        .header("Mcp-Method", method)
+}
+
+/// What a client of 2026-07-28 says first.
+fn discover() -> Request {
+    modern("server/discover", json!({}))
+}
+
+/// A call of such a client, which shares a server with those that have the same key.
+fn echo(key: &str) -> Request {
+    let params = json!({ "name": "echo", "arguments": { "text": key } });
+    modern("tools/call", params).header("Mcp-Name", "echo").header("X-Key", key)
+}
+
+/// It is served.
+#[track_caller]
+fn assert_echoes(bridge: &Bridge, key: &str) {
+    let mut response = bridge.send(echo(key));
+    response.expect(200, "it is served");
+    let answer = response.answer();
+    assert_eq!(answer["result"]["content"][0]["text"], key, "{answer}");
 }
 
 /// It is told to begin with `initialize`.
@@ -109,6 +127,13 @@ fn what_the_operator_says_is_not_asked() {
     let bridge = start(&scratch, &["--lazy", "--era", "legacy"], &["only"]);
     assert_falls_back(bridge.send(discover()));
     assert_eq!((asked(&bridge), told_first(&scratch).len()), (0, 0));
+
+    for (era, first) in [("legacy", "initialize"), ("modern", "server/discover")] {
+        let scratch = Scratch::new();
+        let bridge = start(&scratch, &["--share", "all", "--era", era], &["dual"]);
+        assert_echoes(&bridge, "a");
+        assert_eq!((asked(&bridge), told_first(&scratch)), (0, vec![first.to_owned()]));
+    }
 }
 
 #[test]
@@ -128,6 +153,116 @@ fn a_server_that_does_not_say_it_is_taken_for_legacy_and_not_asked_again_at_once
         assert_eq!(asked(&bridge), before, "{server:?}");
         eventually("no server is left", || bridge.processes().is_empty());
     }
+}
+
+#[test]
+fn a_server_of_both_eras_is_opened_in_that_of_its_clients() {
+    for options in [&[][..], &["--lazy"], &["--lazy", "--max-sessions", "1"], &["--max-sessions", "1"]] {
+        let scratch = Scratch::new();
+        let bridge = start(&scratch, &[&["--share", "all"], options].concat(), &["dual"]);
+        let clients: Vec<_> = (0..10)
+            .map(|_| {
+                let address = bridge.address;
+                thread::spawn(move || echo("a").send(address).answer())
+            })
+            .collect();
+        for client in clients {
+            let answer = client.join().unwrap();
+            assert_eq!(answer["result"]["content"][0]["text"], "a", "{options:?}: {answer}");
+        }
+        let line = bridge.logged("both are known", |line| line.contains(r#"era="dual""#));
+        assert!(
+            line.contains(r#"event="server.era""#) && line.contains("has answered server/discover"),
+            "{line}"
+        );
+        assert_eq!(
+            told_first(&scratch),
+            ["initialize", "server/discover", "server/discover"],
+            "{options:?}: the two servers that were asked, and that of the clients"
+        );
+        assert_eq!(asked(&bridge), 2, "{options:?}");
+    }
+}
+
+#[test]
+fn a_legacy_client_beside_modern_ones_has_a_child_in_its_own_era() {
+    let scratch = Scratch::new();
+    let bridge = start(&scratch, &["--lazy", "--session-key", "header:X-Key"], &["dual"]);
+    let before = bridge.session();
+    assert_echoes(&bridge, "a");
+    assert_echoes(&bridge, "b");
+    let after = bridge.session();
+    assert_eq!(
+        told_first(&scratch),
+        ["initialize", "server/discover", "server/discover", "server/discover", "initialize"],
+        "its session shows one half, a server is asked for the other, and each key has its own"
+    );
+    for session in [before, after] {
+        assert_eq!(session.text("echo", json!({ "text": "c" })), "c");
+    }
+    assert_echoes(&bridge, "a");
+    assert_eq!(asked(&bridge), 1);
+}
+
+#[test]
+fn a_server_that_does_not_speak_2026_07_28_is_translated_and_asked_once() {
+    for (how, why) in [
+        ("exit", "it ended, or closed its stdout"),
+        ("refuse", "it refuses server/discover: error -32600: this is a session"),
+        ("empty", "does not name 2026-07-28"),
+    ] {
+        let scratch = Scratch::new();
+        let options = ["--lazy", "--session-key", "header:X-Key"];
+        let bridge = start(&scratch, &options, &["legacy", how]);
+        assert_echoes(&bridge, "a");
+        assert_echoes(&bridge, "b");
+        assert_eq!(
+            told_first(&scratch),
+            ["initialize", "server/discover", "initialize", "initialize"],
+            "{how}: the servers that were asked, and those of the keys"
+        );
+        let line = bridge.logged("it is known", |line| line.contains(why));
+        assert!(line.contains(r#"event="server.era""#) && line.contains(r#"era="legacy""#), "{line}");
+    }
+}
+
+#[test]
+fn a_server_that_is_silent_about_2026_07_28_is_translated_and_not_asked_again_at_once() {
+    let scratch = Scratch::new();
+    let options =
+        ["--lazy", "--session-key", "header:X-Key", "--init-timeout", "1s", "--stop-grace", "100ms"];
+    let bridge = start(&scratch, &options, &["legacy", "silent"]);
+    assert_echoes(&bridge, "a");
+    let line = bridge.logged("it is said", |line| line.contains(r#"event="server.era_unknown""#));
+    assert!(
+        line.contains("has not answered server/discover within 1s") && line.contains("--era legacy"),
+        "{line}"
+    );
+    assert_echoes(&bridge, "b");
+    assert_eq!(told_first(&scratch), ["initialize", "server/discover", "initialize", "initialize"]);
+}
+
+#[test]
+fn a_server_that_no_longer_speaks_2026_07_28_is_asked_again_and_translated() {
+    let scratch = Scratch::new();
+    let changed = scratch.path("changed");
+    let options = ["--lazy", "--session-key", "header:X-Key"];
+    let bridge = start(&scratch, &options, &["dual", &changed]);
+    assert_echoes(&bridge, "a");
+    scratch.write("changed", "");
+    let mut response = bridge.send(echo("b"));
+    let refusal = response.json();
+    assert!(refusal["error"].is_object(), "its server refuses what it was known to speak: {refusal}");
+    bridge.logged("that is forgotten", |line| line.contains("has not answered server/discover"));
+    assert_echoes(&bridge, "b");
+    assert_echoes(&bridge, "c");
+    let discover = "server/discover";
+    assert_eq!(
+        told_first(&scratch),
+        ["initialize", discover, discover, discover, discover, "initialize", "initialize"],
+        "asked twice, a, b in vain, asked again, b, c"
+    );
+    assert_echoes(&bridge, "a");
 }
 
 #[test]

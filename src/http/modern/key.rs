@@ -30,13 +30,17 @@ pub(super) enum Company {
 }
 
 impl Company {
-    /// The clients of a session over a server of this era; `None`: they are not served.
-    pub(super) fn clients(self, era: Era) -> Option<Clients> {
+    /// Whether its clients are served by such a server: [`Era::Legacy`] if it can open sessions.
+    pub(super) fn is_served(self, server: Era) -> bool {
+        server == Era::Modern || self != Self::Unsaid
+    }
+
+    /// The clients of a session whose child is opened in this era.
+    pub(super) fn clients(self, child: Era) -> Clients {
         let strangers = self != Self::Own;
-        match (era, self) {
-            (Era::Legacy, Self::Unsaid) => None,
-            (Era::Legacy, _) => Some(Clients::Upgraded { strangers }),
-            (Era::Modern, _) => Some(Clients::Modern { strangers }),
+        match child {
+            Era::Legacy => Clients::Upgraded { strangers },
+            Era::Modern => Clients::Modern { strangers },
         }
     }
 }
@@ -153,13 +157,16 @@ mod tests {
             let key = key(&sharing(share, session_key), list, caller);
             assert_eq!(key.company, want, "{share:?} {session_key:?} {list:?} {caller:?}");
         }
+        for company in [Own, Strangers, Unsaid] {
+            assert!(company.is_served(Era::Modern), "{company:?}: a server without sessions has all clients");
+            assert_eq!(company.is_served(Era::Legacy), company != Unsaid, "{company:?}");
+        }
         let table = [
-            (Own, Era::Legacy, Some(Clients::Upgraded { strangers: false })),
-            (Strangers, Era::Legacy, Some(Clients::Upgraded { strangers: true })),
-            (Unsaid, Era::Legacy, None),
-            (Own, Era::Modern, Some(Clients::Modern { strangers: false })),
-            (Strangers, Era::Modern, Some(Clients::Modern { strangers: true })),
-            (Unsaid, Era::Modern, Some(Clients::Modern { strangers: true })),
+            (Own, Era::Legacy, Clients::Upgraded { strangers: false }),
+            (Strangers, Era::Legacy, Clients::Upgraded { strangers: true }),
+            (Own, Era::Modern, Clients::Modern { strangers: false }),
+            (Strangers, Era::Modern, Clients::Modern { strangers: true }),
+            (Unsaid, Era::Modern, Clients::Modern { strangers: true }),
         ];
         for (company, era, want) in table {
             assert_eq!(company.clients(era), want, "{company:?} {era:?}");

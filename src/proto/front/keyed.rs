@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::{
-    Caller, Front, Origin, Readers, Refusal, acknowledge, cancelled, end_broken, end_expired, end_too_long,
-    is_initialized, pass_progress, with_id,
+    Caller, Front, Origin, Readers, Refusal, acknowledge, cancelled, expired, is_initialized, pass_progress,
+    too_long, with_id,
 };
 use crate::proto::ids::{ClientId, StreamId};
 use crate::proto::incoming::Incoming;
@@ -111,7 +111,7 @@ impl Keyed {
     /// Only progress names its request.
     fn child_notification(&self, message: Incoming<'_>, out: &mut Out) {
         if message.envelope.method(message.text()) == "notifications/progress" {
-            pass_progress(&self.link, message, out);
+            pass_progress(&self.link, message, |caller| Some(caller), out);
         } else {
             out.note(Note::Dropped(Dropped::Unrelated));
         }
@@ -147,11 +147,19 @@ impl Front for Keyed {
     }
 
     fn child_too_long(&mut self, head: &[u8], out: &mut Out) {
-        end_too_long(&mut self.link, head, out);
+        if let Some((_, caller, why)) = too_long(&mut self.link, head, out) {
+            caller.unanswered(why, out);
+        }
     }
 
     fn child_broken(&mut self, broken: &Broken<'_>, out: &mut Out) -> bool {
-        end_broken(&mut self.link, broken, out)
+        match super::broken(&mut self.link, broken, out) {
+            Ok((_, caller, why)) => {
+                caller.unanswered(why, out);
+                true
+            }
+            Err(ended) => ended,
+        }
     }
 
     fn awaits(&self, answer: &Incoming<'_>) -> bool {
@@ -159,7 +167,9 @@ impl Front for Keyed {
     }
 
     fn expire(&mut self, now: Duration, _: Readers<'_>, out: &mut Out) {
-        end_expired(&mut self.link, now, out);
+        while let Some((_, caller, why)) = expired(&mut self.link, now, out) {
+            caller.unanswered(why, out);
+        }
     }
 
     fn next_deadline(&self) -> Option<Duration> {

@@ -6,27 +6,58 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{
-    Caller, Front, Keeps, Origin, Readers, Refusal, Takes, end_broken, end_expired, end_too_long, id_edit,
-    pass_on, pass_progress, with_id,
+    Caller, Front, Keeps, Origin, Readers, Refusal, Takes, expired, id_edit, pass_on, pass_progress,
+    too_long, with_id,
 };
 use crate::proto::ids::{BridgeId, ClientId, StreamId};
 use crate::proto::incoming::Incoming;
-use crate::proto::json::Span;
-use crate::proto::link::{Answered, CANCEL_GRACE, Limits, Link, Outgoing, own_reply};
+use crate::proto::json::{Span, slice};
+use crate::proto::link::{Answered, CANCEL_GRACE, Limits, Link, Outgoing, own_modern, own_reply};
 use crate::proto::message::{Kind, Message, Request};
 use crate::proto::nearly::Broken;
 use crate::proto::output::{Declined, Dropped, Note, Out, Output, Unanswered};
 use crate::proto::subscription::graceful_end;
+use crate::proto::tools::{Tools, page_member};
 use crate::proto::version::is_removed;
+
+/// What a request at the link is.
+#[derive(Debug)]
+enum Who {
+    Client(Caller),
+    /// The bridge's own, for a page of the child's tools.
+    Tools,
+}
+
+impl Who {
+    fn client(&self) -> Option<&Caller> {
+        match self {
+            Self::Client(caller) => Some(caller),
+            Self::Tools => None,
+        }
+    }
+}
+
+/// A call that waits until the child's tools are known.
+#[derive(Debug)]
+struct Held {
+    caller: Caller,
+    call: Outgoing,
+    params: Vec<(Box<str>, Box<[u8]>)>,
+    arrived: Duration,
+}
 
 /// The front of a session of such clients.
 #[derive(Debug)]
 pub struct Modern {
-    link: Link<Caller>,
+    link: Link<Who>,
+    tools: Tools<Held>,
+    request_timeout: Duration,
     /// Whether the clients are strangers to each other: then none may get what may be another's.
     strangers: bool,
     /// How many subscriptions there may be, beside as many calls.
     max_listens: usize,
+    /// The newest time that is known.
+    latest: Duration,
     /// Whether the child may answer a request that has ended without its answer.
     owes_answers: bool,
     /// Until when a log message may be of such a call.
@@ -39,15 +70,30 @@ impl Modern {
         let max_listens = limits.max_in_flight;
         // Nothing that was said to a child of this revision holds for the next one: there is nothing to restore.
         let limits = Limits { respawn: false, ..limits };
+        let request_timeout = limits.request_timeout;
         let link = Link::open(limits, discover, false, now, out);
-        Self { link, strangers, max_listens, owes_answers: false, settled_at: now }
+        let tools = Tools::default();
+        Self {
+            link,
+            tools,
+            request_timeout,
+            strangers,
+            max_listens,
+            latest: now,
+            owes_answers: false,
+            settled_at: now,
+        }
     }
 
     fn request(&mut self, request: Request, from: Origin<'_>, now: Duration, out: &mut Out) {
         let (caller, token) = Caller::of(&request, from);
         let listens = request.method() == "subscriptions/listen";
-        let is_full = if listens { self.link.listens() >= self.max_listens } else { self.link.is_full() };
+        let is_full = match listens {
+            true => self.link.listens() >= self.max_listens,
+            false => self.link.is_full() || self.tools.held().len() >= self.max_listens,
+        };
         let is_removed = is_removed(&request.method());
+        let is_tool = request.method() == "tools/call";
         // The child sees the bridge's own token: two clients may have chosen the same.
         let outgoing = Outgoing { request, token };
         if is_removed {
@@ -56,9 +102,53 @@ impl Modern {
         } else if is_full {
             caller.unanswered(Unanswered::Overload, out);
         } else if listens {
-            self.link.listen(caller, outgoing, now, out);
+            self.link.listen(Who::Client(caller), outgoing, now, out);
+        } else if is_tool {
+            let (params, arrived) = (from.mirrored.params.clone(), from.arrived);
+            self.tools.hold(Held { caller, call: outgoing, params, arrived });
+            self.call_tools(now, out);
         } else {
-            self.link.request(caller, outgoing, from.arrived, now, out);
+            self.link.request(Who::Client(caller), outgoing, from.arrived, now, out);
+        }
+    }
+
+    /// Passes the calls of tools on that have waited, if the child's tools are known, or else asks for them: the child does
+    /// not see the headers that it may want compared.
+    fn call_tools(&mut self, now: Duration, out: &mut Out) {
+        if self.tools.are_known() {
+            self.pass_tools(now, out);
+        } else if self.tools.begin() {
+            self.ask_tools("", now, out);
+        }
+    }
+
+    fn pass_tools(&mut self, now: Duration, out: &mut Out) {
+        for Held { caller, call, params, arrived } in self.tools.take(|_| true) {
+            match self.tools.check(&call.request, &params) {
+                Ok(()) => {
+                    self.link.request(Who::Client(caller), call, arrived, now, out);
+                }
+                Err(why) => caller.unanswered(Unanswered::Declined(Declined::Header(why)), out),
+            }
+        }
+    }
+
+    /// `more`: the cursor of the page, as another member of the parameters.
+    fn ask_tools(&mut self, more: &str, now: Duration, out: &mut Out) {
+        self.link.ask(Who::Tools, own_modern("tools/list", more), now, out);
+    }
+
+    fn tools_page(&mut self, result: Option<&str>, now: Duration, out: &mut Out) {
+        match self.tools.page(result) {
+            Some(cursor) => self.ask_tools(&format!(",{}", page_member(&cursor)), now, out),
+            None => self.pass_tools(now, out),
+        }
+    }
+
+    fn end(&mut self, who: Who, why: Unanswered, now: Duration, out: &mut Out) {
+        match who {
+            Who::Client(caller) => caller.unanswered(why, out),
+            Who::Tools => self.tools_page(None, now, out),
         }
     }
 
@@ -69,8 +159,15 @@ impl Modern {
             return out.note(Note::Dropped(Dropped::UnknownId));
         }
         match self.link.answer(&answer, now, out) {
-            Answered::Call { id, caller } => {
+            Answered::Call { caller: Who::Tools, .. } => {
+                let result = answer.envelope.result.clone().map(|span| slice(answer.text(), span));
+                self.tools_page(result, now, out);
+            }
+            Answered::Call { id, caller: Who::Client(caller) } => {
                 let success = answer.envelope.kind == Kind::Success;
+                if caller.lists_tools {
+                    self.tools.learn(&answer);
+                }
                 let own = answer.envelope.subscription();
                 let own = own.filter(|span| self.link.id_named(answer.token(span.clone())) == Some(id));
                 let message = match own {
@@ -87,7 +184,7 @@ impl Modern {
     fn child_notification(&mut self, message: Incoming<'_>, now: Duration, out: &mut Out) {
         let is = |method| message.envelope.method(message.text()) == method;
         if is("notifications/progress") {
-            pass_progress(&self.link, message, out);
+            pass_progress(&self.link, message, Who::client, out);
         } else if is("notifications/cancelled") {
             self.child_cancelled(&message, out);
         } else if let Some(span) = message.envelope.subscription() {
@@ -104,22 +201,26 @@ impl Modern {
     fn child_cancelled(&mut self, message: &Incoming<'_>, out: &mut Out) {
         let named = message.envelope.subject().and_then(|span| self.link.id_named(message.token(span)));
         match named.and_then(|id| self.link.end_listen(id)) {
-            Some(caller) => end_gracefully(&caller, out),
-            None => out.note(Note::Dropped(Dropped::Unrelated)),
+            Some(Who::Client(caller)) => end_gracefully(&caller, out),
+            Some(Who::Tools) | None => out.note(Note::Dropped(Dropped::Unrelated)),
         }
     }
 
     /// A message of a subscription, of which `span` is the id.
-    fn subscribed(&self, message: Incoming<'_>, span: Span, out: &mut Out) {
+    fn subscribed(&mut self, message: Incoming<'_>, span: Span, out: &mut Out) {
         let named = self.link.id_named(message.token(span.clone()));
-        let caller = named.filter(|id| self.link.is_listen(*id)).and_then(|id| self.link.caller(id));
+        let listen = named.filter(|id| self.link.is_listen(*id));
+        if listen.is_some() && message.envelope.method(message.text()) == "notifications/tools/list_changed" {
+            self.tools.changed();
+        }
+        let caller = listen.and_then(|id| self.link.caller(id)?.client());
         pass_on(caller, |caller| message.replaced(span, caller.client.0.as_json().as_bytes()), out);
     }
 
     /// A log message is of one call (2026-07-28 `server/utilities/logging`), and on stdio does not say of which. With one
     /// call in flight it is clear; with several it is the newest call's that asked, unless their clients are strangers.
     fn log(&self, message: Incoming<'_>, now: Duration, out: &mut Out) {
-        let mut at_work = self.link.at_work().peekable();
+        let mut at_work = self.link.at_work().filter_map(Who::client).peekable();
         let newest = at_work.peek().copied();
         let asks = |caller: &&Caller| caller.wants_logs;
         let caller = if self.strangers {
@@ -132,11 +233,28 @@ impl Modern {
         pass_on(caller, |_| message.into_line(), out);
     }
 
+    /// The child has no tools that anything is to be compared with.
+    #[cfg(test)]
+    pub(super) fn knows_tools(&mut self) {
+        self.tools.are_none();
+    }
+
+    /// Nothing is known of its tools.
+    #[cfg(test)]
+    pub(super) fn forgets_tools(&mut self) {
+        self.tools.changed();
+    }
+
+    /// The requests of clients at the link.
+    fn clients(&self) -> impl Iterator<Item = (BridgeId, &Caller)> {
+        self.link.callers().filter_map(|(id, who)| Some((id, who.client()?)))
+    }
+
     /// Ends a request whose client waits for no answer.
     fn withdraw(&mut self, id: BridgeId, why: Unanswered, now: Duration, out: &mut Out) {
         let is_call = !self.link.is_listen(id);
-        if let Some((caller, was_seen)) = self.link.withdraw(id, out) {
-            caller.unanswered(why, out);
+        if let Some((who, was_seen)) = self.link.withdraw(id, out) {
+            self.end(who, why, now, out);
             if was_seen {
                 self.unsettled(is_call, now);
             }
@@ -183,11 +301,19 @@ impl Front for Modern {
     }
 
     fn child_too_long(&mut self, head: &[u8], out: &mut Out) {
-        end_too_long(&mut self.link, head, out);
+        if let Some((_, who, why)) = too_long(&mut self.link, head, out) {
+            self.end(who, why, self.latest, out);
+        }
     }
 
     fn child_broken(&mut self, broken: &Broken<'_>, out: &mut Out) -> bool {
-        end_broken(&mut self.link, broken, out)
+        match super::broken(&mut self.link, broken, out) {
+            Ok((_, who, why)) => {
+                self.end(who, why, self.latest, out);
+                true
+            }
+            Err(ended) => ended,
+        }
     }
 
     fn awaits(&self, answer: &Incoming<'_>) -> bool {
@@ -195,18 +321,28 @@ impl Front for Modern {
     }
 
     fn expire(&mut self, now: Duration, _: Readers<'_>, out: &mut Out) {
-        if end_expired(&mut self.link, now, out) > 0 {
+        self.latest = now;
+        let limit = self.request_timeout;
+        for held in self.tools.take(|held| held.arrived + limit <= now) {
+            held.caller.unanswered(Unanswered::Timeout, out);
+        }
+        while let Some((_, who, why)) = expired(&mut self.link, now, out) {
+            self.end(who, why, now, out);
             self.unsettled(true, now);
         }
     }
 
     fn next_deadline(&self) -> Option<Duration> {
-        self.link.next_deadline()
+        let held = self.tools.held().iter().map(|held| held.arrived + self.request_timeout).min();
+        self.link.next_deadline().into_iter().chain(held).min()
     }
 
     /// A client that closes its stream cancels its request (2026-07-28 `basic/patterns/cancellation`).
     fn reader_left(&mut self, stream: StreamId, _: bool, now: Duration, out: &mut Out) {
-        let left = self.link.callers().filter(|(_, caller)| caller.stream == stream);
+        for held in self.tools.take(|held| held.caller.stream == stream) {
+            held.caller.unanswered(Unanswered::Cancelled, out);
+        }
+        let left = self.clients().filter(|(_, caller)| caller.stream == stream);
         let left: Vec<_> = left.map(|(id, _)| id).collect();
         for id in left {
             self.withdraw(id, Unanswered::Cancelled, now, out);
@@ -215,14 +351,18 @@ impl Front for Modern {
 
     fn keep_callers(&mut self, keeps: Keeps<'_>, now: Duration, out: &mut Out) {
         let goes = |caller: &Caller| caller.owner.as_ref().is_some_and(|owner| !keeps(owner));
-        let revoked = self.link.callers().filter(|(_, caller)| goes(caller)).map(|(id, _)| id);
+        for held in self.tools.take(|held| goes(&held.caller)) {
+            held.caller.unanswered(Unanswered::Revoked, out);
+        }
+        let revoked = self.clients().filter(|(_, caller)| goes(caller)).map(|(id, _)| id);
         for id in revoked.collect::<Vec<_>>() {
             self.withdraw(id, Unanswered::Revoked, now, out);
         }
     }
 
     fn in_flight(&self) -> usize {
-        self.link.in_flight()
+        // The question for its tools is the bridge's own.
+        self.link.in_flight() - usize::from(self.tools.are_asked()) + self.tools.held().len()
     }
 
     fn accepting(&self) -> bool {
@@ -230,7 +370,8 @@ impl Front for Modern {
     }
 
     fn held_bytes(&self) -> usize {
-        self.link.held_bytes()
+        let held: usize = self.tools.held().iter().map(|held| held.call.request.text().len()).sum();
+        self.link.held_bytes() + held
     }
 
     fn is_listening(&self) -> bool {
@@ -240,8 +381,8 @@ impl Front for Modern {
     fn farewell(&mut self, out: &mut Out) {
         let listens = self.link.callers().map(|(id, _)| id).filter(|id| self.link.is_listen(*id));
         let listens: Vec<_> = listens.collect();
-        for caller in listens.into_iter().filter_map(|id| self.link.end_listen(id)) {
-            end_gracefully(&caller, out);
+        for who in listens.into_iter().filter_map(|id| self.link.end_listen(id)) {
+            who.client().into_iter().for_each(|caller| end_gracefully(caller, out));
         }
     }
 
@@ -257,7 +398,12 @@ impl Front for Modern {
     fn restart(&mut self, _: Duration, _: &mut Out) {}
 
     fn abandon(&mut self) -> Vec<(StreamId, ClientId)> {
-        self.link.abandon().map(|caller| (caller.stream, caller.client)).collect()
+        let calls = self.link.abandon().filter_map(|who| match who {
+            Who::Client(caller) => Some(caller),
+            Who::Tools => None,
+        });
+        let held = self.tools.take(|_| true).into_iter().map(|held| held.caller);
+        calls.chain(held).map(|caller| (caller.stream, caller.client)).collect()
     }
 
     #[cfg(test)]

@@ -261,9 +261,9 @@ impl Harness<Upgrade> {
     /// Nothing is left of anything that was going on.
     fn assert_empty(&self) {
         self.assert_nothing_in_flight();
-        let Upgrade { link, waiting, held, by_stream, asking, parked, undecided, .. } = &self.front;
+        let Upgrade { link, waiting, tools, by_stream, asking, parked, undecided, .. } = &self.front;
         assert_eq!(link.in_flight(), 0, "the child has nothing to do");
-        assert!(waiting.is_empty() && held.is_empty() && by_stream.is_empty() && asking.is_empty());
+        assert!(waiting.is_empty() && tools.held().is_empty() && by_stream.is_empty() && asking.is_empty());
         assert!(parked.is_empty() && undecided.next_deadline().is_none());
         assert_eq!(self.front.held_bytes(), 0);
     }

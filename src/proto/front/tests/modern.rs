@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::proto::front::modern::Modern;
-use crate::proto::link::own_discover;
+use crate::proto::link::{OWN_LIMIT, own_discover};
 use crate::proto::output::Declined;
 
 /// What a request of this revision says of its client.
@@ -14,7 +14,8 @@ const NAMES: [&str; 7] =
 
 fn starting_with(limits: Limits, strangers: bool) -> Harness<Modern> {
     let mut out = Out::default();
-    let front = Modern::open(limits, &own_discover(), strangers, Duration::ZERO, &mut out);
+    let mut front = Modern::open(limits, &own_discover(), strangers, Duration::ZERO, &mut out);
+    front.knows_tools();
     Harness::of(front, out)
 }
 
@@ -28,6 +29,71 @@ fn open_for(strangers: bool) -> Harness<Modern> {
 
 fn open() -> Harness<Modern> {
     open_for(true)
+}
+
+/// The child has been asked for a page of its tools: under which id, and with which cursor.
+fn asked_for_tools(session: &mut Harness<Modern>) -> (String, Value) {
+    let line = session.stdin().pop().expect("the child is asked");
+    let request: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(request["method"], "tools/list", "{line}");
+    (request["id"].to_string(), request["params"]["cursor"].clone())
+}
+
+/// A page of tools of which one wants its argument in a header.
+fn tools(id: &str, name: &str, next: &str) -> String {
+    format!(
+        r#"{{"jsonrpc":"2.0","id":{id},"result":{{{next}"tools":[{{"name":"{name}","inputSchema":{{"type":"object","properties":{{"x":{{"type":"string","x-mcp-header":"X"}}}}}}}}]}}}}"#
+    )
+}
+
+#[test]
+fn a_tool_is_called_when_it_is_known_which_arguments_its_headers_must_say() {
+    let call = |name: &str| {
+        format!(
+            r#"{{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{{"_meta":{{{META}}},"name":"{name}","arguments":{{"x":"1"}}}}}}"#
+        )
+    };
+    let mut session = starting_with(LIMITS, true);
+    session.front.forgets_tools();
+    session.child(&result("1"));
+    session.stdin();
+    assert_eq!(session.client(2, &call("a")), Ok(None));
+    let (id, cursor) = asked_for_tools(&mut session);
+    assert!(cursor.is_null());
+    assert_eq!(session.client(3, &call("b")), Ok(None));
+    session.child(&tools(&id, "b", r#""nextCursor":"\"2","#));
+    let (id, cursor) = asked_for_tools(&mut session);
+    assert_eq!(cursor, "\"2");
+    let why = Unanswered::Declined(Declined::Header(
+        "a header Mcp-Param-* is missing: the tool asks that it mirrors an argument",
+    ));
+    let refused = |stream| Output::Unanswered { stream: StreamId(stream), id: ClientId(Id::from(7)), why };
+    assert!(session.is_message(&tools(&id, "a", "")));
+    assert_eq!(session.outputs(), [refused(2), refused(3)]);
+    assert!(session.stdin().is_empty(), "the child has seen neither");
+    assert_eq!(session.client(4, &call("c")), Ok(None));
+    assert_eq!(session.stdin().len(), 1, "one that wants none goes on");
+}
+
+#[test]
+fn a_child_that_does_not_name_its_tools_is_called_all_the_same() {
+    for answer in [r#"{"jsonrpc":"2.0","id":ID,"error":{"code":-32601,"message":"no"}}"#, ""] {
+        let mut session = starting_with(LIMITS, true);
+        session.front.forgets_tools();
+        session.child(&result("1"));
+        session.stdin();
+        let call = asking("7", "tools/call", "");
+        session.client(2, &call).unwrap();
+        session.client(3, &call).unwrap();
+        let (id, _) = asked_for_tools(&mut session);
+        assert_eq!(left(&mut session, 3).len(), 1, "it ends");
+        match answer {
+            "" => drop(session.at(OWN_LIMIT)),
+            _ => drop(session.child(&answer.replace("ID", &id))),
+        }
+        let calls = session.stdin().into_iter().filter(|line| line.contains("tools/call")).count();
+        assert_eq!(calls, 1, "that of the client which has stayed");
+    }
 }
 
 /// A request with this much more in its `_meta`.
@@ -272,7 +338,7 @@ fn what_names_no_subscription_reaches_nobody() {
     let call = session.call(2, "7");
     session.listen(3, "7");
     assert_eq!(session.post(4, Takes::AnswerOnly, &listening("7")), Ok(None));
-    let changed = "notifications/tools/list_changed";
+    let changed = "notifications/prompts/list_changed";
     let doubled = r#"{"jsonrpc":"2.0","method":"x","params":{"_meta":{"io.modelcontextprotocol/subscriptionId":3,"io.modelcontextprotocol/subscriptionId":4}}}"#;
     let table = [
         (note(changed), Dropped::Unrelated, "it names none"),
@@ -587,6 +653,7 @@ proptest! {
             let pick = |index: Index, sent: &[Sent]| (!sent.is_empty()).then(|| index.index(sent.len()));
             // Whose message the child has written, if it was one's.
             let mut whose = None;
+            session.front.knows_tools(); // what else happens then has claims of its own
             match step {
                 Step::Call { .. } | Step::Listen => {
                     let stream = sent.len() as u64;

@@ -4,6 +4,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::proto::link::OWN_LIMIT;
 use crate::proto::subscription::SUBSCRIPTION_ID;
 
 const LISTENED: &str = r#"{"tools":{"listChanged":true},"resources":{"subscribe":true}}"#;

@@ -1,6 +1,7 @@
 //! Clients that are strangers to each other: what is not clearly of one's own call reaches nobody.
 
 use super::*;
+use crate::proto::link::OWN_LIMIT;
 use crate::proto::link::Readiness;
 use crate::proto::testing::cancel;
 use questions::{ASKED, CLEAR_WITHIN};

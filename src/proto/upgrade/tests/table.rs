@@ -1,6 +1,7 @@
 //! The rules of both eras, one claim each (2026-07-28 `basic`, `server`).
 
 use super::*;
+use crate::proto::link::OWN_LIMIT;
 
 // What the child has said of itself.
 

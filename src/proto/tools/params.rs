@@ -25,7 +25,7 @@ const MAX_SCHEMA: usize = 256 * 1024;
 
 /// The tools of a child that have parameters which headers mirror.
 #[derive(Debug, Default)]
-pub struct ToolParams {
+pub(super) struct ToolParams {
     tools: BTreeMap<Box<str>, Box<[Param]>>,
     /// How many bytes these say.
     bytes: usize,
@@ -48,7 +48,7 @@ impl Param {
 
 impl ToolParams {
     /// Learns from one page of `tools/list`: the text of its result. A tool that has been learnt before is learnt anew.
-    pub fn learn(&mut self, result: &str) {
+    pub(super) fn learn(&mut self, result: &str) {
         if result.len() > MAX_PAGE {
             return;
         }
@@ -71,14 +71,9 @@ impl ToolParams {
     }
 
     /// The cursor of the next page of `tools/list`, if this result of it is not the last.
-    pub fn next_cursor(result: &str) -> Option<String> {
+    pub(super) fn next_cursor(result: &str) -> Option<String> {
         let token = value_at(result, &["nextCursor"]).and_then(|span| result.get(span))?;
         token.starts_with('"').then(|| unquote(token).into_owned())
-    }
-
-    /// Forgets all: the child has other tools.
-    pub fn clear(&mut self) {
-        *self = Self::default();
     }
 
     /// Whether the headers of a call say the same as its arguments, where this tool has parameters that headers mirror.
@@ -86,7 +81,7 @@ impl ToolParams {
     ///
     /// # Errors
     /// How they differ.
-    pub fn check(
+    pub(super) fn check(
         &self,
         tool: &str,
         arguments: Option<&str>,

@@ -152,7 +152,7 @@ fn a_page_says_all_that_is_known_of_its_tools_and_nothing_of_others() {
     params.learn(&page(&[tool("one", None)]));
     assert!(!missing(&params, "one"));
     assert_eq!(params.bytes, "two".len() + "c".len() + "a".len());
-    params.clear();
+    params = ToolParams::default();
     assert!(!missing(&params, "two") && params.bytes == 0);
     for odd in ["", "null", "[]", "{", r#"{"tools":7}"#, r#"{"tools":{}}"#, r#"{"tools":[{"name":"x"#] {
         params.learn(odd);
