@@ -295,7 +295,9 @@ fn a_stream_of_notifications_needs_a_client_that_takes_one() {
     assert_eq!(bridge.processes(), []);
     let mut stream = bridge.send(listen());
     assert!(stream.is_sse(), "whatever comes first");
-    assert_eq!(stream.answer()["id"], "mine");
+    let acknowledged = stream.event().expect("an event").json();
+    assert_eq!(acknowledged["method"], "notifications/subscriptions/acknowledged");
+    assert_eq!(acknowledged["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"], "mine");
 }
 
 // How it is answered.
