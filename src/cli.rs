@@ -240,7 +240,7 @@ fn cross_check(options: &Options) -> Result<(), String> {
     }
     if options.share == Share::All && !env_from_header.is_empty() {
         return Err(
-            "--share all and --env-from-header exclude each other: one client's value would serve all"
+            "--share all and --env-from-header cannot be combined: the value of one client would be used for all"
                 .to_owned(),
         );
     }

@@ -52,7 +52,7 @@ fn serve(options: &Options, concealed: io::Result<()>) -> u8 {
     log::start(options.log);
     if let Err(error) = concealed {
         let why = "other processes of this user, servers too, can read the bridge's environment and memory";
-        warn!(event = "bridge.readable", %error, "{why}");
+        warn!(event = "bridge.readable", error = error.to_string(), "{why}");
     }
     for name in &options.unknown_variables {
         warn!(event = "options.unknown_variable", name, "this variable sets no option; see --help");
@@ -72,7 +72,11 @@ fn serve(options: &Options, concealed: io::Result<()>) -> u8 {
     let code = match runtime {
         Ok(runtime) => runtime.block_on(run(options, prepared, open_files)),
         Err(error) => {
-            error!(event = "bridge.no_runtime", %error, "cannot start; raise the limits of open files and memory");
+            error!(
+                event = "bridge.no_runtime",
+                error = error.to_string(),
+                "cannot start; raise the limits of open files and memory"
+            );
             CANNOT_LISTEN
         }
     };
@@ -92,7 +96,11 @@ async fn run(options: &Options, prepared: Prepared, open_files: Option<u64>) -> 
     let (mut signals, reaper) = match Signals::listen().and_then(|signals| Ok((signals, Reaper::start()?))) {
         Ok(started) => started,
         Err(error) => {
-            error!(event = "bridge.no_runtime", %error, "cannot start; raise the limits of open files and memory");
+            error!(
+                event = "bridge.no_runtime",
+                error = error.to_string(),
+                "cannot start; raise the limits of open files and memory"
+            );
             return CANNOT_LISTEN;
         }
     };
@@ -101,10 +109,15 @@ async fn run(options: &Options, prepared: Prepared, open_files: Option<u64>) -> 
     let sessions = Sessions::new(assembly::sessions_config(options), command, reaper.clone());
     if let Err(NoSession::Spawn { error, resource }) = sessions.prewarm() {
         if !resource {
-            error!(event = "child.spawn_failed", %error, "the server cannot be started");
+            error!(event = "child.spawn_failed", error = error.to_string(), "the server cannot be started");
             return NOT_EXECUTABLE;
         }
-        warn!(event = "child.spawn_failed", %error, resource, "the server cannot be started yet");
+        warn!(
+            event = "child.spawn_failed",
+            error = error.to_string(),
+            resource,
+            "the server cannot be started yet"
+        );
     }
     let http = assembly::http_config(options, &listener, tokens.clone(), metadata);
     let http = Arc::new(Http::new(http, Arc::clone(&sessions)));

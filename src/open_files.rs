@@ -36,7 +36,13 @@ pub fn raise() -> Option<u64> {
     if soft < hard
         && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
     {
-        debug!(event = "limits.open_files", %error, soft, hard, "the limit of open files cannot be raised");
+        debug!(
+            event = "limits.open_files",
+            error = error.to_string(),
+            soft,
+            hard,
+            "the limit of open files cannot be raised"
+        );
         return Some(soft);
     }
     Some(hard)

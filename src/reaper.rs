@@ -80,7 +80,11 @@ impl Reaper {
     pub fn start() -> io::Result<Self> {
         // No-op for PID 1; elsewhere it makes a grandchild whose parent died our child instead of init's.
         if let Err(error) = nix::sys::prctl::set_child_subreaper(true) {
-            warn!(event = "reaper.no_subreaper", %error, "orphaned processes of servers are left to init");
+            warn!(
+                event = "reaper.no_subreaper",
+                error = error.to_string(),
+                "orphaned processes of servers are left to init"
+            );
         }
         let children = File::open("/proc/thread-self/children").ok();
         let mut reaper = Self { adopted: Arc::default(), children: Arc::new(children), has_strangers: false };
@@ -138,7 +142,12 @@ impl Reaper {
                     let _ = adopted.status.send(Some(status)); // the session may be over already
                 }
                 None => {
-                    debug!(event = "reaper.orphan", pid = pid.as_raw(), %status, "an orphaned process of a server has exited");
+                    debug!(
+                        event = "reaper.orphan",
+                        pid = pid.as_raw(),
+                        status = status.to_string(),
+                        "an orphaned process of a server has exited"
+                    );
                 }
             }
         }

@@ -132,7 +132,7 @@ where
             Err(error) => {
                 if let Some(count) = NOT_ACCEPTED.take() {
                     let why = "no connection can be accepted for lack of file descriptors or memory";
-                    warn!(event = "accept.failed", %error, count, "{why}");
+                    warn!(event = "accept.failed", error = error.to_string(), count, "{why}");
                 }
                 sleep(ACCEPT_PAUSE).await; // without it the loop would burn a whole core
             }
@@ -178,7 +178,7 @@ fn tune(stream: &TcpStream) {
     };
     let unsent = || socket2::SockRef::from(stream).set_tcp_notsent_lowat(TCP_NOTSENT_LOWAT);
     if let Err(error) = set().map_err(io::Error::from).and_then(|()| unsent()) {
-        debug!(event = "conn.setsockopt", %error, "a socket option cannot be set");
+        debug!(event = "conn.setsockopt", error = error.to_string(), "a socket option cannot be set");
     }
 }
 
@@ -197,7 +197,12 @@ where
         Some(Ok(sniffed)) => sniffed,
         Some(Err(_)) => return, // closed before its first byte, or within a preface
         None => {
-            debug!(event = "conn.timeout", phase = "sniff", %peer, "a new connection did not send enough in time");
+            debug!(
+                event = "conn.timeout",
+                phase = "sniff",
+                peer = peer.to_string(),
+                "a new connection did not send enough in time"
+            );
             return;
         }
     };
@@ -293,7 +298,7 @@ where
         }
     };
     if let Err(error) = served {
-        debug!(event = "conn.error", %error, "a connection ended with an error");
+        debug!(event = "conn.error", error = error.to_string(), "a connection ended with an error");
     }
     drop(stop); // the drain waits until this is dropped
 }

@@ -337,7 +337,7 @@ mod tests {
         for (text, why) in [
             ("", "no token"),
             ("hunter2", "fewer than 16"),
-            ("hunter2 hunter2 hunter2", "no Authorization header"),
+            ("hunter2 hunter2 hunter2", "an Authorization header cannot have"),
             (&[ONE; 5].join("\n"), "5 tokens"),
         ] {
             let said = tokens(text).expect_err("no tokens");

@@ -210,7 +210,7 @@ fn each_mistake_names_the_option_the_value_and_the_cure() {
         ),
         (
             "--share all --env-from-header KEY=X-Key -- x",
-            "--share all and --env-from-header exclude each other: one client's value would serve all",
+            "--share all and --env-from-header cannot be combined: the value of one client would be used for all",
         ),
         ("--on-exit restart -- x", "--on-exit is \"restart\": write end or respawn"),
         ("--resource-metadata app.example -- x", "--resource-metadata is \"app.example\": write a URL"),

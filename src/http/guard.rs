@@ -52,7 +52,7 @@ impl Guard {
                 event = "http.forbidden",
                 reason = row.reason,
                 count,
-                hint = %row.message,
+                hint = &*row.message,
                 "a request is refused because of its Host or Origin"
             );
         }

@@ -370,7 +370,13 @@ pub(super) fn not_started(error: &NoSession) -> Problem {
         NoSession::Blamed(pause) => Problem::Blamed(*pause),
         NoSession::Spawn { error, resource } => {
             if let Some(count) = SPAWN_FAILURES.take() {
-                warn!(event = "child.spawn_failed", %error, resource, count, "the server cannot be started");
+                warn!(
+                    event = "child.spawn_failed",
+                    error = error.to_string(),
+                    resource,
+                    count,
+                    "the server cannot be started"
+                );
             }
             Problem::Spawn { resource: *resource }
         }

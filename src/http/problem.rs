@@ -229,7 +229,7 @@ impl Problem {
                 UNSUPPORTED_PROTOCOL_VERSION,
                 "unsupported_protocol_version",
                 format!(
-                    "Unsupported protocol version {:?}; without a session it is 2026-07-28, and others begin with initialize",
+                    "Unsupported protocol version {:?}; without a session only 2026-07-28 is supported; other revisions start with initialize",
                     cut(requested)
                 )
                 .into(),
@@ -238,7 +238,7 @@ impl Problem {
                 S::SERVICE_UNAVAILABLE,
                 INTERNAL_ERROR,
                 "not_forwarded",
-                "The server ended before it took the request, which may be sent again".into(),
+                "The server exited before it read the request, which may be sent again".into(),
             ),
             Self::Header(why) => {
                 (S::BAD_REQUEST, INVALID_REQUEST, "invalid_request", format!("Bad request: {why}").into())
@@ -479,7 +479,7 @@ fn declined_row(why: Declined) -> (StatusCode, i32, &'static str, Cow<'static, s
             S::NOT_FOUND,
             METHOD_NOT_FOUND,
             "method_not_found",
-            "Method not found: 2026-07-28 has it no more".into(),
+            "Method not found: 2026-07-28 does not have it any more".into(),
         ),
         Declined::Header(why) => {
             (S::BAD_REQUEST, HEADER_MISMATCH, "header_mismatch", format!("Header mismatch: {why}").into())

@@ -9,7 +9,7 @@
 
 use std::borrow::Cow;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::ids::{Id, MAX_ID};
 use super::json::{Field, Found, Look, Span, Unescaped, is_alike, is_json, slice, unquote, value_at};
@@ -389,6 +389,29 @@ impl Request {
     /// Whether it asks for log messages about itself (2026-07-28 `server/utilities/logging`).
     pub fn asks_for_logs(&self) -> bool {
         self.read.asks_for_logs
+    }
+
+    /// The same with other parameters: the text of a JSON object, and where in it the progress token lies.
+    pub fn with_params(&self, params: &str, token: Option<Span>) -> Self {
+        let Some(before) = self.params() else { return self.clone() };
+        let mut text = BytesMut::with_capacity(self.text.len() + params.len() - before.len());
+        text.extend_from_slice(self.text.get(..before.start).unwrap_or_default());
+        text.extend_from_slice(params.as_bytes());
+        text.extend_from_slice(self.text.get(before.end..).unwrap_or_default());
+        // What stands behind them has moved.
+        let moved = |span: Span| match span.start < before.end {
+            true => span,
+            false => span.start - before.len() + params.len()..span.end - before.len() + params.len(),
+        };
+        let inside = |span: Span| before.start + span.start..before.start + span.end;
+        Self {
+            text: text.freeze(),
+            id: self.id.clone(),
+            id_span: moved(self.id_span.clone()),
+            method: moved(self.method.clone()),
+            params: Some(before.start..before.start + params.len()),
+            read: Read { token: token.map(inside), ..Read::default() },
+        }
     }
 
     /// The same in a buffer of its own: one that is kept for long must not keep the body alive in which it came.

@@ -117,6 +117,9 @@ impl<H> Tools<H> {
     /// # Errors
     /// How they differ.
     pub fn check(&self, call: &Request, params: &MirroredParams) -> Result<(), &'static str> {
+        if self.params.is_empty() {
+            return Ok(()); // as for nearly all servers
+        }
         let text = call.params().map_or("{}", |span| slice(call.text(), span));
         let [name, arguments] = values_of(text, ["name", "arguments"]);
         let part = |span| text.get(span);

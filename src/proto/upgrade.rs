@@ -32,7 +32,7 @@ use answer::{Greeting, URL_NEEDED, error_code, failed, input_required, is_tool_e
 use listens::{Added, Listens, NotAdded, Offered};
 use parked::{Parked, Place, State};
 use questions::{ASKED, Question, Undecided};
-use request::{Answers, Declared, Level, Lowered, fingerprint, lower};
+use request::{Answers, Declared, Level, Lowered, lower};
 
 /// How long further questions of the same call are waited for before its client is asked.
 const GATHER: Duration = Duration::from_millis(20);
@@ -56,7 +56,7 @@ const MAX_LINGERING: usize = 1024;
 /// Why a question of the child reaches nobody.
 const NOBODYS: &str = "no call is running that this can belong to";
 const UNSERVED: &str = "the client of this call does not serve such requests";
-const UNCLEAR: &str = "it is not clear for which of several calls this is";
+const UNCLEAR: &str = "it is unclear to which of several calls this belongs";
 
 /// The bridge's own `initialize` for a child whose clients are of 2026-07-28. It declares all that such clients can be
 /// asked: what each of them declares comes with its requests, and what it does not is refused then.
@@ -307,7 +307,7 @@ impl Upgrade {
         now: Duration,
         out: &mut Out,
     ) {
-        let Lowered { request, level, declared, answers } = lowered;
+        let Lowered { request, level, declared, answers, fingerprint } = lowered;
         let token = request.token().and_then(|span| Id::parse(slice(request.text(), span)));
         let call = Box::new(Call {
             client,
@@ -317,7 +317,7 @@ impl Upgrade {
             level,
             declared,
             what,
-            fingerprint: if what.asks { fingerprint(&request) } else { 0 },
+            fingerprint,
             caller: from.mirrored.caller,
             questions: Vec::new(),
             asked: 0,

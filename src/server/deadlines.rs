@@ -388,7 +388,12 @@ impl<S: AsyncRead + AsyncWrite + Abort + Unpin> AsyncRead for Guarded<S> {
         if is_late && this.read_deadline().is_some_and(|deadline| deadline <= Instant::now()) {
             let phase = if this.open_head().is_some() { "head" } else { "idle" };
             this.broken = true;
-            debug!(event = "conn.timeout", phase, peer = %this.peer, "a client did not send a request in time");
+            debug!(
+                event = "conn.timeout",
+                phase,
+                peer = this.peer.to_string(),
+                "a client did not send a request in time"
+            );
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         read

@@ -85,7 +85,7 @@ pub(super) fn log_slow(peer: Peer, patience: Duration, ended: &'static str) {
     if let Some(count) = SLOW.take() {
         info!(
             event = "conn.slow",
-            %peer,
+            peer = peer.to_string(),
             ended,
             patience = patience.as_secs_f64(),
             floor = FLOOR,

@@ -252,7 +252,7 @@ impl Sessions {
         if self.era.sessions.give_up(Instant::now()) {
             self.log_unknown(
                 &why,
-                "the server does not say what it speaks, and clients are told to begin with initialize; --era says it",
+                "it is unknown which revisions the server speaks, so clients are told to start with initialize; see --era",
             );
         }
     }

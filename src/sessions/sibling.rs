@@ -83,7 +83,7 @@ impl Heard {
                 Era::Modern => Shown::NotModern,
             }),
             Self::Refusal(error) => Tried::Fails(format!("it refuses {method}: {error}")),
-            Self::End => Tried::Fails("it ended, or closed its stdout".to_owned()),
+            Self::End => Tried::Fails("it exited, or closed its stdout".to_owned()),
             Self::Silence => Tried::Silent(format!("it has not answered {method} within {patience:?}")),
             Self::Stopped => Tried::NotMade,
         }
@@ -153,7 +153,7 @@ impl Sessions {
             event = "child.trial_start",
             sid = purpose.sid,
             pid,
-            "a server that no session gets is asked one thing"
+            "a server without a session is started, to ask it one request"
         );
         Some(Sibling { child, seat: self.seats.lend(seat) })
     }

@@ -139,7 +139,12 @@ impl Supervisor {
                     return Some(self.attach(child, Held { permit, ..Held::default() }, false));
                 }
                 Err(error) => {
-                    warn!(event = "child.spawn_failed", sid, %error, "a server cannot be started");
+                    warn!(
+                        event = "child.spawn_failed",
+                        sid,
+                        error = error.to_string(),
+                        "a server cannot be started"
+                    );
                     sleep(backoff(refused)).await;
                 }
             }

@@ -125,7 +125,7 @@ impl Sessions {
                 }
                 let due = this.blame().begin_watched_trial(Instant::now());
                 if due {
-                    this.try_server("a child has answered").await;
+                    this.try_server("a server has answered").await;
                 }
             }
             this.refill(); // children that were to be kept warm have died too

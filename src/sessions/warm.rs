@@ -147,7 +147,11 @@ impl Sessions {
                         }
                         Ok(false) => break,
                         Err(error) => {
-                            warn!(event = "child.spawn_failed", %error, "a server for --warm cannot be started");
+                            warn!(
+                                event = "child.spawn_failed",
+                                error = error.to_string(),
+                                "a server for --warm cannot be started"
+                            );
                             backoff(u32::MAX) // a resource is lacking: no client waits, so the longest pause
                         }
                     },

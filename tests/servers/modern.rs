@@ -108,7 +108,7 @@ fn answer(era: Era, message: &Value) -> Result<Value, (i32, String, Value)> {
         }
         (Era::Modern, "initialize") => return unsupported(&params["protocolVersion"].to_string()),
         (Era::Modern, _) if version.is_none() => {
-            let why = "_meta lacks io.modelcontextprotocol/protocolVersion";
+            let why = "_meta has no io.modelcontextprotocol/protocolVersion";
             return Err((-32602, why.to_owned(), Value::Null));
         }
         (Era::Modern, _) if version != Some(MODERN) => return unsupported(version.unwrap_or_default()),

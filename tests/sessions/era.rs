@@ -141,7 +141,7 @@ fn a_server_that_does_not_say_it_is_taken_for_legacy_and_not_asked_again_at_once
     let silent = ["--lazy", "--init-timeout", "500ms", "--stop-grace", "100ms"];
     for (server, why) in [
         (&["hostile", "hang_init"][..], "has not answered initialize within 500ms"),
-        (&["hostile", "exit_at_start", "3"], "it ended, or closed its stdout"),
+        (&["hostile", "exit_at_start", "3"], "it exited, or closed its stdout"),
         (&["hostile", "refuse_init"], "it refuses initialize: error -32603: this server cannot start"),
     ] {
         let bridge = Bridge::start(&silent, server);
@@ -207,7 +207,7 @@ fn a_legacy_client_beside_modern_ones_has_a_child_in_its_own_era() {
 #[test]
 fn a_server_that_does_not_speak_2026_07_28_is_translated_and_asked_once() {
     for (how, why) in [
-        ("exit", "it ended, or closed its stdout"),
+        ("exit", "it exited, or closed its stdout"),
         ("refuse", "it refuses server/discover: error -32600: this is a session"),
         ("empty", "does not name 2026-07-28"),
     ] {

@@ -47,6 +47,11 @@ impl Param {
 }
 
 impl ToolParams {
+    /// Whether no tool is known that has such parameters.
+    pub(super) fn is_empty(&self) -> bool {
+        self.tools.is_empty()
+    }
+
     /// Learns from one page of `tools/list`: the text of its result. A tool that has been learnt before is learnt anew.
     pub(super) fn learn(&mut self, result: &str) {
         if result.len() > MAX_PAGE {
@@ -116,7 +121,7 @@ impl Param {
             (None, Some(_)) => {
                 Err("a header Mcp-Param-* is missing: the tool asks that it mirrors an argument")
             }
-            (Some(_), None) => Err("a header Mcp-Param-* mirrors an argument that is not there"),
+            (Some(_), None) => Err("a header Mcp-Param-* mirrors an argument that is missing"),
             (Some(header), Some(argument)) if is_mirrored(argument, &header) => Ok(()),
             (Some(_), Some(_)) => Err("a header Mcp-Param-* differs from the argument that it mirrors"),
         }

@@ -2,10 +2,8 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use bytes::{Bytes, BytesMut};
-
 use crate::proto::json::{Span, members, slice, unquote};
-use crate::proto::message::{Message, Request};
+use crate::proto::message::Request;
 use crate::proto::output::Capability;
 
 /// What the names in `_meta` begin with that the specification has reserved (2026-07-28 `basic/index`, "`_meta`").
@@ -159,6 +157,8 @@ pub(super) struct Lowered {
     pub(super) level: Option<Level>,
     pub(super) declared: Declared,
     pub(super) answers: Option<Answers>,
+    /// What it is, so that its repetition can be told from another request: its method and its parameters.
+    pub(super) fingerprint: u64,
 }
 
 /// Takes a request apart.
@@ -169,11 +169,17 @@ pub(super) fn lower(request: &Request) -> Result<Lowered, &'static str> {
     const NO_OBJECT: &str = "\"params\" must be an object";
     const NO_LEVEL: &str = "\"io.modelcontextprotocol/logLevel\" must be a level of RFC 5424";
     let text = request.text();
-    let mut lowered =
-        Lowered { request: request.clone(), level: None, declared: Declared::default(), answers: None };
+    let mut lowered = Lowered {
+        request: request.clone(),
+        level: None,
+        declared: Declared::default(),
+        answers: None,
+        fingerprint: hash(&*request.method()),
+    };
     let Some(span) = request.params() else { return Ok(lowered) };
     let params = slice(text, span.clone());
     let (mut kept, mut state, mut responses) = (Kept::default(), None, None);
+    let mut token = None;
     let mut is_level = true;
     members(params, |name, value| {
         let value = params.get(value).unwrap_or_default();
@@ -189,19 +195,32 @@ pub(super) fn lower(request: &Request) -> Result<Lowered, &'static str> {
                         }
                         Some("clientCapabilities") => lowered.declared = Declared::parse(inside),
                         Some(_) => {}
-                        None => rest.push(key, inside),
+                        None => {
+                            rest.push(key, inside);
+                            if unquote(key) == "progressToken" {
+                                token = Some(rest.0.len() - inside.len()..rest.0.len());
+                            }
+                        }
                     }
                 });
                 match is_object {
                     // Servers of the SDKs that know both eras refuse an empty one in a session.
                     Some(()) if rest.is_empty() => {}
-                    Some(()) => kept.push(name, &rest.end()),
+                    Some(()) => {
+                        let meta = rest.end();
+                        kept.push(name, &meta);
+                        let before = kept.0.len() - meta.len();
+                        token = token.take().map(|span: Span| before + span.start..before + span.end);
+                    }
                     None => kept.push(name, value),
                 }
             }
             "inputResponses" => responses = Some(value),
             "requestState" => state = Some(unquote(value)),
-            _ => kept.push(name, value),
+            known => {
+                kept.push(name, value);
+                lowered.fingerprint ^= hash((known, value)); // members have no order
+            }
         }
     })
     .ok_or(NO_OBJECT)?;
@@ -212,17 +231,14 @@ pub(super) fn lower(request: &Request) -> Result<Lowered, &'static str> {
         state: state.into(),
         responses: responses.filter(|responses| responses.starts_with('{')).unwrap_or("{}").into(),
     });
-    let mut without = BytesMut::with_capacity(text.len());
-    without.extend_from_slice(text.get(..span.start).unwrap_or_default());
-    without.extend_from_slice(kept.end().as_bytes());
-    without.extend_from_slice(text.get(span.end..).unwrap_or_default());
-    match Message::parse(Bytes::from(without)) {
-        Ok(Message::Request(request)) => {
-            lowered.request = request;
-            Ok(lowered)
-        }
-        _ => Err(NO_OBJECT),
-    }
+    lowered.request = request.with_params(&kept.end(), token);
+    Ok(lowered)
+}
+
+fn hash(value: impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Members of a JSON object that are kept.
@@ -246,24 +262,6 @@ impl Kept {
         self.0.push_str(if self.0.is_empty() { "{}" } else { "}" });
         self.0
     }
-}
-
-/// What a request is, so that its repetition can be told from another one: its method and what that is about.
-pub(super) fn fingerprint(request: &Request) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    request.method().hash(&mut hasher);
-    let params = request.params().map_or("", |span: Span| slice(request.text(), span));
-    let mut seen = 0u64;
-    let _ = members(params, |name, value| {
-        let name = unquote(name);
-        if name != "_meta" {
-            let mut member = DefaultHasher::new();
-            (&*name, params.get(value).unwrap_or_default()).hash(&mut member);
-            seen ^= member.finish(); // members have no order
-        }
-    });
-    seen.hash(&mut hasher);
-    hasher.finish()
 }
 
 /// A JSON object without these members.
@@ -330,6 +328,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_left_is_the_request_that_its_text_is() {
+        let params = r#"{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","progressToken":7},"name":"a"}"#;
+        for text in [
+            format!(r#"{{"jsonrpc":"2.0","id":"x","method":"tools/call","params":{params}}}"#),
+            format!(r#"{{"params":{params} , "method":"tools/call","id":"x","jsonrpc":"2.0"}}"#),
+            format!(r#"{{"method":"tools/call","params":{params},"id":"x","jsonrpc":"2.0"}}"#),
+        ] {
+            let request = lower(&parsed_request(&text)).unwrap().request;
+            let parsed = parsed_request(std::str::from_utf8(request.text()).unwrap());
+            let parts = |request: &Request| {
+                (request.id_span(), request.method().into_owned(), request.params(), request.token())
+            };
+            assert_eq!(parts(&request), parts(&parsed), "{text}");
+        }
+    }
+
+    #[test]
     fn a_client_declares_what_it_can_be_asked() {
         let table = [
             ("{}", Need::Form, false),
@@ -370,7 +385,7 @@ mod tests {
     fn a_repetition_has_the_fingerprint_of_the_first_and_no_other_request_has_it() {
         let print = |method: &str, params: &str| {
             let text = format!(r#"{{"jsonrpc":"2.0","id":7,"method":"{method}","params":{params}}}"#);
-            fingerprint(&lower(&parsed_request(&text)).unwrap().request)
+            lower(&parsed_request(&text)).unwrap().fingerprint
         };
         let first = print("tools/call", r#"{"name":"a","arguments":{"x":1},"_meta":{"progressToken":1}}"#);
         let same = r#"{"arguments":{"x":1},"name":"a","requestState":"s","inputResponses":{"q":{}},"_meta":{"progressToken":2}}"#;
