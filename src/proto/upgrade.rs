@@ -120,9 +120,10 @@ struct Call {
     asks_at: Option<Duration>,
     /// What the child has asked and its client cannot be asked.
     lacks: Option<request::Need>,
-    /// Under what it is parked, and since when.
+    /// Under what it is parked.
     state: Option<State>,
-    parked_at: Duration,
+    /// When the newest question came.
+    asked_at: Duration,
 }
 
 impl Call {
@@ -324,7 +325,7 @@ impl Upgrade {
             asks_at: None,
             lacks: None,
             state: None,
-            parked_at: Duration::ZERO,
+            asked_at: Duration::ZERO,
         });
         if let Some(answers) = answers.filter(|_| what.asks) {
             self.resume(call, from.stream, &answers, now, out);
@@ -520,7 +521,7 @@ impl Upgrade {
         let Some(call) = self.call_of_mut(id) else { return };
         let asked_at = call.asks_at.take();
         let Some(stream) = call.stream.take() else { return };
-        (call.state, call.parked_at) = (Some(state), now);
+        call.state = Some(state);
         let asked = call.questions.iter().map(|(key, question)| (&**key, &*question.text));
         let message = input_required(&call.client, asked, Some(&state.to_string()));
         if let Some(at) = asked_at {
@@ -727,7 +728,7 @@ impl Upgrade {
         if self.strangers {
             // Not those for which the child has been waiting for an answer: it asks what it needs at once, or one thing
             // after the other.
-            let waits = |call: &Call| call.waits_for_client() && call.parked_at + ASKED <= now;
+            let waits = |call: &Call| call.waits_for_client() && call.asked_at + ASKED <= now;
             let (waiting, running): (Vec<_>, Vec<_>) = calls.partition(|(_, call)| waits(call));
             if running.is_empty() && self.doubts(now) {
                 return question.give_up(out);
@@ -783,6 +784,7 @@ impl Upgrade {
             return question.refuse("this call has asked too much at once", out);
         }
         call.asked += 1;
+        call.asked_at = now;
         let key = format!("{}_{}", question.need.capability().as_str(), call.asked);
         call.questions.push((key.into(), question));
         if call.stream.is_some() && call.asks_at.is_none() {
@@ -1001,7 +1003,7 @@ impl Front for Upgrade {
         if self.undecided.next_deadline().is_some_and(|at| at <= now) {
             let calls = self.parked.at_work().filter_map(|id| Some((id, self.call_of(id)?)));
             let waiting = calls.filter(|(_, call)| call.waits_for_client());
-            let waiting: BTreeMap<_, _> = waiting.map(|(id, call)| (id, call.parked_at)).collect();
+            let waiting: BTreeMap<_, _> = waiting.map(|(id, call)| (id, call.asked_at + GATHER)).collect();
             for (id, question) in self.undecided.look_again(now, |id| waiting.get(&id).copied()) {
                 self.assign(id, question, now, out);
             }
