@@ -26,8 +26,8 @@ use crate::sessions::{Opening, Sessions};
 mod key;
 mod mirror;
 
-use key::Key;
 pub(super) use key::Sharing;
+use key::{Company, Key};
 use mirror::Mirror;
 
 /// Opens a stream of what the server tells unasked (`basic/patterns/subscriptions`).
@@ -137,17 +137,27 @@ impl Modern {
         if !is_discover && !is_marked {
             return Err(lost.map_or_else(|| about(mirror::unmarked()), Rejection::from));
         }
-        let era = self.bodies.in_time(head, self.sessions.era()).await.map_err(about)?;
         let company = match &addressed {
             Some(addressed) => addressed.key.as_ref().map_err(|problem| about(problem.clone()))?.company,
             None => self.sharing.company(head.caller),
         };
-        if !company.is_served(era) {
+        // What a server speaks may have to be found out. Where it does not matter, what is refused anyway does not ask.
+        let is_served = match company {
+            Company::Unsaid => {
+                let era = self.bodies.in_time(head, self.sessions.era()).await.map_err(about)?;
+                company.is_served(era)
+            }
+            Company::Own | Company::Strangers => true,
+        };
+        if !is_served {
             return Err(match lost {
                 _ if is_discover => about(Problem::Modern),
                 // It has been in a session, as those are who speak so and have an id: it shall begin a new one.
                 Some(lost) => lost.into(),
-                None => about(Problem::NotShared(mirror::named(&request))),
+                None => about(match self.sharing.header() {
+                    Some(header) => Problem::KeyMissing(header.to_string()),
+                    None => Problem::NotShared(mirror::named(&request)),
+                }),
             });
         }
         let (mirror, place) = match addressed.map(|addressed| *addressed) {

@@ -55,6 +55,8 @@ pub enum Problem {
     Modern,
     /// Another request of 2026-07-28, whose clients are not served here; the revision that it names, or its beginning.
     NotShared(String),
+    /// The same, where this header would say who shares a server, and is not there.
+    KeyMissing(String),
     /// A request of the modern era in a revision that is not served in this way; which, or its beginning.
     NotImplemented(String),
     /// The server of a request of 2026-07-28 has ended before it took it, and so has another one.
@@ -223,6 +225,16 @@ impl Problem {
                 "Clients of 2026-07-28 are not served here, because they would share a server; \
                  --session-key or --share says which of them may. Begin with initialize"
                     .into(),
+            ),
+            Self::KeyMissing(header) => (
+                S::BAD_REQUEST,
+                INVALID_REQUEST,
+                "key_required",
+                format!(
+                    "The header {header} is missing: it says who shares a server (--session-key). \
+                     Send it, or begin with initialize"
+                )
+                .into(),
             ),
             Self::NotImplemented(requested) => (
                 S::BAD_REQUEST,

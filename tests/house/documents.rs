@@ -317,6 +317,7 @@ fn every_option_that_is_named_exists() {
         "--header",
         "--init",
         "--rm",
+        "--requirements",
         "--scope",
         "--session-ttl",
         "--stateless",

@@ -45,8 +45,8 @@ const WALLS: &[(&str, &[&str])] = &[
     ("proto/front/keyed", &["single", "modern", "super::tests"]),
     ("proto/front/modern", &["single", "keyed", "upgrade", "super::tests"]),
     // What an upgrade is made of: neither part knows the link or the front, nor the other part.
-    ("proto/upgrade/listens", &["proto::front", "proto::link", "proto::output", "tool_params"]),
-    ("proto/upgrade/tool_params", &["proto::link", "proto::output", "listens"]),
+    ("proto/upgrade/listens", &["proto::front", "proto::link", "proto::output", "proto::tools"]),
+    ("proto/tools", &["super::link", "super::output", "super::upgrade", "proto::link", "proto::output"]),
     ("proto/mirrored", &["super::", "crate::", "serde"]),
     ("proto/subscription", &["super::front", "super::link", "super::output"]),
     ("proto/json", &["super::message", "proto::message", "super::link", "super::front"]),

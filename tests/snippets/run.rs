@@ -80,7 +80,7 @@ fn with_port(text: &str, bridge: &Bridge) -> String {
 /// The line by which the front page starts its first server.
 fn first_run() -> String {
     let block = block(FRONT, "cargo build ").text;
-    let [build, start] = block.lines().collect::<Vec<_>>()[..] else { panic!("two lines: {block}") };
+    let (build, start) = block.trim().split_once(" && ").expect("a build and a start");
     assert!(build.contains("--example") && start.contains("examples/notebook"), "{block}");
     with_paths(start)
 }
@@ -91,6 +91,20 @@ fn has_curl() -> bool {
         eprintln!("skipped: curl is not installed");
     }
     there
+}
+
+#[test]
+fn the_front_page_shows_that_state_is_kept() {
+    if !has_curl() {
+        return;
+    }
+    let place = Place::new();
+    let bridge = place.serve(&first_run());
+    let finished = place.run(&with_port(&block(FRONT, "mcp() { curl").text, &bridge));
+    assert_eq!((finished.code, &*finished.stderr), (Some(0), ""));
+    let lines: Vec<_> = finished.stdout.lines().collect();
+    assert_eq!(lines.len(), 2, "{}", finished.stdout);
+    assert!(lines[0].contains("note 1 saved: milk") && lines[1].contains("1. milk"), "{}", finished.stdout);
 }
 
 #[test]

@@ -29,10 +29,10 @@ const GATEWAY: &str = "it takes the gateway itself; tests/interop/run gateways d
 const TABLE: &[(&str, &str, How)] = &[
     ("README.md", "flowchart LR", Parsed),
     ("README.md", "cargo install --locked --path .", By(CLONE)),
-    ("README.md", "docker/build-static\n", Has(".ci/run")),
     ("README.md", "mcp-bridge -- npx", By(INTEROP)),
     ("README.md", "npx -y @modelcontextprotocol/inspector", By(INTEROP)),
     ("README.md", "cargo build ", By(CLONE)),
+    ("README.md", "mcp() { curl", Run("the_front_page_shows_that_state_is_kept")),
     ("README.md", "cargo test\n", Has(".ci/run")),
     ("README.md", "FROM python", By(INTEROP)),
     ("README.md", "docker build -t time", By(PODMAN)), // runs its second line; the base image is in a registry

@@ -65,7 +65,7 @@ fn a_server_that_knows_no_sessions_works_and_its_tools_are_listed() {
             "discover      answered ",
             "capabilities  tools\n",
             "tools         1: echo\n",
-            "end           exit code 0, at the end of its stdin\n",
+            "end           exit code 0, when its stdin was closed\n",
         ];
         assert_says(&finished, 0, &words);
     }

@@ -86,6 +86,14 @@ impl Sharing {
         Ok(Key { digest, company, owner, environment })
     }
 
+    /// The header whose value is the key, where there is one.
+    pub(super) fn header(&self) -> Option<&HeaderName> {
+        match &self.session_key {
+            Some(SessionKey::Header(name)) => Some(name),
+            Some(SessionKey::Shared) | None => None,
+        }
+    }
+
     /// Who shares a server with a request whose head is not looked at: it lacks a header that all must have, and is taken
     /// for one that has the key.
     pub(super) fn company(&self, caller: Option<Digest>) -> Company {

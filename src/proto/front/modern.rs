@@ -402,7 +402,7 @@ impl Front for Modern {
             Who::Client(caller) => Some(caller),
             Who::Tools => None,
         });
-        let held = self.tools.take(|_| true).into_iter().map(|held| held.caller);
+        let held = std::mem::take(&mut self.tools).take(|_| true).into_iter().map(|held| held.caller);
         calls.chain(held).map(|caller| (caller.stream, caller.client)).collect()
     }
 

@@ -1,8 +1,10 @@
 """What every Python client is held to. A driver (python1.py, python2.py, fastmcp4.py) only spells one SDK's API."""
 
 import asyncio
+import contextlib
 import json
 import os
+import re
 import sys
 import time
 import urllib.error
@@ -11,7 +13,9 @@ import urllib.request
 CALLS = 50  # in flight at once
 STEPS = 20  # progress notifications of one call
 ARRIVAL = 5  # seconds, for what arrives unasked
-DEADLINE = 20  # seconds, for one claim: a hang is a failure with a name
+LOG_ARRIVAL = 1  # seconds, for a log line of a call that has been answered
+DEADLINE = 40  # seconds, for one claim: a hang is a failure with a name
+PATIENCE = 30  # seconds, for what a shared child says while others have calls in flight
 
 
 def same(seen, expected, what):
@@ -24,20 +28,24 @@ def holds(condition, seen):
         raise AssertionError(str(seen))
 
 
-async def eventually(condition, what):
+async def eventually(condition, what, within=ARRIVAL):
     """Waits until `condition` holds, with a deadline."""
     start = time.monotonic()
     while not condition():
-        if time.monotonic() - start > ARRIVAL:
-            raise AssertionError(f"not within {ARRIVAL} s: {what()}")
+        if time.monotonic() - start > within:
+            raise AssertionError(f"not within {within} s: {what()}")
         await asyncio.sleep(0.01)
 
 
 class Driver:
-    """One connected client. Handlers fill `logs`, `updated` and `list_changed`; the HTTP hook fills the rest."""
+    """One connected client. Handlers fill `logs`, `updated` and `list_changed`; the HTTP hook fills the rest.
 
-    def __init__(self, name):
-        self.name = name
+    With `shared` the client is to speak 2026-07-28, and shares the notebook: then it has `listening(uri)`, a context, in
+    place of `subscribe` and `set_level`.
+    """
+
+    def __init__(self, name, shared=False):
+        self.name, self.shared = name, shared
         self.logs, self.updated, self.list_changed = [], [], 0
         self.answers, self.session = [], None
 
@@ -72,24 +80,44 @@ class Claims:
 
 async def check(url, driver, connected):
     """`connected` is the SDK's own context manager: it connects, and ends the session on its way out."""
-    client = driver.name
+    client, shared = driver.name, driver.shared
     own = f"{client}-{os.getpid()}"
     claims = Claims(client)
     text = driver.text
 
+    async def patiently(attempt):
+        """Where several clients share a child, what it says for no call in particular (a question, a log line) can
+        belong to any of those that have a call in flight; then nobody gets it, and the call says so or goes without. And
+        they share the notes, which each of them clears once."""
+        start = time.monotonic()
+        while True:
+            try:
+                return await attempt()
+            except Exception:
+                if not shared or time.monotonic() - start > PATIENCE:
+                    raise
+            await asyncio.sleep(0.05)
+
     async def initialize():
         await connected.__aenter__()
         same(driver.server(), "notebook", "server name")
-        same(driver.version(), "2025-11-25", "version")
+        same(driver.version(), "2026-07-28" if shared else "2025-11-25", "version")
 
     async def tools():
         names = await driver.tools()
         holds("add_note" in names and "confirm_clear" in names, names)
 
     async def state():
-        await text("add_note", {"title": own, "text": f"kept by {own}"})
-        same(await text("list_notes"), f"1. {own}", "every note of this session")
-        same(await text("read_note", {"title": own}), f"kept by {own}", "the note")
+        async def kept():
+            await text("add_note", {"title": own, "text": f"kept by {own}"})
+            notes = await text("list_notes")
+            if shared:
+                holds(f". {own}" in notes, notes)  # unless another client has just cleared them
+            else:
+                same(notes, f"1. {own}", "every note of this session")
+            same(await text("read_note", {"title": own}), f"kept by {own}", "the note")
+
+        await patiently(kept)
 
     async def concurrent():
         sent = [f"{own} {i} {'x' * (i * 10)}" for i in range(CALLS)]
@@ -98,14 +126,17 @@ async def check(url, driver, connected):
             same(answer, payload, f"answer {i}")
 
     async def sampling():
-        same(await text("summarize"), f"summary: {client} read it", "answer")
+        same(await patiently(lambda: text("summarize")), f"summary: {client} read it", "answer")
 
     async def elicitation():
-        same(await text("confirm_clear"), "cleared 1 notes", "answer")
+        answer = await patiently(lambda: text("confirm_clear"))
+        if shared:
+            holds(re.fullmatch(r"cleared \d+ notes", answer), answer)
+        else:
+            same(answer, "cleared 1 notes", "answer")
 
     async def roots():
-        roots = await text("list_roots")
-        holds(f"file:///srv/{client}" in roots, roots)
+        same(await patiently(lambda: text("list_roots")), f"file:///srv/{client}", "roots")
 
     async def progress():
         steps = []
@@ -118,19 +149,33 @@ async def check(url, driver, connected):
         same(steps, list(range(1, STEPS + 1)), "steps")
 
     async def log():
-        await driver.set_level("debug")
-        await text("log", {"level": "warning", "message": f"{own} warns"})
-        await eventually(lambda: f"warning {own} warns" in driver.logs, lambda: f"logs {driver.logs}")
+        line = f"warning {own} warns"
+
+        async def logged():
+            await text("log", {"level": "warning", "message": f"{own} warns"})
+            await eventually(lambda: line in driver.logs, lambda: f"logs {driver.logs}", LOG_ARRIVAL)
+
+        if not shared:
+            await driver.set_level("debug")
+        await patiently(logged)
+        if shared:
+            same([line for line in driver.logs if own not in line], [], "logs of others")
 
     async def updates():
-        stream = driver.answer("GET")
-        holds(stream[1] == 200 and stream[2].startswith("text/event-stream"), stream)
-        await driver.subscribe("note:///watched")
-        await text("add_note", {"title": "watched", "text": own})
-        await eventually(
-            lambda: "note:///watched" in driver.updated and driver.list_changed,
-            lambda: f"updated {driver.updated}, list_changed {driver.list_changed}",
-        )
+        uri = f"note:///watched-{own}"
+        async with contextlib.AsyncExitStack() as listening:
+            if shared:
+                await listening.enter_async_context(driver.listening(uri))
+            else:
+                stream = driver.answer("GET")
+                holds(stream[1] == 200 and stream[2].startswith("text/event-stream"), stream)
+                await driver.subscribe(uri)
+            await text("add_note", {"title": f"watched-{own}", "text": own})
+            await eventually(
+                lambda: uri in driver.updated and driver.list_changed,
+                lambda: f"updated {driver.updated}, list_changed {driver.list_changed}",
+            )
+            same([other for other in driver.updated if other != uri], [], "updates for others")
 
     async def cancel():
         start = time.monotonic()
@@ -154,6 +199,10 @@ async def check(url, driver, connected):
 
     async def terminate():
         await connected.__aexit__(None, None, None)
+        if shared:
+            same([answer for answer in driver.answers if answer[0] != "POST"], [], "what belongs to sessions")
+            same(driver.session, None, "session")
+            return
         holds(200 <= driver.answer("DELETE")[1] < 300, driver.answer("DELETE"))
 
     async def gone():
@@ -161,12 +210,15 @@ async def check(url, driver, connected):
         holds(status == 404 and json.loads(body)["error"]["code"] == -32001, f"{status} {body}")
 
     await claims.claim("initialize", initialize)
-    if driver.session is None:
+    if claims.failed and driver.session is None:
         sys.exit(1)
     for body in tools, state, concurrent, sampling, elicitation, roots, progress, log, updates, cancel, slow:
         await claims.claim(body.__name__, body)
     await claims.claim("terminate", terminate)
-    await claims.claim("gone", gone)
+    if shared:
+        print("n/a", client, "gone: there is no session")
+    else:
+        await claims.claim("gone", gone)
     sys.exit(1 if claims.failed else 0)
 
 

@@ -1,4 +1,7 @@
-"""FastMCP's client: fastmcp4.py URL NAME auto|legacy"""
+"""FastMCP's client: fastmcp4.py URL NAME auto|legacy|shared
+
+`shared` negotiates as `auto` does, with a bridge whose clients share a child.
+"""
 
 import asyncio
 import contextlib
@@ -10,6 +13,7 @@ import mcp_types as types
 from fastmcp import Client
 from fastmcp.client.transports import StreamableHttpTransport
 from mcp import MCPDeprecationWarning
+from mcp.client.subscriptions import listen
 from mcp.shared._httpx_utils import create_mcp_http_client
 
 warnings.simplefilter("ignore", MCPDeprecationWarning)
@@ -20,7 +24,7 @@ class FastMcp4(claims.Driver):
     async def connected(self, url, mode):
         async with Client(
             StreamableHttpTransport(url, httpx_client_factory=self.http),
-            mode=mode,
+            mode="legacy" if mode == "legacy" else "auto",
             roots=[f"file:///srv/{self.name}"],
             sampling_handler=lambda messages, params, context: f"{self.name} read it",
             elicitation_handler=self.elicited,
@@ -67,7 +71,15 @@ class FastMcp4(claims.Driver):
     async def subscribe(self, uri):
         await self.mcp.session.subscribe_resource(uri)  # FastMCP wraps everything else
 
+    @contextlib.asynccontextmanager
+    async def listening(self, uri):
+        # What comes reaches `notified` too.
+        async with listen(self.mcp.session, resources_list_changed=True, resource_subscriptions=[uri]) as subscription:
+            honored = subscription.honored.model_dump(exclude_none=True)
+            claims.same(honored, {"resources_list_changed": True, "resource_subscriptions": [uri]}, "acknowledged")
+            yield
+
 
 url, name, mode = sys.argv[1:]
-driver = FastMcp4(name)
+driver = FastMcp4(name, shared=mode == "shared")
 asyncio.run(claims.check(url, driver, driver.connected(url, mode)))

@@ -1,4 +1,7 @@
-"""The official Python SDK, 2.x: python2.py URL NAME auto|legacy"""
+"""The official Python SDK, 2.x: python2.py URL NAME auto|legacy|shared
+
+`shared` negotiates as `auto` does, with a bridge whose clients share a child.
+"""
 
 import asyncio
 import contextlib
@@ -22,7 +25,8 @@ class Python2(claims.Driver):
             http.event_hooks["response"].append(self.answered)
             async with Client(
                 streamable_http_client(url, http_client=http),
-                mode=mode,
+                mode="legacy" if mode == "legacy" else "auto",
+                log_level="debug" if self.shared else None,
                 sampling_callback=self.sampled,
                 elicitation_callback=self.elicited,
                 list_roots_callback=self.roots,
@@ -72,7 +76,15 @@ class Python2(claims.Driver):
     async def subscribe(self, uri):
         await self.mcp.subscribe_resource(uri)
 
+    @contextlib.asynccontextmanager
+    async def listening(self, uri):
+        # What comes reaches `notified` too.
+        async with self.mcp.listen(resources_list_changed=True, resource_subscriptions=[uri]) as subscription:
+            honored = subscription.honored.model_dump(exclude_none=True)
+            claims.same(honored, {"resources_list_changed": True, "resource_subscriptions": [uri]}, "acknowledged")
+            yield
+
 
 url, name, mode = sys.argv[1:]
-driver = Python2(name)
+driver = Python2(name, shared=mode == "shared")
 asyncio.run(claims.check(url, driver, driver.connected(url, mode)))

@@ -1,6 +1,7 @@
-// The official TypeScript SDK, 2.x: node typescript2.mjs URL NAME auto|legacy
+// The official TypeScript SDK, 2.x: node typescript2.mjs URL NAME auto|legacy|shared
+// `shared` negotiates as `auto` does, with a bridge whose clients share a child.
 import { Client, StreamableHTTPClientTransport } from '@modelcontextprotocol/client';
-import { check, exit, recorded } from './claims.mjs';
+import { check, exit, recorded, same } from './claims.mjs';
 
 const [url, name, mode] = process.argv.slice(2);
 const answers = [];
@@ -8,7 +9,7 @@ const seen = { logs: [], updated: [], listChanged: 0 };
 
 const client = new Client(
   { name, version: '1' },
-  { capabilities: { sampling: {}, elicitation: { form: {} }, roots: {} }, versionNegotiation: { mode } },
+  { capabilities: { sampling: {}, elicitation: { form: {} }, roots: {} }, versionNegotiation: { mode: mode === 'legacy' ? 'legacy' : 'auto' } },
 );
 client.setRequestHandler('sampling/createMessage', () => ({
   model: 'none',
@@ -28,19 +29,30 @@ client.setNotificationHandler('notifications/resources/list_changed', () => {
 });
 const transport = new StreamableHTTPClientTransport(new URL(url), { fetch: recorded(answers) });
 
+const LOG_LEVEL = 'io.modelcontextprotocol/logLevel';
+const shared = mode === 'shared';
+
 await check(name, url, {
   answers,
   seen,
+  shared,
   connect: () => client.connect(transport),
   server: () => client.getServerVersion().name,
   version: () => client.getNegotiatedProtocolVersion(),
   tools: async () => (await client.listTools()).tools.map((tool) => tool.name),
-  call: (tool, args, options) => client.callTool({ name: tool, arguments: args }, options),
-  setLevel: (level) => client.setLoggingLevel(level),
+  call: (tool, args, { logLevel, ...options }) => {
+    const meta = shared && logLevel ? { _meta: { [LOG_LEVEL]: logLevel } } : {};
+    return client.callTool({ name: tool, arguments: args, ...meta }, options);
+  },
+  setLevel: shared ? undefined : (level) => client.setLoggingLevel(level),
   subscribe: (uri) => client.subscribeResource({ uri }),
+  listen: async (uri) => {
+    const { honoredFilter } = await client.listen({ resourcesListChanged: true, resourceSubscriptions: [uri] });
+    same(honoredFilter, { resourcesListChanged: true, resourceSubscriptions: [uri] }, 'acknowledged');
+  },
   sessionId: () => transport.sessionId,
   end: async () => {
-    await transport.terminateSession();
+    if (!shared) await transport.terminateSession();
     await client.close();
   },
 });

@@ -152,7 +152,8 @@ def modern(way, binary):
 
 
 def pair(way, binary):
-    """Two sessions of one bridge go through the projects in another order, and wait for each other before each."""
+    """Two sessions of one bridge go through the projects in another order, and wait for each other before each. One is of
+    a client that could speak 2026-07-28, and has a session of its own as Serena could speak it too."""
     server = Server(way.name, sessions=("a", "b"))
     together = threading.Barrier(2, timeout=wire.PATIENCE)
     wrong, checked = [], []
@@ -161,7 +162,7 @@ def pair(way, binary):
         def between(project, number):
             together.wait()
             if number == 1:  # both are active now
-                where = client.call("execute_shell_command", {"command": "pwd"}).outcome
+                where = getattr(client, "past", client).call("execute_shell_command", {"command": "pwd"}).outcome
                 checked.append(project)
                 if str(server.projects(name) / project) + "\\" not in where:
                     wrong.append(f"{project} of {name}: {where[:200]}")
@@ -174,9 +175,12 @@ def pair(way, binary):
             raise
 
     with Behind(way, binary, server) as bridge:
-        clients = {name: Http(bridge.port) for name in "ab"}
-        for client in clients.values():
-            initialized(client, way)
+        clients = {"a": Http(bridge.port), "b": Modern(bridge.port)}
+        initialized(clients["a"], way)
+        version = clients["b"].initialize()
+        asked = [method for _, method, _ in clients["b"].seen[:2]]
+        fell_back = asked == ["server/discover", "initialize"] and version == VERSION
+        way.claim("one of them has asked for 2026-07-28 first", None if fell_back else f"{asked} {version}")
 
         def both():
             with concurrent.futures.ThreadPoolExecutor(2) as pool:

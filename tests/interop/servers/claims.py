@@ -97,6 +97,7 @@ def differential(server, bridge_binary, facts):
         facts["second initialize"] = describe(plain.ask(opening))
     finally:
         seconds = plain.end()
+    facts["spoken"] = expected
     facts["exit after EOF"] = "only by TERM" if seconds is None else f"{seconds:.2f} s"
     facts["answers"] = len(expected)
 

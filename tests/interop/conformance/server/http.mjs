@@ -8,7 +8,8 @@ import {
   SUPPORTED_PROTOCOL_VERSIONS,
   isInitializeRequest,
 } from '@modelcontextprotocol/sdk/types.js';
-import { RETRY_MS, everything } from './everything.mjs';
+import { RETRY_MS } from './features.mjs';
+import { legacy } from './legacy.mjs';
 
 /** The events of one session, in order. An id is `<stream>~<index>`. */
 class EventStore {
@@ -65,7 +66,7 @@ export async function serveHttp(port) {
       allowedHosts: hosts,
       allowedOrigins: hosts.map(host => `http://${host}`),
     });
-    await everything().connect(transport);
+    await legacy().connect(transport);
     return transport.handleRequest(request, { parsedBody });
   }
 

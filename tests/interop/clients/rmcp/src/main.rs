@@ -1,6 +1,7 @@
-//! The official Rust SDK: `rmcp-client URL NAME auto|initialize`
+//! The official Rust SDK: `rmcp-client URL NAME auto|initialize|shared`
 //!
-//! The claims are those of `../claims.py`, under the same names.
+//! The claims are those of `../claims.py`, under the same names. `shared` negotiates as `auto` does, with a bridge whose
+//! clients share a child.
 
 #![allow(deprecated, reason = "rmcp deprecates what 2026-07-28 removed: sampling, roots, logging, subscribe")]
 
@@ -29,8 +30,12 @@ const CALLS: usize = 50;
 const STEPS: u32 = 20;
 /// For what arrives unasked.
 const ARRIVAL: Duration = Duration::from_secs(5);
+/// For a log line of a call that has been answered.
+const LOG_ARRIVAL: Duration = Duration::from_secs(1);
+/// For what a shared child says while others have calls in flight.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// For one claim: a hang is a failure with a name.
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(40);
 
 type Claim = Result<(), String>;
 
@@ -61,12 +66,16 @@ impl Notes {
     }
 
     async fn eventually(&self, arrived: impl Fn(&Seen) -> bool, what: &str) -> Claim {
+        self.within(ARRIVAL, arrived, what).await
+    }
+
+    async fn within(&self, limit: Duration, arrived: impl Fn(&Seen) -> bool, what: &str) -> Claim {
         let waiting = async {
             while !self.with(|seen| arrived(seen)) {
                 sleep(Duration::from_millis(10)).await;
             }
         };
-        timeout(ARRIVAL, waiting).await.map_err(|_| format!("not within {ARRIVAL:?}: {what}"))
+        timeout(limit, waiting).await.map_err(|_| format!("not within {limit:?}: {what}"))
     }
 }
 
@@ -76,12 +85,12 @@ struct Handler {
 }
 
 impl ClientHandler for Handler {
-    fn get_info(&self) -> ClientConfig {
+    fn get_info(&self) -> ClientInfo {
         let mut capabilities = ClientCapabilities::default();
         capabilities.sampling = Some(SamplingCapability::default());
         capabilities.elicitation = Some(ElicitationCapability::default());
         capabilities.roots = Some(RootsCapabilities::default());
-        ClientConfig::new(capabilities, Implementation::new(self.name.clone(), "1"))
+        ClientInfo::new(capabilities, Implementation::new(self.name.clone(), "1"))
     }
 
     async fn create_message(
@@ -238,15 +247,36 @@ impl Run {
     }
 }
 
-struct Session(RunningService<RoleClient, Handler>);
+struct Session {
+    service: RunningService<RoleClient, Handler>,
+    shared: bool,
+}
 
 impl Session {
+    /// Where several clients share a child, what it says for no call in particular (a question, a log line) can belong to
+    /// any of those that have a call in flight; then nobody gets it, and the call says so or goes without. And they share
+    /// the notes, which each of them clears once.
+    async fn patiently<T>(&self, attempt: impl AsyncFn() -> Result<T, String>) -> Result<T, String> {
+        let start = Instant::now();
+        loop {
+            match attempt().await {
+                Err(_) if self.shared && start.elapsed() < PATIENCE => sleep(Duration::from_millis(50)).await,
+                done => return done,
+            }
+        }
+    }
+
     async fn text(&self, tool: &'static str, arguments: Value) -> Result<String, String> {
         let mut call = CallToolRequestParams::new(tool);
         if let Value::Object(arguments) = arguments {
             call = call.with_arguments(arguments);
         }
-        let result = self.0.call_tool(call).await.map_err(|error| format!("{tool}: {error}"))?;
+        if self.shared {
+            let mut meta = RequestMetaObject::default();
+            meta.set_log_level(LoggingLevel::Debug);
+            call.meta = Some(meta);
+        }
+        let result = self.service.call_tool(call).await.map_err(|error| format!("{tool}: {error}"))?;
         let text = result.content.first().and_then(|content| content.as_text());
         match text {
             Some(text) if result.is_error != Some(true) => Ok(text.text.clone()),
@@ -255,7 +285,7 @@ impl Session {
     }
 }
 
-async fn check(url: &str, name: &str, lifecycle: ClientLifecycleMode) -> usize {
+async fn check(url: &str, name: &str, lifecycle: ClientLifecycleMode, shared: bool) -> usize {
     let notes = Notes(Arc::default());
     let mut run = Run { name: name.to_owned(), failed: 0 };
     let own = format!("{name}-{}", std::process::id());
@@ -271,33 +301,37 @@ async fn check(url: &str, name: &str, lifecycle: ClientLifecycleMode) -> usize {
         let service =
             handler.serve_with_lifecycle(transport, lifecycle).await.map_err(|error| error.to_string())?;
         let server = service.peer_info().ok_or("no initialize result")?;
-        session = Some(Session(service));
+        session = Some(Session { service, shared });
         same(server.server_info.as_ref().map(|info| info.name.as_str()), Some("notebook"), "server name")?;
-        same(server.protocol_version.as_str(), "2025-11-25", "version")
+        same(server.protocol_version.as_str(), if shared { "2026-07-28" } else { "2025-11-25" }, "version")
     })
     .await;
     let Some(mut session) = session else { return run.failed };
 
     run.claim("tools", async {
-        let tools = session.0.list_all_tools().await.map_err(|error| error.to_string())?;
+        let tools = session.service.list_all_tools().await.map_err(|error| error.to_string())?;
         let names: Vec<&str> = tools.iter().map(|tool| &*tool.name).collect();
         holds(names.contains(&"add_note") && names.contains(&"confirm_clear"), names)
     })
     .await;
     run.claim("state", async {
         let text = format!("kept by {own}");
-        session.text("add_note", json!({ "title": own, "text": text })).await?;
-        same(
-            session.text("list_notes", json!({})).await?,
-            format!("1. {own}"),
-            "every note of this session",
-        )?;
-        same(session.text("read_note", json!({ "title": own })).await?, text, "the note")
+        let kept = async || {
+            session.text("add_note", json!({ "title": own, "text": text })).await?;
+            let notes = session.text("list_notes", json!({})).await?;
+            if shared {
+                holds(notes.contains(&format!(". {own}")), notes)?; // unless another client has just cleared them
+            } else {
+                same(notes, format!("1. {own}"), "every note of this session")?;
+            }
+            same(&*session.text("read_note", json!({ "title": own })).await?, &*text, "the note")
+        };
+        session.patiently(kept).await
     })
     .await;
     run.claim("concurrent", async {
         let sent: Vec<String> = (0..CALLS).map(|i| format!("{own} {i} {}", "x".repeat(i * 10))).collect();
-        let peer = &Arc::new(session.0.peer().clone());
+        let peer = &Arc::new(session.service.peer().clone());
         let mut calls = Vec::new();
         for text in &sent {
             let arguments = json!({ "text": text }).as_object().cloned().unwrap_or_default();
@@ -314,16 +348,22 @@ async fn check(url: &str, name: &str, lifecycle: ClientLifecycleMode) -> usize {
     })
     .await;
     run.claim("sampling", async {
-        same(session.text("summarize", json!({})).await?, format!("summary: {name} read it"), "answer")
+        let answer = session.patiently(async || session.text("summarize", json!({})).await).await?;
+        same(answer, format!("summary: {name} read it"), "answer")
     })
     .await;
     run.claim("elicitation", async {
-        same(&*session.text("confirm_clear", json!({})).await?, "cleared 1 notes", "answer")
+        let answer = session.patiently(async || session.text("confirm_clear", json!({})).await).await?;
+        if shared {
+            holds(answer.starts_with("cleared ") && answer.ends_with(" notes"), answer)
+        } else {
+            same(&*answer, "cleared 1 notes", "answer")
+        }
     })
     .await;
     run.claim("roots", async {
-        let roots = session.text("list_roots", json!({})).await?;
-        holds(roots.contains(&format!("file:///srv/{name}")), roots)
+        let roots = session.patiently(async || session.text("list_roots", json!({})).await).await?;
+        same(roots, format!("file:///srv/{name}"), "roots")
     })
     .await;
     run.claim("progress", async {
@@ -333,19 +373,58 @@ async fn check(url: &str, name: &str, lifecycle: ClientLifecycleMode) -> usize {
     })
     .await;
     run.claim("log", async {
-        let debug = SetLevelRequestParams::new(LoggingLevel::Debug);
-        session.0.set_level(debug).await.map_err(|error| error.to_string())?;
-        session.text("log", json!({ "level": "warning", "message": format!("{own} warns") })).await?;
-        notes.eventually(|seen| seen.logs.contains(&format!("Warning {own} warns")), "the log line").await
+        if !shared {
+            let debug = SetLevelRequestParams::new(LoggingLevel::Debug);
+            session.service.set_level(debug).await.map_err(|error| error.to_string())?;
+        }
+        let line = format!("Warning {own} warns");
+        session
+            .patiently(async || {
+                let arguments = json!({ "level": "warning", "message": format!("{own} warns") });
+                session.text("log", arguments).await?;
+                notes.within(LOG_ARRIVAL, |seen| seen.logs.contains(&line), "the log line").await
+            })
+            .await?;
+        let others: Vec<String> =
+            notes.with(|seen| seen.logs.iter().filter(|line| !line.contains(&own)).cloned().collect());
+        same(others, vec![], "logs of others")
     })
     .await;
     run.claim("updates", async {
+        let title = format!("watched-{own}");
+        let uri = format!("note:///{title}");
+        let arguments = json!({ "title": title, "text": own });
+        if shared {
+            // What a subscription receives does not reach the handler.
+            let filter = SubscriptionFilter::builder()
+                .resources_list_changed()
+                .resource_subscriptions([&*uri])
+                .build();
+            let mut subscription =
+                session.service.listen(filter.clone()).await.map_err(|error| error.to_string())?;
+            same(subscription.acknowledged(), &filter, "acknowledged")?;
+            session.text("add_note", arguments).await?;
+            let (mut updated, mut list_changed) = (Vec::new(), 0);
+            while updated.is_empty() || list_changed == 0 {
+                match timeout(ARRIVAL, subscription.next()).await {
+                    Ok(Ok(Some(ServerNotification::ResourceUpdatedNotification(update)))) => {
+                        updated.push(update.params.uri);
+                    }
+                    Ok(Ok(Some(ServerNotification::ResourceListChangedNotification(_)))) => list_changed += 1,
+                    other => {
+                        return Err(format!(
+                            "{other:?} after updated {updated:?}, list_changed {list_changed}"
+                        ));
+                    }
+                }
+            }
+            return same(updated, vec![uri], "updated");
+        }
         same(&*notes.answer("GET"), "event-stream", "GET")?;
-        let watched = SubscribeRequestParams::new("note:///watched");
-        session.0.subscribe(watched).await.map_err(|error| error.to_string())?;
-        session.text("add_note", json!({ "title": "watched", "text": own })).await?;
-        let arrived =
-            |seen: &Seen| seen.list_changed > 0 && seen.updated.iter().any(|uri| uri == "note:///watched");
+        let watched = SubscribeRequestParams::new(uri.clone());
+        session.service.subscribe(watched).await.map_err(|error| error.to_string())?;
+        session.text("add_note", arguments).await?;
+        let arrived = |seen: &Seen| seen.list_changed > 0 && seen.updated.contains(&uri);
         notes.eventually(arrived, "updated and list_changed").await
     })
     .await;
@@ -371,10 +450,19 @@ async fn check(url: &str, name: &str, lifecycle: ClientLifecycleMode) -> usize {
     })
     .await;
     run.claim("terminate", async {
-        session.0.close().await.map_err(|error| error.to_string())?;
+        session.service.close().await.map_err(|error| error.to_string())?;
+        if shared {
+            let others = notes.with(|seen| seen.answers.iter().filter(|answer| answer.0 != "POST").count());
+            same((others, notes.with(|seen| seen.session.clone())), (0, None), "what belongs to sessions")?;
+            return Ok(());
+        }
         same(&*notes.answer("DELETE"), "done", "DELETE")
     })
     .await;
+    if shared {
+        println!("n/a {name} gone: there is no session");
+        return run.failed;
+    }
     run.claim("gone", async {
         let old = notes.with(|seen| seen.session.clone()).unwrap_or_default();
         let request = reqwest::Client::new()
@@ -398,15 +486,19 @@ async fn check(url: &str, name: &str, lifecycle: ClientLifecycleMode) -> usize {
 async fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [url, name, mode] = arguments.as_slice() else {
-        eprintln!("usage: rmcp-client URL NAME auto|initialize");
+        eprintln!("usage: rmcp-client URL NAME auto|initialize|shared");
         return ExitCode::from(64);
     };
     let lifecycle = match mode.as_str() {
-        "auto" => ClientLifecycleMode::Auto {
+        "auto" | "shared" => ClientLifecycleMode::Auto {
             preferred_versions: vec![ProtocolVersion::V_2026_07_28],
             legacy_version: None,
         },
         _ => ClientLifecycleMode::Initialize,
     };
-    if check(url, name, lifecycle).await == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if check(url, name, lifecycle, mode == "shared").await == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
