@@ -43,6 +43,9 @@ const MAX_QUESTIONS: usize = 16;
 /// Bytes of all questions that wait for their clients' answers.
 const MAX_ASKED: usize = 8 * 1024 * 1024;
 
+/// Bytes of requests that wait for the handshake, or until the child's tools are known; beyond it no message is taken.
+const MAX_EARLY: usize = 8 * 1024 * 1024;
+
 /// How long after a call ended without an answer the child may still be at work on it, as far as strangers are concerned:
 /// it has been told, and stops (2026-07-28 `basic/patterns/cancellation`).
 const LINGER: Duration = CANCEL_GRACE;
@@ -117,9 +120,10 @@ struct Call {
     asks_at: Option<Duration>,
     /// What the child has asked and its client cannot be asked.
     lacks: Option<request::Need>,
-    /// Under what it is parked, and since when.
+    /// Under what it is parked.
     state: Option<State>,
-    parked_at: Duration,
+    /// When the newest question came.
+    asked_at: Duration,
 }
 
 impl Call {
@@ -156,6 +160,23 @@ struct Held {
     arrived: Duration,
 }
 
+/// A `server/discover` or `subscriptions/listen`, which is answered from what the child has said of itself.
+#[derive(Debug)]
+struct Waiting {
+    stream: StreamId,
+    client: ClientId,
+    /// See [`Mirrored::caller`].
+    caller: Option<[u8; 32]>,
+    /// The text of `params.notifications`; `None`: it discovers.
+    wants: Option<Box<str>>,
+}
+
+impl Waiting {
+    fn bytes(&self) -> usize {
+        self.wants.as_ref().map_or(0, |wants| wants.len())
+    }
+}
+
 /// The front of clients of 2026-07-28 over a child of the session era.
 #[derive(Debug)]
 pub struct Upgrade {
@@ -168,8 +189,8 @@ pub struct Upgrade {
     strangers: bool,
     new_state: fn() -> u128,
     greeting: Option<Greeting>,
-    /// Clients whose `server/discover` waits for it.
-    waiting: Vec<(StreamId, ClientId)>,
+    /// What waits for it.
+    waiting: Vec<Waiting>,
     tools: Tools<Held>,
     /// The calls whose clients wait for the answer.
     by_stream: BTreeMap<StreamId, BridgeId>,
@@ -226,8 +247,12 @@ impl Upgrade {
             {
                 decline(stream, client, Declined::Method, out)
             }
-            "server/discover" => self.discover(stream, client, out),
-            "subscriptions/listen" => self.listen(client, request, from, now, out),
+            "server/discover" | "subscriptions/listen" => {
+                let wants = request.subject().unwrap_or_default().into();
+                let wants = (method == "subscriptions/listen").then_some(wants);
+                let caller = from.mirrored.caller;
+                self.greeted(Waiting { stream, client, caller, wants }, now, out);
+            }
             method => match lower(request) {
                 Ok(lowered) => self.call(What::of(method), client, lowered, from, now, out),
                 Err(why) => decline(stream, client, Declined::Params(why), out),
@@ -235,15 +260,42 @@ impl Upgrade {
         }
     }
 
-    /// What the child has said of itself in the handshake is the answer.
-    fn discover(&mut self, stream: StreamId, client: ClientId, out: &mut Out) {
-        if let Some(greeting) = &self.greeting {
-            let message = greeting.discovered(&client);
-            out.push(Output::Answer { stream, message, success: true });
-        } else if self.waiting.len() >= self.max_in_flight {
-            unanswered(stream, client, Unanswered::Overload, out);
-        } else {
-            self.waiting.push((stream, client));
+    /// Serves what is answered from the handshake when that is over.
+    fn greeted(&mut self, waiting: Waiting, now: Duration, out: &mut Out) {
+        let Some(greeting) = &self.greeting else {
+            let Waiting { stream, .. } = waiting;
+            return if self.in_flight() < self.max_in_flight {
+                self.waiting.push(waiting);
+            } else {
+                unanswered(stream, waiting.client, Unanswered::Overload, out);
+            };
+        };
+        let Waiting { stream, client, caller, wants } = waiting;
+        match wants {
+            None => {
+                let message = greeting.discovered(&client);
+                out.push(Output::Answer { stream, message, success: true });
+            }
+            Some(wants) => {
+                let offered = Offered {
+                    tools: greeting.offers(&["tools", "listChanged"]),
+                    prompts: greeting.offers(&["prompts", "listChanged"]),
+                    resources: greeting.offers(&["resources", "listChanged"]),
+                    subscribe: greeting.offers(&["resources", "subscribe"]),
+                };
+                match self.listens.add(stream, client.clone(), &wants, offered) {
+                    Ok(Added { subscribe, events }) => {
+                        self.listeners.insert(stream, (client, caller));
+                        for uri in subscribe {
+                            let params = uri_params(&uri);
+                            self.own(Own::Subscribe(uri), "resources/subscribe", &params, now, out);
+                        }
+                        self.tell(events, out);
+                    }
+                    Err(NotAdded::Invalid(why)) => decline(stream, client, Declined::Params(why), out),
+                    Err(NotAdded::Full) => unanswered(stream, client, Unanswered::Overload, out),
+                }
+            }
         }
     }
 
@@ -273,11 +325,12 @@ impl Upgrade {
             asks_at: None,
             lacks: None,
             state: None,
-            parked_at: Duration::ZERO,
+            asked_at: Duration::ZERO,
         });
         if let Some(answers) = answers.filter(|_| what.asks) {
             self.resume(call, from.stream, &answers, now, out);
-        } else if self.in_flight() >= self.max_in_flight || self.link.is_full() {
+        } else if self.in_flight() + self.parked.at_work().count() >= self.max_in_flight {
+            // What the bridge asks the child itself, for who listens, takes nobody's place.
             unanswered(from.stream, call.client, Unanswered::Overload, out);
         } else {
             let params = if request.method() == "tools/call" { Some(&from.mirrored.params) } else { None };
@@ -391,36 +444,6 @@ impl Upgrade {
         }
     }
 
-    fn listen(
-        &mut self,
-        client: ClientId,
-        request: &Request,
-        from: Origin<'_>,
-        now: Duration,
-        out: &mut Out,
-    ) {
-        let stream = from.stream;
-        let offers = |path: &[&str]| self.greeting.as_ref().is_none_or(|greeting| greeting.offers(path));
-        let offered = Offered {
-            tools: offers(&["tools", "listChanged"]),
-            prompts: offers(&["prompts", "listChanged"]),
-            resources: offers(&["resources", "listChanged"]),
-            subscribe: offers(&["resources", "subscribe"]),
-        };
-        match self.listens.add(stream, client.clone(), request.subject().unwrap_or_default(), offered) {
-            Ok(Added { subscribe, events }) => {
-                self.listeners.insert(stream, (client, from.mirrored.caller));
-                for uri in subscribe {
-                    let params = uri_params(&uri);
-                    self.own(Own::Subscribe(uri), "resources/subscribe", &params, now, out);
-                }
-                self.tell(events, out);
-            }
-            Err(NotAdded::Invalid(why)) => decline(stream, client, Declined::Params(why), out),
-            Err(NotAdded::Full) => unanswered(stream, client, Unanswered::Overload, out),
-        }
-    }
-
     fn listens_no_more(&mut self, stream: StreamId, now: Duration, out: &mut Out) {
         self.listeners.remove(&stream);
         for uri in self.listens.remove(stream).into_iter().flatten() {
@@ -498,7 +521,7 @@ impl Upgrade {
         let Some(call) = self.call_of_mut(id) else { return };
         let asked_at = call.asks_at.take();
         let Some(stream) = call.stream.take() else { return };
-        (call.state, call.parked_at) = (Some(state), now);
+        call.state = Some(state);
         let asked = call.questions.iter().map(|(key, question)| (&**key, &*question.text));
         let message = input_required(&call.client, asked, Some(&state.to_string()));
         if let Some(at) = asked_at {
@@ -642,8 +665,8 @@ impl Upgrade {
             Answered::Handshake(done @ Handshake::Done(_)) => {
                 out.push(Output::Handshake(done));
                 self.greeting = Some(Greeting::of(&answer));
-                for (stream, client) in std::mem::take(&mut self.waiting) {
-                    self.discover(stream, client, out);
+                for waiting in std::mem::take(&mut self.waiting) {
+                    self.greeted(waiting, now, out);
                 }
                 if !self.tools.held().is_empty() {
                     self.learn_tools(now, out);
@@ -705,7 +728,7 @@ impl Upgrade {
         if self.strangers {
             // Not those for which the child has been waiting for an answer: it asks what it needs at once, or one thing
             // after the other.
-            let waits = |call: &Call| call.waits_for_client() && call.parked_at + ASKED <= now;
+            let waits = |call: &Call| call.waits_for_client() && call.asked_at + ASKED <= now;
             let (waiting, running): (Vec<_>, Vec<_>) = calls.partition(|(_, call)| waits(call));
             if running.is_empty() && self.doubts(now) {
                 return question.give_up(out);
@@ -734,6 +757,12 @@ impl Upgrade {
         }
     }
 
+    /// Bytes of what waits for the handshake, or until the child's tools are known.
+    fn early_bytes(&self) -> usize {
+        let held = self.tools.held().iter().map(|held| held.request.text().len());
+        held.chain(self.waiting.iter().map(Waiting::bytes)).sum()
+    }
+
     /// Bytes of all questions.
     fn asked_bytes(&self) -> usize {
         let calls = self.asking.iter().map(|(_, id)| *id).chain(self.parked.at_work());
@@ -755,6 +784,7 @@ impl Upgrade {
             return question.refuse("this call has asked too much at once", out);
         }
         call.asked += 1;
+        call.asked_at = now;
         let key = format!("{}_{}", question.need.capability().as_str(), call.asked);
         call.questions.push((key.into(), question));
         if call.stream.is_some() && call.asks_at.is_none() {
@@ -973,7 +1003,7 @@ impl Front for Upgrade {
         if self.undecided.next_deadline().is_some_and(|at| at <= now) {
             let calls = self.parked.at_work().filter_map(|id| Some((id, self.call_of(id)?)));
             let waiting = calls.filter(|(_, call)| call.waits_for_client());
-            let waiting: BTreeMap<_, _> = waiting.map(|(id, call)| (id, call.parked_at)).collect();
+            let waiting: BTreeMap<_, _> = waiting.map(|(id, call)| (id, call.asked_at + GATHER)).collect();
             for (id, question) in self.undecided.look_again(now, |id| waiting.get(&id).copied()) {
                 self.assign(id, question, now, out);
             }
@@ -997,8 +1027,8 @@ impl Front for Upgrade {
             return self.cancel(id, Unanswered::Cancelled, now, out);
         }
         self.listens_no_more(stream, now, out);
-        for (stream, client) in self.waiting.extract_if(.., |(waiting, _)| *waiting == stream) {
-            unanswered(stream, client, Unanswered::Cancelled, out);
+        for waiting in self.waiting.extract_if(.., |waiting| waiting.stream == stream) {
+            unanswered(stream, waiting.client, Unanswered::Cancelled, out);
         }
         for held in self.tools.take(|held| held.stream == stream) {
             unanswered(stream, held.call.client, Unanswered::Cancelled, out);
@@ -1010,12 +1040,11 @@ impl Front for Upgrade {
     }
 
     fn accepting(&self) -> bool {
-        self.link.accepting()
+        self.link.accepting() && self.early_bytes() < MAX_EARLY
     }
 
     fn held_bytes(&self) -> usize {
-        let held: usize = self.tools.held().iter().map(|held| held.request.text().len()).sum();
-        self.link.held_bytes() + held + self.parked.bytes() + self.asked_bytes()
+        self.link.held_bytes() + self.early_bytes() + self.parked.bytes() + self.asked_bytes()
     }
 
     /// Those who wait for a person to answer come back.
@@ -1033,6 +1062,9 @@ impl Front for Upgrade {
             self.cancel(id, Unanswered::Revoked, now, out);
         }
         self.parked.retain(|call| !goes(&call.caller));
+        for waiting in self.waiting.extract_if(.., |waiting| goes(&waiting.caller)) {
+            unanswered(waiting.stream, waiting.client, Unanswered::Revoked, out);
+        }
         for held in self.tools.take(|held| goes(&held.call.caller)) {
             unanswered(held.stream, held.call.client, Unanswered::Revoked, out);
         }
@@ -1074,7 +1106,10 @@ impl Front for Upgrade {
             Caller::Own(_) => None,
         });
         let held = self.tools.take(|_| true).into_iter().map(|held| (held.stream, held.call.client));
-        calls.chain(self.waiting.drain(..)).chain(held).collect()
+        let waiting = self.waiting.drain(..).map(|waiting| (waiting.stream, waiting.client));
+        let listeners = std::mem::take(&mut self.listeners).into_iter();
+        let listeners = listeners.map(|(stream, (client, _))| (stream, client));
+        calls.chain(waiting).chain(held).chain(listeners).collect()
     }
 
     #[cfg(test)]
@@ -1091,6 +1126,7 @@ impl Front for Upgrade {
         for (_, call) in calls().filter(|(_, call)| !call.questions.is_empty()) {
             assert!(call.asks_at.is_some() || call.state.is_some(), "no question is forgotten");
         }
+        assert_eq!(self.listeners.len(), self.listens.len(), "each that listens has its caller");
         let asking: BTreeSet<_> = calls().filter_map(|(id, call)| Some((call.asks_at?, id))).collect();
         assert_eq!(self.asking, asking, "each call that asks has its time");
         let parked: std::collections::HashSet<_> = calls().filter_map(|(_, call)| call.state).collect();

@@ -133,7 +133,8 @@ impl Undecided {
     }
 
     /// Looks again at questions that have waited for [`ASKED`]: calls that had asked before, and whose clients still have
-    /// not answered, ask one thing after the other. `asked_at`: since when a call waits for its client; `None`: it does not.
+    /// not answered, ask one thing after the other. `asked_at`: when a call that waits for its
+    /// client had asked all that it asks at once; `None`: it does not wait.
     /// Returns the questions of which it is clear now whose they are.
     pub(super) fn look_again(
         &mut self,

@@ -15,6 +15,7 @@ use crate::proto::output::Capability;
 use crate::proto::testing::{message, note, progress, request};
 
 mod between;
+mod listening;
 mod properties;
 mod strangers;
 mod table;

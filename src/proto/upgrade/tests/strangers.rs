@@ -245,6 +245,21 @@ fn what_a_call_asks_at_once_is_not_anothers_because_the_first_question_is_out() 
 }
 
 #[test]
+fn a_call_that_has_waited_for_long_may_ask_several_things_at_once_again() {
+    let mut session = Harness::shared(STRANGERS);
+    session.passed(2, &Ask::able("7"));
+    session.says(&elicitation("1", "a"));
+    session.asked(2, "7", &[("elicitation_1", &elicited("a"))]);
+    session.pass(10 * ASKED);
+    session.says(&cancel("1"));
+    session.says(&elicitation("2", "b"));
+    session.passed(3, &Ask::able("8"));
+    session.says(&elicitation("3", "c")); // of the first one too
+    assert_eq!(session.pass(ASKED), []);
+    assert_eq!(session.pass(ASKED), [], "it goes to nobody");
+}
+
+#[test]
 fn a_question_that_can_only_be_of_a_call_that_waits_for_its_client_is_asked_with_the_others() {
     let mut session = Harness::shared(STRANGERS);
     let ask = Ask::able("7");
