@@ -151,7 +151,7 @@ def claims(server, bridge_binary, facts):
     if not spoken:
         return
     server.prepare()
-    bridge = Bridge(bridge_binary, server, server.command, "modern", ["--share", "all"])
+    bridge = Bridge(bridge_binary, server, server.command, "modern", ["--share", "all", "--lazy"])
     try:
         client = Modern(bridge.port, server.capabilities, server.answers)
         found = client.ask('"d"', "server/discover", "{}")[1].result or {}
