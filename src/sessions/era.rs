@@ -21,6 +21,9 @@ use crate::sync;
 /// How long a server may take to answer the question at most: a client waits for it.
 const ERA_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// How long it may take for the second question at least.
+const LEAST: Duration = Duration::from_secs(2);
+
 /// For how long it is not asked again when it has not said it, or when it was asked anew because it seemed to have changed.
 const PAUSE: Duration = Duration::from_secs(30);
 
@@ -120,6 +123,8 @@ pub(super) struct ServerEra {
     is_given: bool,
     /// When it was last forgotten.
     forgotten: Mutex<Option<Instant>>,
+    /// How long the first question has taken, where a server was asked.
+    took: Mutex<Option<Duration>>,
 }
 
 impl ServerEra {
@@ -130,7 +135,16 @@ impl ServerEra {
             modern: Question::new(given.map(|era| era == Era::Modern)),
             is_given: given.is_some(),
             forgotten: Mutex::default(),
+            took: Mutex::default(),
         }
+    }
+
+    fn note_took(&self, took: Duration) {
+        *sync::lock(&self.took) = Some(took);
+    }
+
+    fn took(&self) -> Option<Duration> {
+        *sync::lock(&self.took)
     }
 
     /// A server has shown what it speaks. Returns whether that is news.
@@ -194,11 +208,11 @@ impl Sessions {
     /// Of one that can open sessions that must be asked, in the same way, for at most 20 s. One that refuses it is not asked
     /// again.
     pub async fn era_for_modern(self: &Arc<Self>) -> Era {
-        let has_sessions = self.era.sessions.known();
-        if has_sessions == Some(false) {
+        if self.era().await == Era::Modern {
             return Era::Modern;
         }
-        if has_sessions.is_some() && self.may_ask() && self.era.modern.begin(Instant::now()) {
+        let has_sessions = self.era.sessions.known().is_some();
+        if has_sessions && self.may_ask() && self.era.modern.begin(Instant::now()) {
             let this = Arc::clone(self);
             tokio::spawn(async move { this.ask_for_modern().await });
         }
@@ -234,8 +248,10 @@ impl Sessions {
     }
 
     async fn ask_for_sessions(self: &Arc<Self>) {
-        let why = match self.try_own(self.era_purpose()).await {
+        let begun = Instant::now();
+        let why = match self.try_own(self.era_purpose(ERA_TIMEOUT)).await {
             Tried::Works(shown) => {
+                self.era.note_took(begun.elapsed());
                 let why = match shown {
                     Shown::ModernOnly => "it refuses initialize and has answered server/discover",
                     Shown::Sessions => "it has answered initialize",
@@ -258,7 +274,9 @@ impl Sessions {
     }
 
     async fn ask_for_modern(self: &Arc<Self>) {
-        let why = match self.try_with(&own_discover(), self.era_purpose()).await {
+        // One that has answered the other question soon does not need long for this one: some never answer it.
+        let patience = self.era.took().map_or(ERA_TIMEOUT, |took| LEAST + 2 * took);
+        let why = match self.try_with(&own_discover(), self.era_purpose(patience)).await {
             Tried::Works(Shown::NotModern) => {
                 let why = "its answer to server/discover does not name 2026-07-28 in supportedVersions";
                 return self.note_era(Shown::NotModern, why);
@@ -277,8 +295,8 @@ impl Sessions {
         }
     }
 
-    fn era_purpose(&self) -> Purpose {
-        let patience = ERA_TIMEOUT.min(self.config.session.limits.init_timeout);
+    fn era_purpose(&self, patience: Duration) -> Purpose {
+        let patience = patience.min(ERA_TIMEOUT).min(self.config.session.limits.init_timeout);
         Purpose { sid: "era", patience, may_be_warm: true }
     }
 
