@@ -101,6 +101,10 @@ impl<C> Parked<C> {
         let Some((_, place)) = self.table.get_mut(&state) else { return };
         *place = Place::Done(call, text);
         self.bytes += length;
+        if length > MAX_DONE {
+            self.take(state); // it would have to go last, and all others before it
+            return;
+        }
         while self.bytes > MAX_DONE {
             let done = self.table.iter().filter(|(_, (_, place))| matches!(place, Place::Done(..)));
             let oldest = done.min_by_key(|(_, (until, _))| *until).map(|(state, _)| *state);
@@ -213,6 +217,10 @@ mod tests {
             assert!(parked.bytes() <= MAX_DONE);
         }
         assert!(parked.get(State::new(19)).is_some() && parked.get(State::new(0)).is_none());
+        let state = State::new(20);
+        assert!(parked.add(state, Place::Running(id), Duration::from_secs(20)).is_none());
+        parked.done(state, (), "x".repeat(MAX_DONE + 1));
+        assert!(parked.get(state).is_none() && parked.get(State::new(19)).is_some(), "it takes none along");
         (0..20).for_each(|number| drop(parked.take(State::new(number))));
         assert_eq!((parked.bytes(), parked.is_empty()), (0, true));
     }
