@@ -663,6 +663,12 @@ impl<'s> Core<'s> {
         self.front.restart(since_begin, &mut self.out);
     }
 
+    /// Ends what clients listen to, in good order: the session is about to end.
+    pub(super) fn farewell(&mut self, now: Instant) {
+        self.front.farewell(&mut self.out);
+        self.give_out(now);
+    }
+
     /// Ends everything that is in flight or waits, and every stream. Returns the readers that are to be seen off.
     pub(super) fn fail(&mut self, why: End, now: Instant) -> Vec<Feed> {
         self.losses.tell_answered(Err(why));
@@ -671,8 +677,7 @@ impl<'s> Core<'s> {
         }
         // What a child has left open when it was lost has no good end.
         if !why.is_loss() {
-            self.front.farewell(&mut self.out);
-            self.give_out(now);
+            self.farewell(now);
         }
         for (stream, id) in self.front.abandon() {
             self.deliver(stream, Payload::Fault { id, fault: Fault::Ended(why) }, now);

@@ -243,8 +243,11 @@ impl Worker {
             }
             core.settle(decoder.waiting(), now);
 
-            if stop == Stop::WhenIdle && !core.is_busy() {
-                break End::Shutdown;
+            if stop == Stop::WhenIdle {
+                core.farewell(now); // who listens is not kept until the last call is done
+                if !core.is_busy() {
+                    break End::Shutdown;
+                }
             }
             // What the child has written before it ended counts.
             let ending = exiting.as_mut().filter(|_| !has_lines);

@@ -69,6 +69,20 @@ async fn a_subscription_keeps_its_session_from_being_idle_and_no_bridge_from_sto
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_subscription_ends_when_its_session_is_to_end_and_not_with_the_last_call() {
+    let (session, mut child, worker) = open().await;
+    let reader = listen(&session, &mut child, "2").await;
+    let call = post(&session, &request("7", "x"), true).await.unwrap();
+    child.expect(&request("3", "x")).await;
+    session.end_when_idle();
+    assert_eq!(last(&reader).await, [ended("\"l\""), "end".into()]);
+    assert!(!worker.is_finished(), "the call goes on");
+    child.send(&result("3")).await;
+    assert_eq!(last(&call).await, [result("7"), "end".into()]);
+    assert_eq!(bounded(worker).await.unwrap().why, End::Shutdown);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_subscription_whose_child_dies_does_not_end_as_if_that_had_ended_it() {
     let (session, mut child, worker) = open().await;
     let reader = listen(&session, &mut child, "2").await;
