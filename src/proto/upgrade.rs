@@ -328,9 +328,14 @@ impl Upgrade {
             asked_at: Duration::ZERO,
         });
         if let Some(answers) = answers.filter(|_| what.asks) {
-            self.resume(call, from.stream, &answers, now, out);
-        } else if self.in_flight() + self.parked.at_work().count() >= self.max_in_flight {
-            // What the bridge asks the child itself, for who listens, takes nobody's place.
+            // The head of a repetition must say what its message says, too.
+            let is_tool = request.method() == "tools/call";
+            match self.tools.check(&request, &from.mirrored.params) {
+                Err(why) if is_tool => decline(from.stream, call.client, Declined::Header(why), out),
+                _ => self.resume(call, from.stream, &answers, now, out),
+            }
+        } else if self.in_flight() >= self.max_in_flight {
+            // Neither who waits for a person nor what the child leaves unanswered of the bridge's own takes a place.
             unanswered(from.stream, call.client, Unanswered::Overload, out);
         } else {
             let params = if request.method() == "tools/call" { Some(&from.mirrored.params) } else { None };

@@ -266,6 +266,30 @@ fn a_state_is_of_use_for_the_request_that_it_was_given_for() {
 }
 
 #[test]
+fn the_head_of_a_repetition_must_say_what_its_arguments_say() {
+    let mut session = Harness::greeted(UPGRADED, STRANGERS, WITH_TOOLS);
+    let ask = Ask::able("7").with(r#""arguments":{"x":"1"}"#);
+    let head = |value: &str| Mirrored { params: vec![("x".into(), value.as_bytes().into())], caller: None };
+    assert_eq!(session.send_as(2, &ask, &head("1"), Takes::Events), []);
+    session.stdin();
+    let schema = r#"{"type":"object","properties":{"x":{"type":"string","x-mcp-header":"X"}}}"#;
+    session.says(&child_result("2", &format!(r#""tools":[{{"name":"t","inputSchema":{schema}}}]"#)));
+    assert_eq!(session.stdin().len(), 1, "it is called");
+    session.says(&elicitation("\"q\"", "?"));
+    let state = session.asked(2, "7", &[("elicitation_1", &elicited("?"))]);
+    let again = ask.again("8", &state, &format!(r#""elicitation_1":{ACCEPTED}"#));
+    for head in [head("2"), Mirrored::default()] {
+        let refused = session.send_as(3, &again, &head, Takes::Events);
+        let is_of_head = |output: &Output| {
+            matches!(output, Output::Unanswered { why: Unanswered::Declined(Declined::Header(_)), .. })
+        };
+        assert!(refused.len() == 1 && refused.iter().all(is_of_head), "{refused:?}");
+    }
+    assert_eq!(session.send_as(4, &again, &head("1"), Takes::Events), []);
+    assert_eq!(session.stdin(), [reply("\"q\"", ACCEPTED)], "the state was not used up");
+}
+
+#[test]
 fn a_state_is_of_use_once() {
     let mut session = Harness::shared(STRANGERS);
     let (ask, _, state) = asking(&mut session, 2);
