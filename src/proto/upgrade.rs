@@ -127,6 +127,11 @@ struct Call {
 }
 
 impl Call {
+    /// Bytes of what it has been asked.
+    fn asked_bytes(&self) -> usize {
+        self.questions.iter().map(|(_, question)| question.text.len()).sum()
+    }
+
     /// Whether the child waits for its client's answer.
     fn waits_for_client(&self) -> bool {
         self.state.is_some() && !self.questions.is_empty()
@@ -534,8 +539,16 @@ impl Upgrade {
         }
         self.by_stream.remove(&stream);
         out.push(Output::Answer { stream, message, success: true });
-        if let Some(oldest) = self.parked.add(state, Place::Running(id), now) {
-            self.give_up(oldest, now, out);
+        let link = &self.link;
+        let caller = |place: &Place<Box<Call>>| match place {
+            Place::Running(id) => match link.caller(*id)? {
+                Caller::Client(call) => call.caller,
+                Caller::Own(_) => None,
+            },
+            Place::Done(call, _) => call.caller,
+        };
+        if let Some(gone) = self.parked.add(state, Place::Running(id), now, caller) {
+            self.give_up(gone, now, out);
         }
     }
 
@@ -723,8 +736,14 @@ impl Upgrade {
         let token = message.envelope.id.clone().map_or("null", |span| message.token(span));
         let question = Id::parse(token).and_then(|id| Question::of(ChildId(id), message));
         let Some(question) = question else { return own_reply(message, out) };
-        if self.asked_bytes() + question.text.len() > MAX_ASKED {
-            return question.refuse("too much is asked at once", out);
+        // Who is away and has been asked much gives way to who is asked less.
+        while self.asked_bytes() + question.text.len() > MAX_ASKED {
+            let asked = |id| self.call_of(id).map_or(0, Call::asked_bytes);
+            let most = self.parked.at_work().map(|id| (asked(id), id)).max();
+            match most.filter(|(bytes, _)| *bytes > question.text.len()) {
+                Some((_, id)) => self.cancel(id, Unanswered::Cancelled, now, out),
+                None => return question.refuse("too much is asked at once", out),
+            }
         }
         let calls = self.link.forwarded().filter_map(|(id, caller)| match caller {
             Caller::Client(call) => Some((id, &**call)),
@@ -771,8 +790,8 @@ impl Upgrade {
     /// Bytes of all questions.
     fn asked_bytes(&self) -> usize {
         let calls = self.asking.iter().map(|(_, id)| *id).chain(self.parked.at_work());
-        let questions = calls.filter_map(|id| self.call_of(id)).flat_map(|call| &call.questions);
-        questions.map(|(_, question)| question.text.len()).sum::<usize>() + self.undecided.bytes()
+        let questions = calls.filter_map(|id| self.call_of(id)).map(Call::asked_bytes);
+        questions.sum::<usize>() + self.undecided.bytes()
     }
 
     /// A question belongs to this call.

@@ -3,6 +3,7 @@
 //! The name is random and known to nobody but the client that was given it, so that it needs no signature: what it stands for
 //! is here. It is of use once, for some time, to the same caller and for the same request.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use crate::proto::ids::BridgeId;
 /// How long a client may take to come back: a person may have to answer.
 pub(super) const PARK: Duration = Duration::from_secs(600);
 
-/// How many calls may be parked. The oldest one gives way to another.
+/// How many calls may be parked. One gives way to another.
 const MAX_PARKED: usize = 64;
 
 /// Bytes of answers that wait for clients to come back. The oldest one gives way to another.
@@ -76,14 +77,32 @@ impl<C> Parked<C> {
         self.table.get(&state).map(|(_, place)| place)
     }
 
-    /// Parks a call. Returns the one that gives way to it.
+    /// Parks a call. Returns the one that gives way to it: the oldest one of the caller who has the most. `caller`: whose
+    /// a call is.
     #[must_use]
-    pub(super) fn add(&mut self, state: State, place: Place<C>, now: Duration) -> Option<Place<C>> {
+    pub(super) fn add<K: Ord>(
+        &mut self,
+        state: State,
+        place: Place<C>,
+        now: Duration,
+        caller: impl Fn(&Place<C>) -> K,
+    ) -> Option<Place<C>> {
         let full = self.table.len() >= MAX_PARKED;
-        let oldest = if full { self.oldest().map(|(_, state)| state) } else { None };
+        let oldest = if full { self.oldest_of_most(caller) } else { None };
         let gone = oldest.and_then(|state| self.take(state));
         self.table.insert(state, (now + PARK, place));
         gone
+    }
+
+    fn oldest_of_most<K: Ord>(&self, caller: impl Fn(&Place<C>) -> K) -> Option<State> {
+        let mut callers = BTreeMap::<_, (usize, (Duration, State))>::new();
+        for (state, (until, place)) in &self.table {
+            let this = (*until, *state);
+            let (count, oldest) = callers.entry(caller(place)).or_insert((0, this));
+            (*count, *oldest) = (*count + 1, this.min(*oldest));
+        }
+        let most = callers.into_values().max_by_key(|(count, (until, _))| (*count, Reverse(*until)));
+        most.map(|(_, (_, state))| state)
     }
 
     /// Takes a call out: its client is back, or it has ended.
@@ -193,9 +212,9 @@ mod tests {
         let id = crate::proto::ids::Ids::counted().next(|_| false);
         for number in 0..MAX_PARKED as u64 {
             let at = Duration::from_secs(number);
-            assert!(parked.add(State::new(number.into()), Place::Running(id), at).is_none());
+            assert!(parked.add(State::new(number.into()), Place::Running(id), at, |_| ()).is_none());
         }
-        assert!(parked.add(State::new(1000), Place::Running(id), Duration::from_secs(64)).is_some());
+        assert!(parked.add(State::new(1000), Place::Running(id), Duration::from_secs(64), |_| ()).is_some());
         assert!(parked.get(State::new(0)).is_none() && parked.get(State::new(1)).is_some());
         let mut ended = 0;
         while let Some(deadline) = parked.next_deadline() {
@@ -207,18 +226,35 @@ mod tests {
     }
 
     #[test]
+    fn who_has_the_most_gives_way() {
+        let mut parked = Parked::default();
+        let caller = |place: &Place<u8>| match place {
+            Place::Done(caller, _) => *caller,
+            Place::Running(_) => 0,
+        };
+        let done = |caller| Place::Done(caller, String::new());
+        for number in 0..3 * MAX_PARKED as u64 {
+            let (at, by) = (Duration::from_secs(number), if number < 3 { 1 } else { 2 });
+            let gone = parked.add(State::new(number.into()), done(by), at, caller);
+            assert!(gone.is_none_or(|gone| caller(&gone) == 2), "{number}");
+        }
+        assert!((0..3).all(|number| parked.get(State::new(number)).is_some()));
+        assert!(parked.get(State::new(3)).is_none() && parked.table.len() == MAX_PARKED);
+    }
+
+    #[test]
     fn answers_that_wait_are_bounded_in_bytes() {
         let mut parked = Parked::default();
         let id = crate::proto::ids::Ids::counted().next(|_| false);
         for number in 0..20u64 {
             let state = State::new(number.into());
-            assert!(parked.add(state, Place::Running(id), Duration::from_secs(number)).is_none());
+            assert!(parked.add(state, Place::Running(id), Duration::from_secs(number), |_| ()).is_none());
             parked.done(state, (), "x".repeat(1024 * 1024));
             assert!(parked.bytes() <= MAX_DONE);
         }
         assert!(parked.get(State::new(19)).is_some() && parked.get(State::new(0)).is_none());
         let state = State::new(20);
-        assert!(parked.add(state, Place::Running(id), Duration::from_secs(20)).is_none());
+        assert!(parked.add(state, Place::Running(id), Duration::from_secs(20), |_| ()).is_none());
         parked.done(state, (), "x".repeat(MAX_DONE + 1));
         assert!(parked.get(state).is_none() && parked.get(State::new(19)).is_some(), "it takes none along");
         (0..20).for_each(|number| drop(parked.take(State::new(number))));

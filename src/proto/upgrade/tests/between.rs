@@ -652,6 +652,28 @@ fn all_questions_together_are_bounded_in_bytes_and_counted() {
 }
 
 #[test]
+fn who_has_been_asked_much_and_is_away_gives_way_to_who_is_asked_less() {
+    let mut session = Harness::shared(KIN);
+    let long = "x".repeat(1_000_000);
+    for stream in 2..10 {
+        session.passed(stream, &Ask::able("7"));
+        session.says(&elicitation(&format!("\"{stream}\""), &long));
+        session.gathered();
+    }
+    assert!(session.stdin().is_empty(), "nobody is refused anything");
+    session.passed(20, &Ask::able("7"));
+    session.says(&elicitation("\"q\"", &"y".repeat(500_000)));
+    let told = session.stdin();
+    assert_eq!(told.len(), 2, "one call is cancelled, and its question answered");
+    assert!(told.iter().any(|line| line.contains(r#""action":"cancel""#)), "{told:?}");
+    assert_eq!(told_of(&session.gathered()), 1, "the client is asked");
+}
+
+fn told_of(outputs: &[Output]) -> usize {
+    outputs.iter().filter(|output| matches!(output, Output::Answer { stream: StreamId(20), .. })).count()
+}
+
+#[test]
 fn the_oldest_client_that_is_away_gives_way_to_another() {
     const MAX_PARKED: u64 = 64;
     let mut session = Harness::greeted(UPGRADED, KIN, CAPABILITIES);
