@@ -32,8 +32,8 @@ use calls::{Call, Calls};
 use handshake::{Asked, Handshake};
 pub use handshake::{era_of, own_discover, own_initialize, own_modern, own_reply};
 pub use outcome::{Answered, Expired, Untaken};
-pub use outgoing::Outgoing;
 use outgoing::{Held, Message};
+pub use outgoing::{MAX_HELD, Outgoing};
 use restore::{Effect, Restore};
 pub use retry::Readiness;
 

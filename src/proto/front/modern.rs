@@ -12,7 +12,7 @@ use super::{
 use crate::proto::ids::{BridgeId, ClientId, StreamId};
 use crate::proto::incoming::Incoming;
 use crate::proto::json::{Span, slice};
-use crate::proto::link::{Answered, CANCEL_GRACE, Limits, Link, Outgoing, own_modern, own_reply};
+use crate::proto::link::{Answered, CANCEL_GRACE, Limits, Link, MAX_HELD, Outgoing, own_modern, own_reply};
 use crate::proto::message::{Kind, Message, Request};
 use crate::proto::nearly::Broken;
 use crate::proto::output::{Declined, Dropped, Note, Out, Output, Unanswered};
@@ -131,6 +131,11 @@ impl Modern {
                 Err(why) => caller.unanswered(Unanswered::Declined(Declined::Header(why)), out),
             }
         }
+    }
+
+    /// Bytes of the calls that wait for the tools.
+    fn held_for_tools(&self) -> usize {
+        self.tools.held().iter().map(|held| held.call.request.text().len()).sum()
     }
 
     /// `more`: the cursor of the page, as another member of the parameters.
@@ -366,12 +371,11 @@ impl Front for Modern {
     }
 
     fn accepting(&self) -> bool {
-        self.link.accepting()
+        self.link.accepting() && self.held_for_tools() < MAX_HELD
     }
 
     fn held_bytes(&self) -> usize {
-        let held: usize = self.tools.held().iter().map(|held| held.call.request.text().len()).sum();
-        self.link.held_bytes() + held
+        self.link.held_bytes() + self.held_for_tools()
     }
 
     fn is_listening(&self) -> bool {

@@ -9,7 +9,7 @@ use crate::proto::json::{Span, splice};
 use crate::proto::message::{Notification, Request};
 
 /// Bytes of messages that wait; beyond it the session takes no new message.
-const MAX_HELD: usize = 8 * 1024 * 1024;
+pub const MAX_HELD: usize = 8 * 1024 * 1024;
 
 /// A request as it goes to the child.
 #[derive(Clone, Debug)]
