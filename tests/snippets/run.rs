@@ -1,11 +1,16 @@
 //! Blocks that are run as they stand, against the debug build. Addresses and the paths of programs are put in.
 
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::{env, fs};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use super::blocks::{block, documents, root};
-use crate::support::{Bridge, Finished, Request, Scratch, bridge_command, example, initialize, run_command};
+use crate::support::{
+    Bridge, Finished, Request, Scratch, bridge_command, eventually, example, initialize, run_command,
+};
 
 const FRONT: &str = "README.md";
 const REFERENCE: &str = "src/README.md";
@@ -125,7 +130,7 @@ fn a_shared_session_needs_no_id() {
         return;
     }
     let place = Place::new();
-    let bridge = place.serve(&with_paths(&block(EXAMPLES, "target/").text));
+    let bridge = place.serve(&with_paths(&block(EXAMPLES, "target/debug/mcp-bridge --session-key").text));
     let list = with_port(&block(EXAMPLES, "curl -sS http://127.0.0.1:8080/mcp").text, &bridge);
     for _ in 0..2 {
         let finished = place.run(&list);
@@ -133,6 +138,45 @@ fn a_shared_session_needs_no_id() {
         assert!(finished.stdout.contains("\"isError\":false"), "{}", finished.stdout);
     }
     assert_eq!(bridge.processes().len(), 1, "one server for all");
+}
+
+#[test]
+fn requests_without_a_session_are_served_and_heard_of() {
+    if !has_curl() {
+        return;
+    }
+    let place = Place::new();
+    let bridge = place.serve(&with_paths(&block(EXAMPLES, "target/debug/mcp-bridge --share").text));
+    let finished = place.run(&with_port(&block(EXAMPLES, "meta=").text, &bridge));
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    for shown in ["note 1 saved: milk", "subscriptions/acknowledged", "resources/list_changed"] {
+        assert!(finished.stdout.contains(shown), "{shown}: {}", finished.stdout);
+    }
+    assert!(finished.stderr.contains("timed out"), "the stream goes on until then: {}", finished.stderr);
+}
+
+#[test]
+fn a_unit_serves_a_socket_for_its_group() {
+    if !has_curl() {
+        return;
+    }
+    let place = Place::new().notebook_as("mcp-server-time");
+    let inside = |text: &str| {
+        let text = text.replace("/usr/local/bin/", &place.folder.path("bin/"));
+        text.replace("/run/mcp-time/", &place.folder.path(""))
+    };
+    let unit = block("docker/README.md", "[Unit]").text;
+    let command = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).expect("a command");
+    let socket = place.folder.path("mcp.sock");
+    let mut bridge = place.bash(&format!("exec {}", inside(command))).stderr(Stdio::null()).spawn().unwrap();
+    eventually("it listens", || fs::exists(&socket).unwrap());
+    let mode = fs::metadata(&socket).unwrap().permissions().mode();
+    let finished = place.run(&inside(&block("docker/README.md", "curl -sS --unix-socket").text));
+    kill(Pid::from_raw(bridge.id().cast_signed()), Signal::SIGTERM).unwrap();
+    assert_eq!(bridge.wait().unwrap().code(), Some(0));
+    assert_eq!(mode & 0o777, 0o660);
+    assert_eq!((finished.code, &*finished.stderr), (Some(0), ""));
+    assert!(finished.stdout.contains("serverInfo"), "{}", finished.stdout);
 }
 
 #[test]
