@@ -168,7 +168,7 @@ fn a_result_that_is_waited_for_is_a_stream_kept_alive_until_it_comes() {
 
 #[test]
 fn others_are_served_while_a_result_is_waited_for() {
-    let tasks = start(&["--sse-after", "20ms"]);
+    let tasks = start(&["--sse-after", "1s"]);
     let mut first = tasks.start_result("a");
     let mut second = tasks.start_result("b");
     assert_passed(&tasks, "tasks/get", r#"{"taskId":"t"}"#);
