@@ -216,7 +216,8 @@ pub(super) fn lower(request: &Request) -> Result<Lowered, &'static str> {
                 }
             }
             "inputResponses" => responses = Some(value),
-            "requestState" => state = Some(unquote(value)),
+            // Some clients write null for what they leave out.
+            "requestState" => state = Some(unquote(value)).filter(|_| value != "null"),
             known => {
                 kept.push(name, value);
                 lowered.fingerprint ^= hash((known, value)); // members have no order
@@ -316,6 +317,12 @@ mod tests {
         for (before, after) in table {
             assert_eq!(params(&lowered(&before)), after, "{before}");
         }
+    }
+
+    #[test]
+    fn a_state_that_is_null_is_none() {
+        assert_eq!(lowered(r#"{"name":"a","requestState":null,"inputResponses":null}"#).answers, None);
+        assert!(lowered(r#"{"name":"a","requestState":7}"#).answers.is_some());
     }
 
     #[test]
