@@ -246,7 +246,13 @@ pub fn http_config(
 }
 
 /// Logs where the bridge listens and why, and what it has been told.
-pub fn log_start(options: &Options, listener: &Listener, server: &server::Config, token: bool) {
+pub fn log_start(
+    options: &Options,
+    listener: &Listener,
+    server: &server::Config,
+    open_files: Option<u64>,
+    token: bool,
+) {
     let listen = listener.urls(&options.path).join(" ");
     info!(event = "bridge.start", listen, because = options.listen_because, "the bridge listens");
     info!(
@@ -262,6 +268,15 @@ pub fn log_start(options: &Options, listener: &Listener, server: &server::Config
         version = env!("CARGO_PKG_VERSION"),
         "the command that the bridge serves, and the limits"
     );
+    let wanted = open_files::wanted(options.max_sessions, server.max_connections);
+    if let Some(limit) = open_files.filter(|limit| *limit < wanted) {
+        warn!(
+            event = "limits.too_few_files",
+            limit,
+            wanted,
+            "the limit of open files is too low for so many sessions and connections; raise it, or lower --max-sessions"
+        );
+    }
     if !token && listener.is_reachable() {
         let why =
             "other machines can reach this address and use the server without a token; see --token-file";

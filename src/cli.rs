@@ -215,6 +215,11 @@ fn cross_check(options: &Options) -> Result<(), String> {
     if !options.clean_env && !options.pass_env.is_empty() {
         return Err("--pass-env needs --clean-env: without it every variable is passed on".to_owned());
     }
+    if options.socket_mode.is_some()
+        && !options.listen.iter().any(|address| matches!(address, Address::Unix(_)))
+    {
+        return Err("--socket-mode needs a socket: --listen unix:PATH".to_owned());
+    }
     let mut variables: Vec<&String> = env_from_header.iter().map(|(variable, _)| variable).collect();
     variables.sort_unstable();
     if let Some([variable, _]) = variables.windows(2).find(|pair| pair.first() == pair.last()) {

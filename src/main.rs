@@ -105,7 +105,7 @@ async fn run(options: &Options, prepared: Prepared, open_files: Option<u64>) -> 
         }
     };
     let server_config = assembly::server_config(options, open_files);
-    assembly::log_start(options, &listener, &server_config, tokens.is_some());
+    assembly::log_start(options, &listener, &server_config, open_files, tokens.is_some());
     let sessions = Sessions::new(assembly::sessions_config(options), command, reaper.clone());
     if let Err(NoSession::Spawn { error, resource }) = sessions.prewarm() {
         if !resource {

@@ -65,6 +65,12 @@ pub fn for_connections(limit: Option<u64>) -> usize {
     fitting.clamp(MIN_CONNECTIONS, MAX_CONNECTIONS)
 }
 
+/// How many files may have to be open at once: a session takes the three pipes of its server, and a connection a socket.
+pub fn wanted(sessions: usize, connections: usize) -> u64 {
+    let wanted = sessions.saturating_mul(3).saturating_add(connections);
+    u64::try_from(wanted).unwrap_or(u64::MAX).saturating_add(SPARE_FILES)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

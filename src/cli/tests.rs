@@ -219,6 +219,7 @@ fn each_mistake_names_the_option_the_value_and_the_cure() {
         ("--resource-metadata https://a\"b -- x", "write a URL"), // it stands between quotes in a header
         ("--authorization-server login -- x", "--authorization-server is \"login\": write a URL"),
         ("--pass-env HOME -- x", "--pass-env needs --clean-env"),
+        ("--socket-mode 660 -- x", "--socket-mode needs a socket: --listen unix:PATH"),
         ("--clean-env --pass-env A=1 -- x", "--pass-env is \"A=1\": write the name of a variable"),
         ("--clean-env --pass-env 1A -- x", "write the name of a variable"),
         ("--clean-env --pass-env= -- x", "write the name of a variable"),

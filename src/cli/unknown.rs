@@ -35,6 +35,20 @@ const ELSEWHERE: &[(&[&str], &str)] = &[
         &["--config", "-f", "--env-file"],
         "there is no configuration file; each option can also be a variable MCP_BRIDGE_...",
     ),
+    (
+        &[
+            "--tls",
+            "--https",
+            "--ssl",
+            "--tls-cert",
+            "--tls-key",
+            "--cert",
+            "--key",
+            "--certfile",
+            "--keyfile",
+        ],
+        "there is no TLS here; put a proxy that has it in front, as docker/README.md shows",
+    ),
     (&["--header", "--headers"], "--env-from-header gives the value of a header to the server"),
     (&["-e"], "write --env NAME=VALUE"),
 ];

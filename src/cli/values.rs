@@ -80,6 +80,9 @@ pub(super) fn address(text: &str) -> Result<Address, String> {
             _ => Err("the path of a socket must have 1 to 107 bytes".to_owned()),
         };
     }
+    if text.starts_with('/') {
+        return Err(format!("write unix:{text} for a socket file"));
+    }
     let port = |prefix: &str| text.strip_prefix(prefix)?.parse::<u16>().ok();
     if let Some(port) = port(":") {
         return Ok(Address::Tcp((Ipv6Addr::UNSPECIFIED, port).into()));

@@ -375,6 +375,9 @@ pub(super) fn not_started(error: &NoSession) -> Problem {
                     error = error.to_string(),
                     resource,
                     count,
+                    hint = resource.then_some(
+                        "processes, open files or memory are used up: raise those limits, or lower --max-sessions"
+                    ),
                     "the server cannot be started"
                 );
             }

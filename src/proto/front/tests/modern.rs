@@ -96,6 +96,24 @@ fn a_child_that_does_not_name_its_tools_is_called_all_the_same() {
     }
 }
 
+#[test]
+fn calls_that_wait_for_the_tools_are_bounded_in_bytes() {
+    let mut session = starting_with(LIMITS, true);
+    session.front.forgets_tools();
+    session.child(&result("1"));
+    session.stdin();
+    let long = asking("7", "tools/call", &format!(r#","filler":"{}""#, "x".repeat(4 * 1024 * 1024)));
+    for stream in 2..4 {
+        assert!(session.front.accepting(), "stream {stream}");
+        session.client(stream, &long).unwrap();
+    }
+    assert!(!session.front.accepting(), "8 MiB wait");
+    let (id, _) = asked_for_tools(&mut session);
+    session.child(&tools(&id, "other", ""));
+    assert!(session.front.accepting(), "nothing waits any more");
+    assert_eq!(session.stdin().len(), 2);
+}
+
 /// A request with this much more in its `_meta`.
 fn asking(id: &str, method: &str, more: &str) -> String {
     format!(
