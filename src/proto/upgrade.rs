@@ -110,7 +110,7 @@ struct Call {
     declared: Declared,
     what: What,
     fingerprint: u64,
-    /// See [`Mirrored::caller`].
+    /// See [`Mirrored::caller`](super::front::Mirrored::caller).
     caller: Option<[u8; 32]>,
     /// What the child has asked for it and its client has not answered, by the keys of the questions.
     questions: Vec<(Box<str>, Question)>,
@@ -170,7 +170,7 @@ struct Held {
 struct Waiting {
     stream: StreamId,
     client: ClientId,
-    /// See [`Mirrored::caller`].
+    /// See [`Mirrored::caller`](super::front::Mirrored::caller).
     caller: Option<[u8; 32]>,
     /// The text of `params.notifications`; `None`: it discovers.
     wants: Option<Box<str>>,
