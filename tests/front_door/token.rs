@@ -463,6 +463,52 @@ fn what_a_token_has_begun_ends_when_it_is_taken_away_and_nothing_else_does() {
     ping(&stays, TOKEN).expect(200, "another order of the lines is no other list");
 }
 
+/// A request of 2026-07-28, whose clients may share a server.
+fn modern(method: &str, name: Option<&str>, mut params: Value, token: &str) -> Request {
+    params["_meta"] = json!({
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": {},
+    });
+    let body = json!({ "jsonrpc": "2.0", "id": token, "method": method, "params": params });
+    let request = Request::post("/mcp", body.to_string()).header("MCP-Protocol-Version", "2026-07-28");
+    let request = request.header("Mcp-Method", method);
+    with(name.into_iter().fold(request, |request, name| request.header("Mcp-Name", name)), token)
+}
+
+#[test]
+fn of_a_server_that_is_shared_what_a_lost_token_has_begun_ends_and_what_others_have_goes_on() {
+    let scratch = Scratch::new();
+    let options = ["--share", "all", "--era", "legacy", "--sse-after", "0s"];
+    let bridge = rotating(&scratch, &options, &["hostile", "good"]);
+    let sleep = |ms: u32, token| {
+        bridge.send(modern(
+            "tools/call",
+            Some("sleep"),
+            json!({ "name": "sleep", "arguments": { "ms": ms } }),
+            token,
+        ))
+    };
+    let listen = |token| {
+        let params = json!({ "notifications": { "toolsListChanged": true } });
+        let mut stream = bridge.send(modern("subscriptions/listen", None, params, token));
+        assert!(stream.event().is_some(), "it is acknowledged");
+        stream
+    };
+    let (mut goes, stays) = (listen(OTHER), listen(TOKEN));
+    let (mut cut, mut kept) = (sleep(600_000, OTHER), sleep(4000, TOKEN));
+    rotate(&bridge, &scratch, &format!("{TOKEN}\n"));
+
+    let answer = cut.answer();
+    assert_eq!(answer["error"]["data"]["cause"], "token_revoked", "{answer}");
+    let last = goes.messages().pop().expect("an end");
+    assert_eq!(last["error"]["data"]["cause"], "token_revoked", "{last}");
+    assert_eq!(support::text_of(&kept.answer()), "slept", "the other's call goes on");
+    assert_eq!(bridge.processes().len(), 1, "with the same server");
+    drop(stays);
+    assert_eq!(sleep(1, OTHER).status, 401);
+    assert_eq!(support::text_of(&sleep(1, TOKEN).answer()), "slept");
+}
+
 #[test]
 fn sessions_of_keys_and_of_the_old_transport_end_with_their_token_too() {
     let scratch = Scratch::new();
