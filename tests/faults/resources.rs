@@ -183,6 +183,16 @@ fn at_the_limit_of_open_files_a_session_is_refused_politely_and_room_is_used_aga
 }
 
 #[test]
+fn a_limit_of_open_files_that_does_not_fit_the_sessions_is_said_at_the_start() {
+    let files = "event=\"limits.too_few_files\" limit=300 wanted=782"; // 3 each for 200, 118 connections, 64 to spare
+    let bridge = Bridge::spawn(limited("ulimit -n 300", &["--max-sessions", "200"], &["hostile", "good"]));
+    bridge.logged("it says so", |line| line.contains("WARN") && line.contains(files));
+    let fitting = Bridge::spawn(limited("ulimit -n 300", &["--max-sessions", "20"], &["hostile", "good"]));
+    fitting.session();
+    assert!(!fitting.log().iter().any(|line| line.contains("too_few_files")));
+}
+
+#[test]
 fn at_the_limit_of_open_files_a_bridge_in_a_hurry_leaves_nothing_too() {
     let mut bridge = Bridge::spawn(limited(
         "ulimit -n 64",

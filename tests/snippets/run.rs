@@ -149,7 +149,9 @@ fn requests_without_a_session_are_served_and_heard_of() {
     let bridge = place.serve(&with_paths(&block(EXAMPLES, "target/debug/mcp-bridge --share").text));
     let finished = place.run(&with_port(&block(EXAMPLES, "meta=").text, &bridge));
     assert_eq!(finished.code, Some(0), "{}", finished.stderr);
-    for shown in ["note 1 saved: milk", "subscriptions/acknowledged", "resources/list_changed"] {
+    for shown in
+        ["note 1 saved: milk", "subscriptions/acknowledged", "resources/list_changed", "cleared 1 notes"]
+    {
         assert!(finished.stdout.contains(shown), "{shown}: {}", finished.stdout);
     }
     assert!(finished.stderr.contains("timed out"), "the stream goes on until then: {}", finished.stderr);
