@@ -53,6 +53,10 @@ const LINGER: Duration = CANCEL_GRACE;
 /// How many such calls are remembered. Beyond them, all is doubtful for as long.
 const MAX_LINGERING: usize = 1024;
 
+/// How many requests of the bridge's own the child may leave without an answer before it is asked no more. Each gives up
+/// after [`OWN_LIMIT`](super::link::OWN_LIMIT).
+const MAX_OWN: usize = 1000;
+
 /// Why a question of the child reaches nobody.
 const NOBODYS: &str = "no call is running that this can belong to";
 const UNSERVED: &str = "the client of this call does not serve such requests";
@@ -288,7 +292,13 @@ impl Upgrade {
                     resources: greeting.offers(&["resources", "listChanged"]),
                     subscribe: greeting.offers(&["resources", "subscribe"]),
                 };
-                match self.listens.add(stream, client.clone(), &wants, offered) {
+                // Who comes and goes with many URIs must not heap up what the child leaves unanswered.
+                let added = if self.own_in_flight() < MAX_OWN {
+                    self.listens.add(stream, client.clone(), &wants, offered)
+                } else {
+                    Err(NotAdded::Full)
+                };
+                match added {
                     Ok(Added { subscribe, events }) => {
                         self.listeners.insert(stream, (client, caller));
                         for uri in subscribe {
@@ -396,7 +406,7 @@ impl Upgrade {
         }
         let wanted = self.by_stream.values().filter_map(|id| self.call_of(*id)?.level);
         let lowest = wanted.min().map_or(new, |lowest| lowest.min(new));
-        if self.level != Some(lowest) {
+        if self.level != Some(lowest) && self.own_in_flight() < MAX_OWN {
             self.level = Some(lowest);
             self.own(
                 Own::Level,
@@ -411,6 +421,11 @@ impl Upgrade {
     /// Asks the child something in the bridge's own name.
     fn own(&mut self, own: Own, method: &str, params: &str, now: Duration, out: &mut Out) {
         self.link.ask(Caller::Own(own), Request::own(method, params), now, out);
+    }
+
+    /// How many such requests have no answer.
+    fn own_in_flight(&self) -> usize {
+        self.link.in_flight().saturating_sub(self.by_stream.len() + self.parked.at_work().count())
     }
 
     fn call_of(&self, id: BridgeId) -> Option<&Call> {

@@ -236,3 +236,32 @@ fn all_that_a_caller_has_begun_ends_with_its_token_and_others_go_on() {
     assert_eq!(session.front.parked.running().len(), 1);
     assert_eq!(take_away(&mut session), []);
 }
+
+#[test]
+fn what_the_child_leaves_unanswered_of_the_bridges_own_is_bounded_and_takes_no_place_of_a_call() {
+    let mut session = Harness::greeted(Limits { max_in_flight: 3, ..UPGRADED }, STRANGERS, CAPABILITIES);
+    for number in 0..2 * MAX_OWN as u64 {
+        let level = if number % 2 == 0 { "debug" } else { "error" };
+        let id = session.passed(number + 2, &Ask::tool("7").level(level));
+        assert_eq!(told(session.says(&child_result(&id, ""))).len(), 1, "{number}");
+    }
+    assert!(session.front.link.in_flight() <= MAX_OWN);
+    let mut session = Harness::shared(STRANGERS);
+    let uris: Vec<_> = (0..900).map(|number| format!("\"x:{number}\"")).collect();
+    let wants = format!(r#""notifications":{{"resourceSubscriptions":[{}]}}"#, uris.join(","));
+    let ask = Ask::new("7", "subscriptions/listen").with(&wants);
+    let mut refused = 0;
+    for stream in 2..40 {
+        refused += told(session.send(stream, &ask)).len();
+        session.leave(stream);
+        session.stdin();
+    }
+    assert!(refused > 30 && session.front.link.in_flight() <= 4 * MAX_OWN, "who comes and goes is told so");
+    session.passed(50, &Ask::tool("8"));
+    session.leave(50);
+    session.pass(crate::proto::link::OWN_LIMIT);
+    assert_eq!(told(session.send(60, &ask)), [], "each of them has its time");
+    session.leave(60);
+    session.pass(crate::proto::link::OWN_LIMIT);
+    session.assert_empty();
+}
