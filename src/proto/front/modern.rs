@@ -15,7 +15,7 @@ use crate::proto::json::{Span, slice};
 use crate::proto::link::{Answered, CANCEL_GRACE, Limits, Link, MAX_HELD, Outgoing, own_modern, own_reply};
 use crate::proto::message::{Kind, Message, Request};
 use crate::proto::nearly::Broken;
-use crate::proto::output::{Declined, Dropped, Note, Out, Output, Unanswered};
+use crate::proto::output::{Declined, Dropped, Handshake, Note, Out, Output, Unanswered};
 use crate::proto::subscription::graceful_end;
 use crate::proto::tools::{Tools, page_member};
 use crate::proto::version::is_removed;
@@ -51,6 +51,8 @@ struct Held {
 pub struct Modern {
     link: Link<Who>,
     tools: Tools<Held>,
+    /// Whether the child has answered `server/discover`.
+    has_begun: bool,
     request_timeout: Duration,
     /// Whether the clients are strangers to each other: then none may get what may be another's.
     strangers: bool,
@@ -76,6 +78,7 @@ impl Modern {
         Self {
             link,
             tools,
+            has_begun: false,
             request_timeout,
             strangers,
             max_listens,
@@ -117,7 +120,8 @@ impl Modern {
     fn call_tools(&mut self, now: Duration, out: &mut Out) {
         if self.tools.are_known() {
             self.pass_tools(now, out);
-        } else if self.tools.begin() {
+        } else if self.has_begun && self.tools.begin() {
+            // Not before: what is asked early may wait for as long as a child may take to begin, and the calls with it.
             self.ask_tools("", now, out);
         }
     }
@@ -181,7 +185,13 @@ impl Modern {
                 };
                 out.push(Output::Answer { stream: caller.stream, message, success });
             }
-            Answered::Handshake(how) => out.push(Output::Handshake(how)),
+            Answered::Handshake(how) => {
+                self.has_begun = matches!(how, Handshake::Done(_));
+                out.push(Output::Handshake(how));
+                if self.has_begun {
+                    self.call_tools(now, out);
+                }
+            }
             Answered::Retried { .. } | Answered::Nothing => {}
         }
     }

@@ -97,6 +97,19 @@ fn a_child_that_does_not_name_its_tools_is_called_all_the_same() {
 }
 
 #[test]
+fn a_call_that_comes_first_waits_for_silent_tools_no_longer_than_any_other() {
+    let mut session = starting_with(LIMITS, true);
+    session.front.forgets_tools();
+    session.stdin();
+    assert_eq!(session.client(2, &asking("7", "tools/call", "")), Ok(None));
+    assert_eq!(session.child(&result("1")), None);
+    assert!(session.is_open());
+    asked_for_tools(&mut session);
+    session.at(session.now + crate::proto::link::OWN_LIMIT);
+    assert!(session.stdin().iter().any(|line| line.contains("tools/call")), "it is called");
+}
+
+#[test]
 fn calls_that_wait_for_the_tools_are_bounded_in_bytes() {
     let mut session = starting_with(LIMITS, true);
     session.front.forgets_tools();
