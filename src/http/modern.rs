@@ -218,6 +218,10 @@ impl Modern {
     ) -> Result<(Session, BodyPermit), Problem> {
         let Key { digest, company, owner, environment } = placed.key;
         let era = self.bodies.in_time(placed.head, self.sessions.era_for_modern()).await?;
+        if !company.is_served(era) {
+            // It has shown in the meantime that it has sessions.
+            return Err(Problem::NotShared(Revision::R2026_07_28.as_str().to_owned()));
+        }
         let opening = Opening {
             initialize: first_words(era),
             takes: Takes::AnswerOnly,
