@@ -322,6 +322,7 @@ fn every_option_that_is_named_exists() {
         "--session-ttl",
         "--stateless",
         "--stop-timeout",
+        "--translated",
         "--user",
     ];
     let options = options();
