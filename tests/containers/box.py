@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -252,6 +253,13 @@ class Bare(Box):
     def exit_code(self):
         return self.unshare.wait(timeout=20)
 
+    def end(self):
+        # --kill-child alone is not enough: the kernel forgets that signal when the user changes (`chroot --userspec`).
+        if self.runs():
+            self.signal(signal.SIGKILL)
+        self.unshare.kill()
+        self.unshare.wait()
+
 
 @contextlib.contextmanager
 def bare(*command, options=(), env=None):
@@ -263,8 +271,7 @@ def bare(*command, options=(), env=None):
         error.add_note("log of the bridge:\n" + box.log())
         raise
     finally:
-        box.unshare.kill()
-        box.unshare.wait()
+        box.end()
 
 
 @contextlib.contextmanager
