@@ -145,14 +145,18 @@ pub trait Front: Send {
     /// The session is about to end: says what clients are to be told before [`abandon`](Self::abandon).
     fn farewell(&mut self, _: &mut Out) {}
 
-    /// Whether the session can go on with another child.
-    fn can_restart(&self) -> bool;
+    /// Whether the session can go on with another child. Where it cannot, the next request of its clients opens another one.
+    fn can_restart(&self) -> bool {
+        false
+    }
 
     /// The child is gone and another will come: ends the requests that it may have seen and returns them, oldest first.
-    fn child_lost(&mut self) -> Vec<(StreamId, ClientId)>;
+    fn child_lost(&mut self) -> Vec<(StreamId, ClientId)> {
+        self.abandon()
+    }
 
     /// Begins the handshake with the new child.
-    fn restart(&mut self, now: Duration, out: &mut Out);
+    fn restart(&mut self, _: Duration, _: &mut Out) {}
 
     /// The session is over: ends every request and returns them, oldest first.
     fn abandon(&mut self) -> Vec<(StreamId, ClientId)>;

@@ -221,6 +221,8 @@ pub struct Upgrade {
 impl Upgrade {
     /// Begins with the bridge's own `initialize`. `strangers`: whether the clients may be strangers to each other.
     pub fn open(limits: Limits, initialize: &Request, strangers: bool, now: Duration, out: &mut Out) -> Self {
+        // Its clients' next requests open another session: nothing is kept to be said to a next child.
+        let limits = Limits { respawn: false, ..limits };
         Self {
             max_in_flight: limits.max_in_flight,
             request_timeout: limits.request_timeout,
@@ -292,7 +294,7 @@ impl Upgrade {
                     resources: greeting.offers(&["resources", "listChanged"]),
                     subscribe: greeting.offers(&["resources", "subscribe"]),
                 };
-                // Who comes and goes with many URIs must not heap up what the child leaves unanswered.
+                // A client that subscribes and leaves in a loop would add requests that a slow child has not answered.
                 let added = if self.own_in_flight() < MAX_OWN {
                     self.listens.add(stream, client.clone(), &wants, offered)
                 } else {
@@ -350,7 +352,7 @@ impl Upgrade {
                 _ => self.resume(call, from.stream, &answers, now, out),
             }
         } else if self.in_flight() >= self.max_in_flight {
-            // Neither who waits for a person nor what the child leaves unanswered of the bridge's own takes a place.
+            // Parked calls wait for a person, and the bridge's own requests are nobody's: neither takes a place.
             unanswered(from.stream, call.client, Unanswered::Overload, out);
         } else {
             let params = if request.method() == "tools/call" { Some(&from.mirrored.params) } else { None };
@@ -751,7 +753,7 @@ impl Upgrade {
         let token = message.envelope.id.clone().map_or("null", |span| message.token(span));
         let question = Id::parse(token).and_then(|id| Question::of(ChildId(id), message));
         let Some(question) = question else { return own_reply(message, out) };
-        // Who is away and has been asked much gives way to who is asked less.
+        // The parked call with the most bytes of questions ends, if those are more than this question's.
         while self.asked_bytes() + question.text.len() > MAX_ASKED {
             let asked = |id| self.call_of(id).map_or(0, Call::asked_bytes);
             let most = self.parked.at_work().map(|id| (asked(id), id)).max();
@@ -786,7 +788,7 @@ impl Upgrade {
                 }
             }
         } else {
-            // Of those that can be asked it the newest; rather one that the child is at work on than one that waits.
+            // A call whose client can be asked this goes first, then one whose client waits, then the newest.
             let running = calls.filter(|(_, call)| call.what.asks);
             let rank = |call: &Call| (call.declared.allows(question.need), call.stream.is_some());
             match running.map(|(id, call)| (rank(call), id)).max() {
@@ -1120,19 +1122,6 @@ impl Front for Upgrade {
         for (stream, message) in self.listens.ends() {
             out.push(Output::Answer { stream, message, success: true });
         }
-    }
-
-    /// What clients of 2026-07-28 send next opens another session.
-    fn can_restart(&self) -> bool {
-        false
-    }
-
-    fn child_lost(&mut self) -> Vec<(StreamId, ClientId)> {
-        self.abandon()
-    }
-
-    fn restart(&mut self, now: Duration, out: &mut Out) {
-        self.link.restart(now, out);
     }
 
     fn abandon(&mut self) -> Vec<(StreamId, ClientId)> {

@@ -400,17 +400,6 @@ impl Front for Modern {
         }
     }
 
-    /// A lost child ends the session. There is no state that a next one would lose: the next request opens another.
-    fn can_restart(&self) -> bool {
-        false
-    }
-
-    fn child_lost(&mut self) -> Vec<(StreamId, ClientId)> {
-        self.abandon()
-    }
-
-    fn restart(&mut self, _: Duration, _: &mut Out) {}
-
     fn abandon(&mut self) -> Vec<(StreamId, ClientId)> {
         let calls = self.link.abandon().filter_map(|who| match who {
             Who::Client(caller) => Some(caller),
