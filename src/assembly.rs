@@ -12,6 +12,7 @@ use crate::child::{self, Command, Unrunnable};
 use crate::cli::{self, EnvSource, KeySource, OnExit, Options};
 use crate::http::guard::Trust;
 use crate::http::metadata::Metadata;
+use crate::http::problem::Problem;
 use crate::proto::ids::Ids;
 use crate::proto::link::{Limits, Readiness};
 use crate::proto::version::Era;
@@ -182,6 +183,7 @@ pub fn sessions_config(options: &Options) -> sessions::Config {
         stop_grace: options.stop_grace,
         at_shutdown: (steps.term, steps.kill),
         session: session::Config {
+            fault_text: |id, fault| Problem::Fault(fault).row().json(Some(id)),
             limits: limits(options),
             idle_timeout: options.idle_timeout,
             unclaimed_timeout: options.unclaimed_timeout,

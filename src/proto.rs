@@ -6,16 +6,21 @@
 //! and streams. Nothing here reads a clock, a file, the environment or a random number. What time it is comes in as a
 //! [`Duration`](std::time::Duration) since the session began, so that every rule can be tested by a table.
 
+pub mod capabilities;
+pub mod downgrade;
 pub mod echo;
 pub mod front;
 pub mod ids;
 pub mod incoming;
 pub mod json;
+pub mod level;
 pub mod line;
 pub mod link;
 pub mod message;
+pub mod meta;
 pub mod mirrored;
 pub mod nearly;
+pub mod object;
 pub mod output;
 pub mod replay;
 pub mod subscription;

@@ -11,10 +11,10 @@ use tokio::time::Instant;
 use crate::account::Account;
 pub use crate::exit_status::ExitStatus;
 use crate::proto::front::{Mirrored, Takes};
-use crate::proto::ids::{EventId, SessionId};
+use crate::proto::ids::{EventId, Id, SessionId, StreamId};
 use crate::proto::link::Limits;
 use crate::proto::message::{Message, Request};
-use crate::proto::version::Revision;
+use crate::proto::version::{Era, Revision};
 use crate::sync::lock;
 
 mod alarm;
@@ -23,6 +23,7 @@ mod child_log;
 mod core;
 mod end;
 mod inbox;
+mod lane;
 mod losses;
 mod stdin_queue;
 pub mod stream;
@@ -30,8 +31,10 @@ mod streams;
 pub mod worker;
 
 pub use body_budget::{BodyBudget, BodyPermit, Coming, NoMemory};
+use bytes::Bytes;
 pub use end::{End, Fault};
 use inbox::Post;
+pub use lane::Lane;
 use stream::{Feed, Outlet, Reader};
 use worker::Worker;
 
@@ -70,6 +73,8 @@ pub struct Config {
     pub replay_buffer: usize,
     /// Whether streams begin with an event that carries only an id, so that they can be resumed from the start.
     pub prime: bool,
+    /// The JSON-RPC error that tells the client of a request with this id of a fault.
+    pub fault_text: fn(&Id, Fault) -> Bytes,
 }
 
 /// What one POST carries.
@@ -104,7 +109,9 @@ pub enum Clients {
         /// Whether they are strangers to each other: then none may get what may be another's.
         strangers: bool,
     },
-    /// Clients of 2026-07-28 over a child of it.
+    /// Other sessions over a child of the session era, each with a [`Lane`] of its own.
+    Sessions,
+    /// Clients of 2026-07-28 over a child of it, and sessions with a [`Lane`] in which such are spoken for.
     Modern {
         /// See [`Upgraded`](Self::Upgraded).
         strangers: bool,
@@ -114,8 +121,8 @@ pub enum Clients {
 /// Whose a session is.
 #[derive(Debug)]
 enum Whose {
-    /// A client's, which has opened it: where the answer goes, and what that stream may carry.
-    Client(Feed, Takes),
+    /// A client's, which has opened it: where the answer goes, what that stream may carry, and the era of the child.
+    Client(Feed, Takes, Era),
     /// It has been opened by the bridge.
     Clients(Clients),
 }
@@ -125,10 +132,23 @@ enum Whose {
 enum Command {
     /// Forward these messages.
     Post(Post),
+    /// Give another session its lane, which is the stream of this reader.
+    Join(Feed),
+    /// Forward what another session says to the child, and say so when that is done.
+    FromLane(FromLane),
     /// Attach a reader to the listening stream, or to another behind the event `after`.
     Listen { after: Option<EventId>, feed: Feed },
     /// End for this reason, but only if the session is idle; say whether it does.
     EndIfIdle { why: End, agreed: oneshot::Sender<bool> },
+}
+
+/// What another session says to the child.
+#[derive(Debug)]
+struct FromLane {
+    lane: StreamId,
+    messages: Vec<Message>,
+    /// Dropped when all of it has been taken: there may be more then.
+    _taken: oneshot::Sender<()>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,13 +198,19 @@ struct Shared {
 
 impl Session {
     /// A session and its loop. `initialize` is the request that opens it; its answer comes to the reader.
-    /// `takes`: what its stream may carry.
-    pub fn new(config: Config, id: SessionId, initialize: Request, takes: Takes) -> (Self, Worker, Reader) {
+    /// `takes`: what its stream may carry. `child`: the era of the child.
+    pub fn new(
+        config: Config,
+        id: SessionId,
+        initialize: Request,
+        takes: Takes,
+        child: Era,
+    ) -> (Self, Worker, Reader) {
         let (sender, mailbox) = mpsc::channel(MAILBOX);
         let session = Self::handle(config.max_body, id, sender, false);
         let (feed, reader) = stream::queue(&session.0.outlet);
         let shared = Arc::clone(&session.0);
-        let whose = Whose::Client(feed, takes);
+        let whose = Whose::Client(feed, takes, child);
         (session, Worker { config, shared, mailbox, initialize, whose }, reader)
     }
 

@@ -197,7 +197,7 @@ impl Sessions {
     /// [`NoSession`]; nothing has happened then.
     pub async fn start(self: &Arc<Self>, opening: Opening) -> Result<(Session, Reader), NoSession> {
         let takes = opening.takes;
-        let open = |config, id, initialize| Session::new(config, id, initialize, takes);
+        let open = |config, id, initialize| Session::new(config, id, initialize, takes, Era::Legacy);
         self.launch(opening, None, open).await
     }
 

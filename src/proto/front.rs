@@ -18,6 +18,7 @@ use super::output::{Dropped, Handshake, Note, Out, Output, Unanswered};
 
 pub mod keyed;
 pub mod modern;
+pub mod shared;
 pub mod single;
 
 /// How long a request of the child waits for a client to listen, before the bridge answers it with an error.
@@ -133,6 +134,16 @@ pub trait Front: Send {
 
     /// How many bytes wait for the child to be ready, or for clients to come back.
     fn held_bytes(&self) -> usize;
+
+    /// Another session has its lane to the child from now on: a stream for all that the child says to it, which no answer
+    /// ends. What it tells the child comes through [`client`](Self::client), from this stream, and it leaves with
+    /// [`reader_left`](Self::reader_left).
+    fn join(&mut self, _lane: StreamId) {}
+
+    /// Whether another session has its lane to the child.
+    fn has_lanes(&self) -> bool {
+        false
+    }
 
     /// Whether some client listens to what the child sends unasked: the session is not idle then.
     fn is_listening(&self) -> bool {

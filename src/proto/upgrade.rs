@@ -9,15 +9,18 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use super::capabilities::{Declared, Need};
 use super::front::keyed::MAX_GREETING;
 use super::front::{self, Front, Keeps, Origin, Readers, Refusal, Takes, expired, too_long};
 use super::ids::{BridgeId, ChildId, ClientId, Id, ProgressToken, StreamId};
 use super::incoming::Incoming;
 use super::json::{slice, unquote, value_at};
+use super::level::Level;
 use super::line::join_lines;
 use super::link::{Answered, CANCEL_GRACE, Limits, Link, Outgoing, own_reply};
 use super::message::{Kind, Message, Request};
 use super::nearly::{Broken, Wrong};
+use super::object::without;
 use super::output::{Declined, Dropped, Handshake, Note, Out, Output, Unanswered};
 use super::tools::{Tools, page_member};
 use super::version::{Revision, is_removed};
@@ -32,7 +35,7 @@ use answer::{Greeting, URL_NEEDED, error_code, failed, input_required, is_tool_e
 use listens::{Added, Listens, NotAdded, Offered};
 use parked::{Parked, Place, State};
 use questions::{ASKED, Question, Undecided};
-use request::{Answers, Declared, Level, Lowered, lower};
+use request::{Answers, Lowered, lower};
 
 /// How long further questions of the same call are waited for before its client is asked.
 const GATHER: Duration = Duration::from_millis(20);
@@ -123,7 +126,7 @@ struct Call {
     /// When its client is asked.
     asks_at: Option<Duration>,
     /// What the child has asked and its client cannot be asked.
-    lacks: Option<request::Need>,
+    lacks: Option<Need>,
     /// Under what it is parked.
     state: Option<State>,
     /// When the newest question came.
@@ -944,7 +947,7 @@ fn uri_params(uri: &str) -> String {
 /// The child needs the client to open URLs before it serves the request (2025-11-25 `client/elicitation`, "URL Elicitation
 /// Required Error"): the client is asked that, and then sends the request again.
 fn url_needed(stream: StreamId, call: Box<Call>, answer: Incoming<'_>, out: &mut Out) {
-    let need = request::Need::Url;
+    let need = Need::Url;
     if !call.declared.allows(need) {
         return decline(stream, call.client, Declined::Capability(need.capability()), out);
     }
@@ -952,11 +955,11 @@ fn url_needed(stream: StreamId, call: Box<Call>, answer: Incoming<'_>, out: &mut
     let list = value_at(text, &["error", "data", "elicitations"]).and_then(|span| text.get(span));
     let elicitations = list.into_iter().flat_map(super::json::elements).flatten();
     let asked: Vec<_> = elicitations
-        .filter(|params| request::Need::of("elicitation/create", params) == Some(need))
+        .filter(|params| Need::of("elicitation/create", params) == Some(need))
         .take(MAX_QUESTIONS)
         .enumerate()
         .map(|(number, params)| {
-            let params = request::without(params, &["_meta", "elicitationId"]);
+            let params = without(params, &["_meta", "elicitationId"]);
             let request = format!(r#"{{"method":"elicitation/create","params":{params}}}"#);
             (format!("elicitation_{}", number + 1), request)
         })

@@ -3,6 +3,7 @@
 //!
 //! A long file with one idea: the steps between the loop and the parts, which have files of their own.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,15 +19,16 @@ use super::stream::{Delivery, Feed, Payload};
 use super::streams::Streams;
 use super::worker::Start;
 use super::{
-    Clients, Command, Config, End, Fault, MAX_STDIN_QUEUE, MAX_UNREAD_REPLIES, NotTaken, Posted, Shared,
-    Stats, Whose,
+    Clients, Command, Config, End, Fault, FromLane, MAX_STDIN_QUEUE, MAX_UNREAD_REPLIES, NotTaken, Posted,
+    Shared, Stats, Whose,
 };
 use crate::account::Place;
 use crate::first_words::FirstWords;
 use crate::heap;
 use crate::log_limit::SharedLogLimit;
+use crate::proto::downgrade::Downgrade;
 use crate::proto::echo::Echo;
-use crate::proto::front::{Front, Mirrored, Origin, Refusal, Takes, keyed, modern, single};
+use crate::proto::front::{Front, Mirrored, Origin, Refusal, Takes, keyed, modern, shared, single};
 use crate::proto::ids::{ClientId, StreamId};
 use crate::proto::incoming::{Found, Incoming, LongLine};
 use crate::proto::line::{Frame, LineDecoder};
@@ -35,7 +37,7 @@ use crate::proto::message::{Kind, MAX_REFUSAL, Message, Request};
 use crate::proto::nearly::{Part, beginning, look};
 use crate::proto::output::{Handshake, Note, Out, Output, Unanswered};
 use crate::proto::upgrade::Upgrade;
-use crate::proto::version::Revision;
+use crate::proto::version::{Era, Revision};
 use crate::sync::lock;
 
 /// Clients and children cause these lines, in one session after the other.
@@ -50,6 +52,8 @@ pub(super) struct Core<'s> {
     streams: Streams,
     /// Posts that have not been forwarded.
     inbox: Inbox,
+    /// What sessions with lanes to the child have said and it has not been told.
+    from_lanes: VecDeque<FromLane>,
     /// What the front has put out, the bytes for the child's stdin among it.
     out: Out,
     cursor: StdinCursor,
@@ -93,11 +97,20 @@ impl<'s> Core<'s> {
     ) -> Self {
         let mut streams = Streams::new(shared.id.clone(), &config, Arc::clone(&shared.outlet));
         let (limits, mut out, now) = (config.limits.clone(), Out::default(), Duration::ZERO);
+        let era = if let Whose::Client(_, _, child) = whose { child } else { era_of(initialize) };
         let front: Box<dyn Front> = match whose {
-            Whose::Client(feed, takes) => {
+            Whose::Client(feed, takes, child) => {
                 let stream = streams.add(feed, 1, takes, began);
                 let from = Origin { stream, takes, arrived: now, mirrored: Mirrored::nothing() };
-                Box::new(single::Single::open(limits, initialize, from, now, &mut out))
+                match child {
+                    Era::Legacy => Box::new(single::Single::open(limits, initialize, from, now, &mut out)),
+                    Era::Modern => {
+                        Box::new(Downgrade::open(limits, initialize, from, now, &mut out).into_front())
+                    }
+                }
+            }
+            Whose::Clients(Clients::Sessions) => {
+                Box::new(shared::Shared::open(limits, initialize, now, &mut out))
             }
             Whose::Clients(Clients::Keyed) => Box::new(keyed::Keyed::open(limits, initialize, now, &mut out)),
             Whose::Clients(Clients::Upgraded { strangers }) => {
@@ -111,6 +124,7 @@ impl<'s> Core<'s> {
             front,
             streams,
             inbox: Inbox::new(config.limits.request_timeout),
+            from_lanes: VecDeque::new(),
             config,
             shared,
             out,
@@ -125,7 +139,7 @@ impl<'s> Core<'s> {
             callers: None,
             opened: false,
             first_words: start.first_words,
-            child_log: ChildLog::new(shared.id.clone(), era_of(initialize)),
+            child_log: ChildLog::new(shared.id.clone(), era),
             long: None,
             echo: Echo::default(),
             crlf: false,
@@ -219,7 +233,7 @@ impl<'s> Core<'s> {
 
     /// Whether something that was posted has no end yet.
     pub(super) fn is_busy(&self) -> bool {
-        self.in_flight() > 0 || !self.inbox.is_empty()
+        self.in_flight() > 0 || !self.inbox.is_empty() || self.front.has_lanes()
     }
 
     /// Whether there is room for a further message.
@@ -256,6 +270,12 @@ impl<'s> Core<'s> {
                 self.is_claimed = true;
                 self.inbox.push(post);
             }
+            Command::Join(feed) => {
+                self.active = now;
+                let lane = self.streams.add_lane(feed);
+                self.front.join(lane);
+            }
+            Command::FromLane(said) => self.from_lanes.push_back(said),
             Command::Listen { after, feed } => {
                 self.active = now;
                 self.is_claimed = true;
@@ -280,6 +300,21 @@ impl<'s> Core<'s> {
                 self.post(post, now);
             }
             drop(permit); // what was forwarded is in the queue for stdin, which is bounded itself
+        }
+        self.forward_lanes(now);
+    }
+
+    /// Forwards what sessions with lanes have said, as far as there is room.
+    fn forward_lanes(&mut self, now: Instant) {
+        while self.ending.is_none()
+            && self.accepting()
+            && let Some(FromLane { lane, messages, .. }) = self.from_lanes.pop_front()
+        {
+            let arrived = self.since_begin(now);
+            let from = Origin { stream: lane, takes: Takes::Events, arrived, mirrored: Mirrored::nothing() };
+            for message in messages {
+                let _ = self.pass_on(message, from, now); // a session refuses what its client may not say
+            }
         }
     }
 
@@ -393,6 +428,7 @@ impl<'s> Core<'s> {
         }
         for (stream, took_all) in self.streams.sweep(now) {
             self.front.reader_left(stream, took_all, since_begin, &mut self.out);
+            self.streams.close_lane(stream);
         }
         self.give_out(now);
         let dropped = self.inbox.drop_gone();

@@ -27,6 +27,9 @@ const MAX_WAITING: usize = 4 * 1024 * 1024;
 /// How long a reader may take nothing, while the child is not read because of what waits for it, before it is cut off.
 const STUCK: Duration = Duration::from_secs(1);
 
+/// The same for a lane: its session itself does not read it while a reader of its own is given [`STUCK`].
+const STUCK_LANE: Duration = Duration::from_secs(5);
+
 /// The same for some seconds after some reader has been cut off: clients that share a session should not wait for each
 /// one of another client's readers in turn.
 const STUCK_AGAIN: Duration = Duration::from_millis(250);
@@ -50,6 +53,8 @@ struct Stream {
     pending_at: Option<Instant>,
     /// Whether the client may know the id of an event, behind which it can resume.
     known: bool,
+    /// Whether it is another session's way to the child, and no answer ends it.
+    is_lane: bool,
 }
 
 /// A reader that has too much waiting.
@@ -58,6 +63,8 @@ struct Full {
     since: Instant,
     /// When it was last seen to take something.
     checked: Instant,
+    /// How long it may take nothing.
+    stuck: Duration,
 }
 
 /// That all readers together have too much waiting.
@@ -118,7 +125,8 @@ impl Streams {
     pub(super) fn new(session: SessionId, config: &Config, outlet: Arc<Outlet>) -> Self {
         let mut replay = ReplayBuffer::new(config.replay_buffer);
         replay.note_unstored(EventId { stream: StreamId::LISTENING, place: 0 });
-        let listening = Stream { feed: None, place: 0, unanswered: 0, pending_at: None, known: false };
+        let listening =
+            Stream { feed: None, place: 0, unanswered: 0, pending_at: None, known: false, is_lane: false };
         Self {
             session,
             prime: config.prime,
@@ -153,9 +161,30 @@ impl Streams {
             Takes::Events => now.checked_add(self.sse_after),
             Takes::AnswerOnly => None,
         };
-        self.table
-            .insert(stream, Stream { feed: Some(feed), place: 0, unanswered, pending_at, known: false });
+        let place = 0;
+        let (known, is_lane) = (false, false);
+        self.table.insert(stream, Stream { feed: Some(feed), place, unanswered, pending_at, known, is_lane });
         stream
+    }
+
+    /// A new stream that goes on until its reader leaves: another session's way to the child.
+    pub(super) fn add_lane(&mut self, feed: Feed) -> StreamId {
+        self.last.0 += 1;
+        let stream = self.last;
+        feed.begin(EventId { stream, place: 0 });
+        feed.push(Delivery::Accepted);
+        let (place, unanswered, pending_at, known) = (0, usize::MAX, None, false);
+        let lane = Stream { feed: Some(feed), place, unanswered, pending_at, known, is_lane: true };
+        self.table.insert(stream, lane);
+        stream
+    }
+
+    /// Forgets such a stream: its reader has left. Others stay, because they can be resumed or answered in vain.
+    pub(super) fn close_lane(&mut self, id: StreamId) {
+        if self.table.get(&id).is_some_and(|stream| stream.is_lane) {
+            self.table.remove(&id);
+            self.full.remove(&id);
+        }
     }
 
     /// No stream is primed from now on: the client's revision does not know it.
@@ -282,7 +311,8 @@ impl Streams {
             Offered::Full => {
                 if let Some(feed) = stream.feed.as_ref().filter(|_| !self.full.contains_key(&id)) {
                     feed.has_progress(); // what it took before does not count
-                    self.full.insert(id, Full { since: now, checked: now });
+                    let stuck = if stream.is_lane { STUCK_LANE } else { STUCK };
+                    self.full.insert(id, Full { since: now, checked: now, stuck });
                 }
             }
             Offered::Gone if !keep => debug!(
@@ -293,7 +323,7 @@ impl Streams {
             ),
             Offered::Gone => {}
         }
-        if answer {
+        if answer && !stream.is_lane {
             stream.unanswered = stream.unanswered.saturating_sub(1);
         }
         if last {
@@ -366,7 +396,7 @@ impl Streams {
 
     /// When [`expire`](Self::expire) is due.
     pub(super) fn next_deadline(&mut self) -> Option<Instant> {
-        let full = self.full.values().map(|full| full.checked + STUCK).min();
+        let full = self.full.values().map(|full| full.checked + full.stuck).min();
         let overdue = self.overdue.as_ref().map(|overdue| overdue.checked + self.patience(overdue.checked));
         [self.next_pending().map(|(_, at)| at), full, overdue].into_iter().flatten().min()
     }
@@ -405,11 +435,12 @@ impl Streams {
         self.full.retain(|id, full| {
             let Some(stream) = table.get_mut(id) else { return false };
             let Some(feed) = stream.feed.as_ref().filter(|feed| feed.is_full()) else { return false };
-            if now < full.checked + STUCK {
+            if now < full.checked + full.stuck {
                 return true;
             }
             full.checked = now;
-            if feed.has_progress() && now < full.since + TOO_SLOW {
+            let too_slow = if stream.is_lane { 2 * TOO_SLOW } else { TOO_SLOW };
+            if feed.has_progress() && now < full.since + too_slow {
                 return true;
             }
             if let Some(count) = CUTS.take() {

@@ -21,7 +21,7 @@ use super::core::Core;
 use super::inbox::Post;
 use super::stream::{Delivery, Feed};
 use super::streams::see_off;
-use super::{Command, Config, End, ExitStatus, NotTaken, Shared, Stop, Whose};
+use super::{Command, Config, End, NotTaken, Shared, Stop, Whose};
 use crate::first_words::FirstWords;
 use crate::late;
 use crate::proto::line::LineDecoder;
@@ -70,7 +70,8 @@ pub struct Pipes<W, R> {
     /// Its stdin. Dropping it tells the child to exit.
     pub stdin: W,
     pub stdout: R,
-    pub exit: Pin<Box<dyn Future<Output = ExitStatus> + Send>>,
+    /// How it ended.
+    pub exit: Pin<Box<dyn Future<Output = End> + Send>>,
     /// Told how its handshake ended.
     pub answered: Answered,
     /// Told what it writes that is no message.
@@ -90,7 +91,7 @@ pub(super) struct Start {
 struct Child<W, R> {
     stdin: W,
     stdout: R,
-    exit: Pin<Box<dyn Future<Output = ExitStatus> + Send>>,
+    exit: Pin<Box<dyn Future<Output = End> + Send>>,
 }
 
 impl<W, R> Pipes<W, R> {
@@ -125,7 +126,7 @@ pub struct Ended<R> {
 /// A child that has exited, or has closed a pipe and is about to exit.
 #[derive(Debug)]
 struct Exiting {
-    exit: Option<ExitStatus>,
+    exit: Option<End>,
     stdout_ended: bool,
     stdin_closed: bool,
     /// Nothing is in flight any more.
@@ -147,8 +148,8 @@ impl Exiting {
         }
     }
 
-    fn set_exit(&mut self, status: ExitStatus, now: Instant) {
-        self.exit = Some(status);
+    fn set_exit(&mut self, exit: End, now: Instant) {
+        self.exit = Some(exit);
         self.until = self.until.min(now + DRAIN_STDOUT);
     }
 
@@ -173,7 +174,7 @@ impl Exiting {
             return None;
         }
         Some(match self {
-            Self { exit: Some(exit), .. } => End::Exited(*exit),
+            Self { exit: Some(exit), .. } => *exit,
             Self { stdout_ended: true, .. } => End::StdoutClosed,
             _ => End::StdinClosed,
         })
@@ -185,7 +186,7 @@ impl Exiting {
 enum Woken<W, R> {
     /// A reader is gone or has caught up, or the session is to end.
     Attention,
-    Exited(ExitStatus),
+    Exited(End),
     /// The next child; `None`: there will be none.
     Replaced(Option<Pipes<W, R>>),
     Posted(Command),
@@ -293,7 +294,7 @@ impl Worker {
             let woken = tokio::select! {
                 biased;
                 () = attention.as_mut() => Woken::Attention,
-                status = present(exit), if awaits_exit => Woken::Exited(status),
+                exit = present(exit), if awaits_exit => Woken::Exited(exit),
                 child = present(replacement) => Woken::Replaced(child),
                 Some(command) = mailbox.recv() => Woken::Posted(command),
                 written = present(stdin.map(|stdin| stdin.write(core.stdin()))), if writes => Woken::Written(written),
@@ -314,8 +315,8 @@ impl Worker {
                     attention.set(shared.attention.notified());
                     core.sweep(now);
                 }
-                Woken::Exited(status) => {
-                    exiting.get_or_insert_with(|| Exiting::begin(DRAIN_STDOUT, now)).set_exit(status, now);
+                Woken::Exited(exit) => {
+                    exiting.get_or_insert_with(|| Exiting::begin(DRAIN_STDOUT, now)).set_exit(exit, now);
                 }
                 Woken::Replaced(replacement) => {
                     let lost = respawning.take().map(|(why, _)| why);
@@ -396,7 +397,8 @@ fn close(
             Command::Post(Post { feed, posted, .. }) => {
                 feed.push(Delivery::NotTaken(NotTaken::new(why, posted)));
             }
-            Command::Listen { feed, .. } => feed.push(Delivery::Gone(why)),
+            Command::Listen { feed, .. } | Command::Join(feed) => feed.push(Delivery::Gone(why)),
+            Command::FromLane(_) => {} // its session is told by the end of the lane
             Command::EndIfIdle { .. } => {} // the session ends without this question
         }
     }

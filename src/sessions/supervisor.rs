@@ -161,7 +161,13 @@ impl Supervisor {
         let start = Start { id, cause, child: process.clone(), is_first, held, is_answered };
         tokio::spawn(start.watch(Arc::clone(&self.sessions)));
         let mut exit = process.exit;
-        Pipes { stdin, stdout, exit: Box::pin(async move { exit.wait().await }), answered, first_words }
+        Pipes {
+            stdin,
+            stdout,
+            exit: Box::pin(async move { End::Exited(exit.wait().await) }),
+            answered,
+            first_words,
+        }
     }
 
     fn set_current(&self, child: &Child<Arc<FirstWords>>) {

@@ -3,13 +3,13 @@
 
 use bytes::Bytes;
 
-use super::request::without;
 use crate::proto::front::id_edit;
 use crate::proto::ids::ClientId;
 use crate::proto::incoming::Incoming;
 use crate::proto::json::{Span, slice, unquote, value_at};
 use crate::proto::line::join_lines;
 use crate::proto::message::Kind;
+use crate::proto::object::without;
 use crate::proto::version::Revision;
 
 /// The code of an error that says that the client must open URLs first (2025-11-25 `client/elicitation`, "URL Elicitation

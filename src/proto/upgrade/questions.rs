@@ -7,10 +7,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::request::{Need, has, with_first, without};
+use crate::proto::capabilities::Need;
 use crate::proto::ids::{BridgeId, ChildId};
 use crate::proto::incoming::Incoming;
 use crate::proto::json::slice;
+use crate::proto::object::{has, with_first, without};
 use crate::proto::output::{Capability, Note, Out};
 
 /// How long a question may wait for it to become clear whose it is.

@@ -2,143 +2,12 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use crate::proto::capabilities::Declared;
 use crate::proto::json::{Span, members, slice, unquote};
+use crate::proto::level::Level;
 use crate::proto::message::Request;
-use crate::proto::output::Capability;
-
-/// What the names in `_meta` begin with that the specification has reserved (2026-07-28 `basic/index`, "`_meta`").
-const RESERVED: &str = "io.modelcontextprotocol/";
-
-/// How grave a log line is (RFC 5424 §6.2.1), the least first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Level {
-    Debug,
-    Info,
-    Notice,
-    Warning,
-    Error,
-    Critical,
-    Alert,
-    Emergency,
-}
-
-impl Level {
-    const NAMES: [(Self, &'static str); 8] = [
-        (Self::Debug, "debug"),
-        (Self::Info, "info"),
-        (Self::Notice, "notice"),
-        (Self::Warning, "warning"),
-        (Self::Error, "error"),
-        (Self::Critical, "critical"),
-        (Self::Alert, "alert"),
-        (Self::Emergency, "emergency"),
-    ];
-
-    /// The level that a JSON string names.
-    pub(super) fn parse(token: &str) -> Option<Self> {
-        let name = unquote(token);
-        Self::NAMES.into_iter().find(|(_, known)| *known == name).map(|(level, _)| level)
-    }
-
-    pub(super) fn as_str(self) -> &'static str {
-        Self::NAMES.into_iter().find(|(level, _)| *level == self).map_or("debug", |(_, name)| name)
-    }
-}
-
-/// What a client declares that it can be asked for (2026-07-28 `basic/index`, "Client Capabilities").
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Declared {
-    form: bool,
-    url: bool,
-    sampling: bool,
-    /// Sampling with tools.
-    tools: bool,
-    roots: bool,
-}
-
-impl Declared {
-    /// `capabilities`: the JSON object.
-    fn parse(capabilities: &str) -> Self {
-        let mut declared = Self::default();
-        let _ = members(capabilities, |name, value| {
-            let inside = capabilities.get(value).unwrap_or_default();
-            if !inside.starts_with('{') {
-                return;
-            }
-            match &*unquote(name) {
-                "elicitation" => {
-                    (declared.form, declared.url) = (has(inside, "form"), has(inside, "url"));
-                    // One that names no mode has the first one (2026-07-28 `client/elicitation`).
-                    declared.form |= !declared.url;
-                }
-                "sampling" => (declared.sampling, declared.tools) = (true, has(inside, "tools")),
-                "roots" => declared.roots = true,
-                _ => {}
-            }
-        });
-        declared
-    }
-
-    /// Whether the client can be asked this.
-    pub(super) fn allows(self, need: Need) -> bool {
-        match need {
-            Need::Form => self.form,
-            Need::Url => self.url,
-            Need::Sampling => self.sampling,
-            Need::SamplingWithTools => self.sampling && self.tools,
-            Need::Roots => self.roots,
-        }
-    }
-}
-
-/// What a client must have declared to be asked something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Need {
-    Form,
-    Url,
-    Sampling,
-    SamplingWithTools,
-    Roots,
-}
-
-impl Need {
-    /// What a request of the child with this method needs; `None`: it is none that a client is asked.
-    pub(super) fn of(method: &str, params: &str) -> Option<Self> {
-        Some(match method {
-            "elicitation/create" if is_url(params) => Self::Url,
-            "elicitation/create" => Self::Form,
-            "sampling/createMessage" if has(params, "tools") => Self::SamplingWithTools,
-            "sampling/createMessage" => Self::Sampling,
-            "roots/list" => Self::Roots,
-            _ => return None,
-        })
-    }
-
-    pub(super) fn capability(self) -> Capability {
-        match self {
-            Self::Form | Self::Url => Capability::Elicitation,
-            Self::Sampling | Self::SamplingWithTools => Capability::Sampling,
-            Self::Roots => Capability::Roots,
-        }
-    }
-}
-
-fn is_url(params: &str) -> bool {
-    let mut is_url = false;
-    let _ = members(params, |name, value| {
-        is_url |= unquote(name) == "mode" && unquote(params.get(value).unwrap_or_default()) == "url";
-    });
-    is_url
-}
-
-/// Whether a JSON object has this member, and it is not null.
-pub(super) fn has(object: &str, wanted: &str) -> bool {
-    let mut has = false;
-    let _ = members(object, |name, value| {
-        has |= unquote(name) == wanted && object.get(value) != Some("null");
-    });
-    has
-}
+use crate::proto::meta::RESERVED;
+use crate::proto::object::Kept;
 
 /// What comes with a request that is repeated because the server has asked something.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -198,7 +67,7 @@ pub(super) fn lower(request: &Request) -> Result<Lowered, &'static str> {
                         None => {
                             rest.push(key, inside);
                             if unquote(key) == "progressToken" {
-                                token = Some(rest.0.len() - inside.len()..rest.0.len());
+                                token = Some(rest.len() - inside.len()..rest.len());
                             }
                         }
                     }
@@ -209,7 +78,7 @@ pub(super) fn lower(request: &Request) -> Result<Lowered, &'static str> {
                     Some(()) => {
                         let meta = rest.end();
                         kept.push(name, &meta);
-                        let before = kept.0.len() - meta.len();
+                        let before = kept.len() - meta.len();
                         token = token.take().map(|span: Span| before + span.start..before + span.end);
                     }
                     None => kept.push(name, value),
@@ -240,47 +109,6 @@ fn hash(value: impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     value.hash(&mut hasher);
     hasher.finish()
-}
-
-/// Members of a JSON object that are kept.
-#[derive(Debug, Default)]
-struct Kept(String);
-
-impl Kept {
-    fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// `name`: in its quotes.
-    fn push(&mut self, name: &str, value: &str) {
-        self.0.push(if self.0.is_empty() { '{' } else { ',' });
-        self.0.push_str(name);
-        self.0.push(':');
-        self.0.push_str(value);
-    }
-
-    fn end(mut self) -> String {
-        self.0.push_str(if self.0.is_empty() { "{}" } else { "}" });
-        self.0
-    }
-}
-
-/// A JSON object without these members.
-pub(super) fn without(object: &str, unwanted: &[&str]) -> String {
-    let mut kept = Kept::default();
-    let read = members(object, |name, value| {
-        if !unwanted.contains(&&*unquote(name)) {
-            kept.push(name, object.get(value).unwrap_or_default());
-        }
-    });
-    if read.is_some() { kept.end() } else { object.to_owned() }
-}
-
-/// A JSON object with another member before all others.
-pub(super) fn with_first(object: &str, member: &str) -> String {
-    let rest = object.get(1..).unwrap_or("}");
-    let comma = if rest.trim_start().starts_with('}') { "" } else { "," };
-    format!("{{{member}{comma}{rest}")
 }
 
 #[cfg(test)]
@@ -352,43 +180,6 @@ mod tests {
     }
 
     #[test]
-    fn a_client_declares_what_it_can_be_asked() {
-        let table = [
-            ("{}", Need::Form, false),
-            (r#"{"elicitation":{}}"#, Need::Form, true),
-            (r#"{"elicitation":{}}"#, Need::Url, false),
-            (r#"{"elicitation":{"url":{}}}"#, Need::Url, true),
-            (r#"{"elicitation":{"url":{}}}"#, Need::Form, false),
-            (r#"{"elicitation":{"url":{},"form":{}}}"#, Need::Form, true),
-            (r#"{"elicitation":true}"#, Need::Form, false),
-            (r#"{"sampling":{}}"#, Need::Sampling, true),
-            (r#"{"sampling":{}}"#, Need::SamplingWithTools, false),
-            (r#"{"sampling":{"tools":{}}}"#, Need::SamplingWithTools, true),
-            (r#"{"roots":{}}"#, Need::Roots, true),
-            (r#"{"sampling":{}}"#, Need::Roots, false),
-            ("[]", Need::Roots, false),
-        ];
-        for (declared, need, allowed) in table {
-            assert_eq!(Declared::parse(declared).allows(need), allowed, "{declared} {need:?}");
-        }
-    }
-
-    #[test]
-    fn what_a_request_of_the_child_needs_depends_on_its_parameters() {
-        let table = [
-            ("elicitation/create", r#"{"message":"?"}"#, Some(Need::Form)),
-            ("elicitation/create", r#"{"mode":"url"}"#, Some(Need::Url)),
-            ("sampling/createMessage", r#"{"tools":null}"#, Some(Need::Sampling)),
-            ("sampling/createMessage", r#"{"tools":[]}"#, Some(Need::SamplingWithTools)),
-            ("roots/list", "", Some(Need::Roots)),
-            ("ping", "", None),
-        ];
-        for (method, params, need) in table {
-            assert_eq!(Need::of(method, params), need, "{method} {params}");
-        }
-    }
-
-    #[test]
     fn a_repetition_has_the_fingerprint_of_the_first_and_no_other_request_has_it() {
         let print = |method: &str, params: &str| {
             let text = format!(r#"{{"jsonrpc":"2.0","id":7,"method":"{method}","params":{params}}}"#);
@@ -405,18 +196,5 @@ mod tests {
         ] {
             assert_ne!(first, print(method, params), "{method} {params}");
         }
-    }
-
-    #[test]
-    fn levels_have_an_order_and_names() {
-        for pair in Level::NAMES.windows(2) {
-            assert!(pair[0].0 < pair[1].0);
-        }
-        for (level, name) in Level::NAMES {
-            assert_eq!(Level::parse(&format!("\"{name}\"")), Some(level));
-            assert_eq!(level.as_str(), name);
-        }
-        assert_eq!(Level::parse("\"Debug\""), None);
-        assert_eq!(Level::parse("7"), None);
     }
 }

@@ -16,11 +16,13 @@ use tokio::time::{sleep, sleep_until};
 
 use super::*;
 use crate::account::Place;
+use crate::exit_status::ExitStatus;
 use crate::proto::front::{LISTENER_GRACE, Takes};
 use crate::proto::ids::{EventId, Ids, SessionId};
 use crate::proto::link::{CANCEL_GRACE, Limits, Readiness};
 use crate::proto::message::Message;
 use crate::proto::testing::*;
+use crate::proto::version::Era;
 use crate::session::stream::{MAX_UNSENT, Payload, Reader};
 use crate::session::{MAILBOX, MAX_STDIN_QUEUE, Posted, Session};
 
@@ -40,6 +42,7 @@ mod streams;
 mod timeouts;
 
 const CONFIG: Config = Config {
+    fault_text: |_, _| bytes::Bytes::new(),
     limits: Limits {
         init_timeout: secs(10),
         request_timeout: secs(100),
@@ -213,7 +216,7 @@ fn unspawned(
     let (first, child) = pipes(pipe);
     let initialize = parsed_request(&request("\"init\"", "initialize"));
     let id = SessionId::from_random(None, [7; 24]);
-    let (session, worker, opening) = Session::new(config, id, initialize, Takes::Events);
+    let (session, worker, opening) = Session::new(config, id, initialize, Takes::Events, Era::Legacy);
     (session, opening, child, worker.run(first, |_| pending()))
 }
 
@@ -224,7 +227,7 @@ fn pipes(size: usize) -> (Pipes<DuplexStream, DuplexStream>, Child) {
     let (exit, exited) = oneshot::channel();
     let exited = async move {
         match exited.await {
-            Ok(exit) => exit,
+            Ok(exit) => End::Exited(exit),
             Err(_) => pending().await,
         }
     };

@@ -34,7 +34,7 @@ impl Respawning {
         let (first, mut child) = pipes(NARROW);
         let id = SessionId::from_random(None, [7; 24]);
         let initialize = parsed_request(&request("\"init\"", "initialize"));
-        let (session, worker, opening) = Session::new(config, id, initialize, Takes::Events);
+        let (session, worker, opening) = Session::new(config, id, initialize, Takes::Events, Era::Legacy);
         let (give, given) = mpsc::unbounded_channel();
         let (tell, lost) = mpsc::unbounded_channel();
         let given = Arc::new(tokio::sync::Mutex::new(given));
@@ -278,7 +278,7 @@ async fn an_initialize_too_long_to_remember_makes_the_session_end_with_its_child
     );
     let id = SessionId::from_random(None, [7; 24]);
     let (session, worker, opening) =
-        Session::new(Config { limits, ..CONFIG }, id, parsed_request(&long), Takes::Events);
+        Session::new(Config { limits, ..CONFIG }, id, parsed_request(&long), Takes::Events, Era::Legacy);
     let worker = tokio::spawn(worker.run(first, |_| pending()));
     child.line().await;
     child.send(&result("1")).await;
@@ -295,7 +295,7 @@ async fn what_comes_when_a_child_has_just_refused_the_handshake_is_for_the_next_
     let config = Config { limits, ..CONFIG };
     let initialize = parsed_request(&request("\"init\"", "initialize"));
     let id = SessionId::from_random(None, [7; 24]);
-    let (session, worker, _opening) = Session::new(config, id, initialize, Takes::Events);
+    let (session, worker, _opening) = Session::new(config, id, initialize, Takes::Events, Era::Legacy);
     let Worker { config, shared, mut mailbox, initialize, whose } = worker;
     let now = Instant::now();
     let mut core = Core::open(config, &shared, &initialize, whose, start(), now);
