@@ -1,6 +1,7 @@
 //! One session: a [`Session`] handle that HTTP uses, and the [`worker::Worker`] loop that owns the protocol state,
 //! the child's pipes and the readers.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use tokio::sync::mpsc::error::SendError;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::account::Account;
+use crate::account::{Account, Held};
 pub use crate::exit_status::ExitStatus;
 use crate::proto::front::{Mirrored, Takes};
 use crate::proto::ids::{EventId, Id, SessionId, StreamId};
@@ -34,7 +35,7 @@ pub use body_budget::{BodyBudget, BodyPermit, Coming, NoMemory};
 use bytes::Bytes;
 pub use end::{End, Fault};
 use inbox::Post;
-pub use lane::Lane;
+pub use lane::{Lane, LaneStdin};
 use stream::{Feed, Outlet, Reader};
 use worker::Worker;
 
@@ -146,9 +147,20 @@ enum Command {
 #[derive(Debug)]
 struct FromLane {
     lane: StreamId,
-    messages: Vec<Message>,
-    /// Dropped when all of it has been taken: there may be more then.
+    messages: VecDeque<Message>,
+    /// What they weigh that have not been forwarded.
+    held: Held,
+    /// Dropped when all of it has been taken: there may be more then. So each lane has one of these at most.
     _taken: oneshot::Sender<()>,
+}
+
+impl FromLane {
+    /// The next message, which leaves the account.
+    fn next(&mut self) -> Option<Message> {
+        let message = self.messages.pop_front()?;
+        self.held.resize(self.held.bytes().saturating_sub(message.text().len()));
+        Some(message)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

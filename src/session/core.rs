@@ -15,8 +15,8 @@ use super::child_log::ChildLog;
 use super::inbox::{Inbox, Post};
 use super::losses::Losses;
 use super::stdin_queue::{Lost, StdinCursor};
-use super::stream::{Delivery, Feed, Payload};
-use super::streams::Streams;
+use super::stream::{Delivery, Payload};
+use super::streams::{Leaving, Streams};
 use super::worker::Start;
 use super::{
     Clients, Command, Config, End, Fault, FromLane, MAX_STDIN_QUEUE, MAX_UNREAD_REPLIES, NotTaken, Posted,
@@ -44,6 +44,9 @@ use crate::sync::lock;
 static TIMEOUTS: SharedLogLimit = SharedLogLimit::new("request.timeout");
 static TOO_LONG: SharedLogLimit = SharedLogLimit::new("child.message_too_long");
 
+/// How many messages of one lane are forwarded in a row where others have said something too.
+const LANE_TURN: usize = 16;
+
 /// The session without its pipes: every step is synchronous.
 pub(super) struct Core<'s> {
     config: Config,
@@ -52,7 +55,7 @@ pub(super) struct Core<'s> {
     streams: Streams,
     /// Posts that have not been forwarded.
     inbox: Inbox,
-    /// What sessions with lanes to the child have said and it has not been told.
+    /// What sessions with lanes to the child have said and it has not been told: one piece of each at most.
     from_lanes: VecDeque<FromLane>,
     /// What the front has put out, the bytes for the child's stdin among it.
     out: Out,
@@ -161,7 +164,7 @@ impl<'s> Core<'s> {
         if self.ending.is_some() {
             return self.ending;
         }
-        if let Some(limit) = self.config.max_lifetime
+        if let Some(limit) = self.lifetime()
             && now >= self.began + limit
         {
             return Some(End::Lifetime(limit));
@@ -169,6 +172,11 @@ impl<'s> Core<'s> {
         let idle = self.idle_deadline().filter(|deadline| *deadline <= now)?;
         let is_unclaimed = self.unclaimed_deadline().is_some_and(|deadline| deadline <= idle);
         Some(if is_unclaimed { End::Unclaimed } else { End::Idle(self.config.idle_timeout) })
+    }
+
+    /// How long it may last. With a lane to its child it lasts until that ends, which has its own time.
+    fn lifetime(&self) -> Option<Duration> {
+        self.config.max_lifetime.filter(|_| !self.front.has_lanes())
     }
 
     /// Notes the moment when the session becomes idle, answers the questions whether it may end then, and publishes
@@ -220,7 +228,7 @@ impl<'s> Core<'s> {
     /// When the next thing is due: [`expire`](Self::expire), or an end of the session.
     pub(super) fn deadline(&mut self) -> Option<Instant> {
         let front = self.front.next_deadline().map(|deadline| self.began + deadline);
-        let lifetime = self.config.max_lifetime.map(|limit| self.began + limit);
+        let lifetime = self.lifetime().map(|limit| self.began + limit);
         let inbox = self.inbox.next_deadline();
         let deadlines = [front, lifetime, inbox, self.streams.next_deadline(), self.idle_deadline()];
         deadlines.into_iter().flatten().min()
@@ -231,7 +239,7 @@ impl<'s> Core<'s> {
         self.front.in_flight()
     }
 
-    /// Whether something that was posted has no end yet.
+    /// Whether something that was posted has no end yet, or some session has a lane: it may ask at any time.
     pub(super) fn is_busy(&self) -> bool {
         self.in_flight() > 0 || !self.inbox.is_empty() || self.front.has_lanes()
     }
@@ -271,9 +279,10 @@ impl<'s> Core<'s> {
                 self.inbox.push(post);
             }
             Command::Join(feed) => {
-                self.active = now;
-                let lane = self.streams.add_lane(feed);
-                self.front.join(lane);
+                if let Some(lane) = self.streams.add_lane(feed) {
+                    self.active = now;
+                    self.front.join(lane);
+                }
             }
             Command::FromLane(said) => self.from_lanes.push_back(said),
             Command::Listen { after, feed } => {
@@ -285,37 +294,61 @@ impl<'s> Core<'s> {
         }
     }
 
-    /// Forwards what was posted, as far as there is room. Nothing is for a child that is about to be given up.
+    /// Forwards what was posted and what sessions with lanes have said, in turns, as far as there is room. Nothing is for a
+    /// child that is about to be given up.
     ///
     /// `judged`: the time by which deadlines count.
     pub(super) fn forward(&mut self, now: Instant, judged: Instant) {
-        while self.ending.is_none()
-            && self.accepting()
-            && let Some(mut post) = self.inbox.pop()
-        {
-            let permit = post.permit.take();
-            if self.inbox.is_late(&post, judged) {
-                self.not_forwarded(post, now);
-            } else {
-                self.post(post, now);
+        loop {
+            let (posted, said) = (self.forward_post(now, judged), self.forward_lane(now));
+            if !posted && !said {
+                break;
             }
-            drop(permit); // what was forwarded is in the queue for stdin, which is bounded itself
         }
-        self.forward_lanes(now);
     }
 
-    /// Forwards what sessions with lanes have said, as far as there is room.
-    fn forward_lanes(&mut self, now: Instant) {
-        while self.ending.is_none()
-            && self.accepting()
-            && let Some(FromLane { lane, messages, .. }) = self.from_lanes.pop_front()
-        {
-            let arrived = self.since_begin(now);
-            let from = Origin { stream: lane, takes: Takes::Events, arrived, mirrored: Mirrored::nothing() };
-            for message in messages {
-                let _ = self.pass_on(message, from, now); // a session refuses what its client may not say
+    fn has_room(&self) -> bool {
+        self.ending.is_none() && self.accepting()
+    }
+
+    /// Forwards the oldest post. Returns whether there was one and room for it.
+    fn forward_post(&mut self, now: Instant, judged: Instant) -> bool {
+        if !self.has_room() {
+            return false;
+        }
+        let Some(mut post) = self.inbox.pop() else { return false };
+        let permit = post.permit.take();
+        if self.inbox.is_late(&post, judged) {
+            self.not_forwarded(post, now);
+        } else {
+            self.post(post, now);
+        }
+        drop(permit); // what was forwarded is in the queue for stdin, which is bounded itself
+        true
+    }
+
+    /// Forwards what the session said whose turn it is. Returns whether there was some and room for it.
+    fn forward_lane(&mut self, now: Instant) -> bool {
+        if !self.has_room() {
+            return false;
+        }
+        let Some(mut said) = self.from_lanes.pop_front() else { return false };
+        if !self.streams.has_lane(said.lane) {
+            return true; // it was cut off meanwhile, and all that it had asked has ended
+        }
+        let (takes, arrived) = (Takes::Events, self.since_begin(now));
+        let from = Origin { stream: said.lane, takes, arrived, mirrored: Mirrored::nothing() };
+        for _ in 0..LANE_TURN {
+            let Some(message) = said.next() else { break };
+            let _ = self.pass_on(message, from, now); // a session refuses what its client may not say
+            if !self.has_room() {
+                break;
             }
         }
+        if !said.messages.is_empty() {
+            self.from_lanes.push_back(said);
+        }
+        true
     }
 
     fn post(&mut self, mut post: Post, now: Instant) {
@@ -428,7 +461,9 @@ impl<'s> Core<'s> {
         }
         for (stream, took_all) in self.streams.sweep(now) {
             self.front.reader_left(stream, took_all, since_begin, &mut self.out);
-            self.streams.close_lane(stream);
+            if self.streams.close_lane(stream) {
+                self.from_lanes.retain(|said| said.lane != stream);
+            }
         }
         self.give_out(now);
         let dropped = self.inbox.drop_gone();
@@ -706,11 +741,12 @@ impl<'s> Core<'s> {
     }
 
     /// Ends everything that is in flight or waits, and every stream. Returns the readers that are to be seen off.
-    pub(super) fn fail(&mut self, why: End, now: Instant) -> Vec<Feed> {
+    pub(super) fn fail(&mut self, why: End, now: Instant) -> Vec<Leaving> {
         self.losses.tell_answered(Err(why));
         while let Some(post) = self.inbox.pop() {
             post.feed.push(Delivery::NotTaken(NotTaken::new(why, post.posted)));
         }
+        self.from_lanes = VecDeque::new();
         // What a child has left open when it was lost has no good end.
         if !why.is_loss() {
             self.farewell(now);

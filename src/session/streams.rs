@@ -100,6 +100,8 @@ pub(super) struct Streams {
     leaving: Vec<(StreamId, Feed)>,
     /// Set while all readers together have too much waiting.
     overdue: Option<Overdue>,
+    /// Lanes that have taken nothing since then, as long as all readers have too much waiting.
+    quiet_lanes: BTreeMap<StreamId, Instant>,
     /// Until when readers have less time than [`STUCK`].
     impatient_until: Option<Instant>,
     /// Streams that cannot be resumed and whose readers have been cut off: nobody will read them.
@@ -140,6 +142,7 @@ impl Streams {
             full: BTreeMap::new(),
             leaving: Vec::new(),
             overdue: None,
+            quiet_lanes: BTreeMap::new(),
             impatient_until: None,
             cut: Vec::new(),
             outlet,
@@ -167,8 +170,11 @@ impl Streams {
         stream
     }
 
-    /// A new stream that goes on until its reader leaves: another session's way to the child.
-    pub(super) fn add_lane(&mut self, feed: Feed) -> StreamId {
+    /// A new stream that goes on until its reader leaves: another session's way to the child. `None`: that has left.
+    pub(super) fn add_lane(&mut self, feed: Feed) -> Option<StreamId> {
+        if !feed.is_live() {
+            return None; // nobody would tell again that it has left
+        }
         self.last.0 += 1;
         let stream = self.last;
         feed.begin(EventId { stream, place: 0 });
@@ -176,15 +182,24 @@ impl Streams {
         let (place, unanswered, pending_at, known) = (0, usize::MAX, None, false);
         let lane = Stream { feed: Some(feed), place, unanswered, pending_at, known, is_lane: true };
         self.table.insert(stream, lane);
-        stream
+        Some(stream)
     }
 
-    /// Forgets such a stream: its reader has left. Others stay, because they can be resumed or answered in vain.
-    pub(super) fn close_lane(&mut self, id: StreamId) {
-        if self.table.get(&id).is_some_and(|stream| stream.is_lane) {
+    /// Forgets such a stream: its reader has left. Others stay, because they can be resumed or answered in vain. Returns
+    /// whether it was one.
+    pub(super) fn close_lane(&mut self, id: StreamId) -> bool {
+        let is_lane = self.table.get(&id).is_some_and(|stream| stream.is_lane);
+        if is_lane {
             self.table.remove(&id);
             self.full.remove(&id);
+            self.quiet_lanes.remove(&id);
         }
+        is_lane
+    }
+
+    /// Whether this is a lane whose reader has not been cut off.
+    pub(super) fn has_lane(&self, id: StreamId) -> bool {
+        self.table.get(&id).is_some_and(|stream| stream.is_lane && stream.feed.is_some())
     }
 
     /// No stream is primed from now on: the client's revision does not know it.
@@ -290,7 +305,9 @@ impl Streams {
         let last = answer && stream.unanswered <= 1;
         let event = Event { id: EventId { stream: id, place: stream.place }, payload, last };
         // No client can ask for the first event of a POST again: only behind an id that it has seen can it resume.
-        let keep = self.resumable && (id == StreamId::LISTENING || stream.place > 1 || self.prime);
+        let keep = self.resumable
+            && !stream.is_lane
+            && (id == StreamId::LISTENING || stream.place > 1 || self.prime);
         if keep {
             let lost = self.replay.push(event.id, event.clone(), event.payload.size(), answer);
             if lost > 0
@@ -301,7 +318,7 @@ impl Streams {
                     sid, lost, count, "events can no longer be resumed; see --replay-buffer"
                 );
             }
-        } else if !last && self.resumable {
+        } else if !last && self.resumable && !stream.is_lane {
             self.replay.note_unstored(event.id);
         }
         let offered = stream.feed.as_ref().map_or(Offered::Gone, |feed| feed.offer(event));
@@ -341,7 +358,7 @@ impl Streams {
     pub(super) fn readership(&self, id: StreamId) -> Readership {
         match self.table.get(&id) {
             Some(Stream { feed: Some(feed), .. }) if feed.is_live() => Readership::Present,
-            Some(Stream { known: true, .. }) => Readership::MayResume,
+            Some(Stream { known: true, is_lane: false, .. }) => Readership::MayResume,
             Some(_) | None => Readership::Absent,
         }
     }
@@ -388,6 +405,7 @@ impl Streams {
         self.outlet.tell_at(excess.map_or(0, |most| MAX_WAITING + most));
         if excess.is_none() {
             self.overdue = None;
+            self.quiet_lanes.clear();
         } else if self.overdue.is_none() {
             self.feeds().for_each(|(_, feed)| feed.mark());
             self.overdue = Some(Overdue { since: now, checked: now });
@@ -444,9 +462,11 @@ impl Streams {
                 return true;
             }
             if let Some(count) = CUTS.take() {
+                let why = match stream.is_lane {
+                    false => "a client does not read its stream; the stream is cut off, and the client can resume it",
+                    true => "a session does not read what a server says that it shares: its lane is cut off",
+                };
                 let (stream, waiting) = (id.0, feed.waiting());
-                let why =
-                    "a client does not read its stream; the stream is cut off, and the client can resume it";
                 warn!(event = "stream.cut", sid, stream, waiting, count, "{why}");
             }
             if *id == StreamId::LISTENING {
@@ -479,8 +499,11 @@ impl Streams {
             .feeds()
             .filter(|(_, feed)| feed.waiting() > SMALL)
             .map(|(id, feed)| (feed.has_progress(), id, feed.waiting(), feed.taken_since_mark()))
-            .filter(|(progress, ..)| is_late || !progress)
             .collect();
+        for (progress, id, ..) in &mut slow {
+            *progress |= self.has_time(*id, *progress, checked, now);
+        }
+        slow.retain(|(progress, ..)| is_late || !progress);
         slow.sort_by_key(|(progress, id, waiting, taken)| match progress {
             false => (false, Reverse(*waiting), *id),
             true => (true, Reverse(usize::MAX - taken), *id),
@@ -499,6 +522,18 @@ impl Streams {
             self.cut_off(id);
         }
         self.watch(now);
+    }
+
+    /// Whether a reader that has taken nothing since it was `checked` has more time than others: a lane has [`STUCK_LANE`].
+    fn has_time(&mut self, id: StreamId, progress: bool, checked: Instant, now: Instant) -> bool {
+        if !self.has_lane(id) {
+            return false;
+        }
+        if progress {
+            self.quiet_lanes.remove(&id);
+            return true;
+        }
+        now < *self.quiet_lanes.entry(id).or_insert(checked) + STUCK_LANE
     }
 
     /// Cuts off the reader of a stream.
@@ -544,31 +579,50 @@ impl Streams {
 
     /// Ends every stream behind what is queued for it. Returns the readers for whom much waits, which are to be
     /// [seen off](see_off).
-    pub(super) fn end(&mut self) -> Vec<Feed> {
-        let open = std::mem::take(&mut self.table).into_values().filter_map(|stream| stream.feed);
-        let leaving = std::mem::take(&mut self.leaving).into_iter().map(|(_, feed)| feed);
-        let mut feeds: Vec<_> = open.chain(leaving).collect();
-        feeds.iter().for_each(Feed::finish);
-        feeds.retain(|feed| feed.waiting() > SPARED);
-        feeds
+    pub(super) fn end(&mut self) -> Vec<Leaving> {
+        let open = std::mem::take(&mut self.table).into_values();
+        let open =
+            open.filter_map(|stream| Some((stream.feed?, if stream.is_lane { STUCK_LANE } else { STUCK })));
+        let leaving = std::mem::take(&mut self.leaving).into_iter().map(|(_, feed)| (feed, STUCK));
+        let mut all: Vec<_> = open.chain(leaving).map(|(feed, stuck)| Leaving { feed, stuck }).collect();
+        all.iter().for_each(|reader| reader.feed.finish());
+        all.retain(|reader| reader.feed.waiting() > SPARED);
+        all
     }
+}
+
+/// A reader of a session that has ended.
+#[derive(Debug)]
+pub(super) struct Leaving {
+    feed: Feed,
+    /// How long it may take nothing.
+    stuck: Duration,
 }
 
 /// Looks after the readers of a session that has ended. They may take what waits for them; one that takes nothing, or
 /// has not taken enough in time, is cut off: sessions can end as fast as clients like, and each would leave as much
 /// behind as a session may hold.
-pub(super) async fn see_off(session: SessionId, mut feeds: Vec<Feed>) {
-    feeds.iter().for_each(Feed::mark);
-    let too_slow = Instant::now() + TOO_SLOW;
-    while !feeds.is_empty() {
+pub(super) async fn see_off(session: SessionId, readers: Vec<Leaving>) {
+    let began = Instant::now();
+    let with_time = |Leaving { feed, stuck }| {
+        feed.mark();
+        (feed, stuck, began + stuck)
+    };
+    let mut readers: Vec<_> = readers.into_iter().map(with_time).collect();
+    let too_slow = began + TOO_SLOW;
+    while !readers.is_empty() {
         sleep(STUCK).await;
-        let is_late = Instant::now() >= too_slow;
-        feeds.retain(|feed| {
+        let now = Instant::now();
+        let is_late = now >= too_slow;
+        readers.retain_mut(|(feed, stuck, until)| {
             let waiting = feed.waiting();
             if waiting <= SPARED {
                 return false;
             }
-            if feed.has_progress() && !(is_late && waiting > MAX_UNSENT) {
+            if feed.has_progress() {
+                *until = now + *stuck;
+            }
+            if now < *until && !(is_late && waiting > MAX_UNSENT) {
                 return true;
             }
             if let Some(count) = CUTS.take() {

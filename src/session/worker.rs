@@ -19,8 +19,8 @@ use tokio::time::{Instant, timeout};
 use super::alarm::Alarm;
 use super::core::Core;
 use super::inbox::Post;
-use super::stream::{Delivery, Feed};
-use super::streams::see_off;
+use super::stream::Delivery;
+use super::streams::{Leaving, see_off};
 use super::{Command, Config, End, NotTaken, Shared, Stop, Whose};
 use crate::first_words::FirstWords;
 use crate::late;
@@ -388,7 +388,7 @@ fn close(
     core: &mut Core<'_>,
     why: End,
     now: Instant,
-) -> Vec<Feed> {
+) -> Vec<Leaving> {
     let _ = shared.ended.set(why);
     mailbox.close();
     shared.bodies.close();
