@@ -64,7 +64,7 @@ pub struct Config {
     pub unclaimed_timeout: Option<Duration>,
     /// How long an answer may take before its reader is told to begin a stream of events.
     pub sse_after: Duration,
-    /// How long a session may last at all.
+    /// How long a session may last at all. One to whose child others have lanes lasts until the last of them has ended.
     pub max_lifetime: Option<Duration>,
     /// The longest request body, in bytes.
     pub max_body: usize,

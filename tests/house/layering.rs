@@ -43,7 +43,12 @@ const WALLS: &[(&str, &[&str])] = &[
     ("proto/link", &["proto::front", "super::front", "StreamId", "ClientId", "Upgrade", "Downgrade"]),
     ("proto/front/single", &["keyed", "modern", "super::tests"]),
     ("proto/front/keyed", &["single", "modern", "super::tests"]),
-    ("proto/front/modern", &["single", "keyed", "upgrade", "super::tests"]),
+    ("proto/front/modern", &["single", "keyed", "shared::", "upgrade", "downgrade", "super::tests"]),
+    // Who has asked what, and neither the link nor the clients over HTTP.
+    (
+        "proto/front/modern/lanes",
+        &["super::", "proto::front", "proto::link", "proto::output", "proto::message"],
+    ),
     // What an upgrade is made of: neither part knows the link or the front, nor the other part.
     ("proto/upgrade/listens", &["proto::front", "proto::link", "proto::output", "proto::tools"]),
     ("proto/tools", &["super::link", "super::output", "super::upgrade", "proto::link", "proto::output"]),
@@ -105,6 +110,11 @@ const WALLS: &[(&str, &[&str])] = &[
             "proto::link",
             "BytesMut",
         ],
+    ),
+    // Two pipes and what goes through them: it knows neither who speaks nor whether a process listens.
+    (
+        "session/lane",
+        &["super::core", "super::worker", "Pipes", "proto::front", "Front", "proto::link", "proto::output"],
     ),
     (
         "session/inbox",

@@ -31,6 +31,7 @@ mod deaf;
 mod end;
 mod exits;
 mod handshake;
+mod lanes;
 mod modern;
 mod questions;
 mod races;

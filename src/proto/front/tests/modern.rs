@@ -5,6 +5,8 @@ use crate::proto::front::modern::Modern;
 use crate::proto::link::{OWN_LIMIT, own_discover};
 use crate::proto::output::Declined;
 
+mod lanes;
+
 /// What a request of this revision says of its client.
 const META: &str = r#""io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}"#;
 
