@@ -213,6 +213,12 @@ fn each_mistake_names_the_option_the_value_and_the_cure() {
             "--share all and --env-from-header cannot be combined: the value of one client would be used for all",
         ),
         ("--on-exit restart -- x", "--on-exit is \"restart\": write end or respawn"),
+        (
+            "--restore activate_project -- x",
+            "--restore needs --on-exit respawn: without it a session ends with its server",
+        ),
+        ("--on-exit end --restore a -- x", "--restore needs --on-exit respawn"),
+        ("--on-exit respawn --restore= -- x", "--restore is \"\": write the name of a tool"),
         ("--resource-metadata app.example -- x", "--resource-metadata is \"app.example\": write a URL"),
         ("--resource-metadata ftp://app.example -- x", "write a URL"),
         ("--resource-metadata https:// -- x", "write a URL"),
