@@ -2,7 +2,9 @@
 
 import concurrent.futures
 import http.client
+import os
 import pathlib
+import signal
 import sys
 import threading
 import traceback
@@ -103,10 +105,10 @@ def uninitialized(client, way):
 class Behind:
     """A server behind a bridge for the time of a `with`; afterwards nothing of it may be left."""
 
-    def __init__(self, way, binary, server):
+    def __init__(self, way, binary, server, options=()):
         self.way, self.server = way, server
         # No child ahead of its session: each is two seconds of a processor.
-        self.bridge = Bridge(binary, server, server.command, "bridge", ["--lazy"])
+        self.bridge = Bridge(binary, server, server.command, "bridge", ["--lazy", *options])
 
     def __enter__(self):
         return self.bridge
@@ -233,6 +235,37 @@ def late(way, binary):
         way.facts["first symbol"] = took
 
 
+def restored(way, binary):
+    """Serena is killed between two calls, and has the project open again only where its activation is restored."""
+    for options, says in ([], "No active project"), (["--restore", "activate_project"], '\\"Class\\": [\\"Tree\\", \\"Apple\\"]'):
+        server = Server(way.name)
+        with Behind(way, binary, server, ["--on-exit", "respawn", *options]) as bridge:
+            client = Http(bridge.port)
+            initialized(client, way)
+            overview = lambda: client.call("get_symbols_overview", {"relative_path": "orchard/trees.py"}).outcome
+            for project in ("go", "python"):
+                client.call("activate_project", {"project": str(server.projects("a") / project), "session": "restored"})
+            before, (first,) = overview(), ends.serenas(bridge)
+            os.kill(first, signal.SIGKILL)
+            eventually(lambda: "child.respawned" in server.log("bridge").read_text(), wire.PATIENCE)
+            started = now()
+            after = overview()
+            config = client.call("get_current_config").outcome
+            log = server.log("bridge").read_text()
+            again = ends.serenas(bridge)
+            wrong = [what for what, is_so in {
+                f"the overview: {after[:300]}": says not in after or bool(options) != (before == after),
+                f"the configuration: {config[:300]}": ("Active project: python" in config) != bool(options),
+                f"Serenas: {first}, then {again}": len(again) != 1 or first in again,
+                "the log": log.count("child.respawned") != 1 or "child.not_restored" in log,
+            }.items() if is_so]
+            name = "a Serena that is killed comes back " + ("with its project, by --restore" if options else "without its project")
+            way.claim(name, wrong and " | ".join(wrong) or None)
+            if options:
+                way.facts["first symbol after it was killed"] = now() - started
+                gone(way, bridge, client)
+
+
 def one_serena(way, bridge, sessions, play):
     """As many Serenas as sessions, and after the table the same ones."""
     before = ends.serenas(bridge)
@@ -322,6 +355,7 @@ def main():
         Way("uninitialized", table_behind(SERENA, uninitialized)),
         Way("modern", modern),
         Way("late", late),
+        Way("restored", restored),
     ]
     everything = [first, second, *ways]
     with concurrent.futures.ThreadPoolExecutor(AT_A_TIME) as pool:
