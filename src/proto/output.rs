@@ -231,7 +231,8 @@ pub enum Note {
         tool: usize,
         how: Result<(), NotRestored>,
     },
-    /// The last call of this tool is not remembered, and so none of it: it is too long, or its answer is. The place as above.
+    /// The last call of this tool cannot be remembered, and so none of it is: it or its answer is too long, it is a task, or
+    /// too much is remembered. The place as above.
     NotRemembered(usize),
     /// The id of a request of the child is longer than [`MAX_ID`]: the answer has null in its place.
     LongId,

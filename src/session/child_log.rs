@@ -208,7 +208,7 @@ impl ChildLog {
                     event = "child.not_remembered",
                     sid,
                     tool,
-                    "the last call of this tool, or its answer, is too long to be remembered; logged once in a session"
+                    "the last call of this tool cannot be restored: it or its answer is too long, or it is a task; logged once in a session"
                 );
             }
             Note::LongId => {

@@ -410,9 +410,10 @@ fn without_a_tool_that_is_named_nothing_is_sent_again() {
 /// What can befall a call of a client while two others are being sent again, in letters: `a` and `e` the child answers or
 /// refuses what it has received last, `t` a time limit of the bridge's passes, `c` the client cancels, `l` the child is
 /// lost and another comes, `p` a call of a tool that is restored comes too.
+const EVENTS: [char; 6] = ['a', 'e', 't', 'c', 'l', 'p'];
+
 #[test]
 fn a_clients_call_ends_exactly_once_in_every_order_of_events() {
-    const EVENTS: [char; 6] = ['a', 'e', 't', 'c', 'l', 'p'];
     for order in 0..EVENTS.len().pow(5) {
         let events: String =
             (0..5).map(|place| EVENTS[order / EVENTS.len().pow(place) % EVENTS.len()]).collect();
@@ -467,7 +468,7 @@ fn a_clients_call_ends_exactly_once_in_every_order_of_events() {
             ends += ended(&session.outputs());
             let told = session.stdin();
             let requests = told.iter().filter(|line| line.contains(r#""id""#));
-            last = requests.map(|line| id_of(line)).last().or(last);
+            last = requests.map(|line| id_of(line)).next_back().or(last);
             session.front.check();
         }
         ends += session.front.abandon().len();
