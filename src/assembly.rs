@@ -122,6 +122,7 @@ fn limits(options: &Options) -> Limits {
         request_timeout: options.request_timeout,
         max_in_flight: options.max_in_flight,
         respawn: options.on_exit == OnExit::Respawn,
+        restore: restored(&options.restore),
         ready: Readiness {
             delay: options.ready_delay,
             refusal: options.ready_retry.clone().map(Arc::new),
@@ -130,6 +131,11 @@ fn limits(options: &Options) -> Limits {
         ids: secret_ids,
         state: secret_state,
     }
+}
+
+/// The tools whose last calls a new child is sent again.
+fn restored(tools: &[String]) -> Option<Arc<[Box<str>]>> {
+    (!tools.is_empty()).then(|| tools.iter().map(|tool| tool.as_str().into()).collect())
 }
 
 fn secret_ids() -> Ids {

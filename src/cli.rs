@@ -51,6 +51,9 @@ fn default_addresses(
     (vec![address], because)
 }
 
+/// How many tools may be restored.
+const MAX_RESTORED: usize = 64;
+
 /// What becomes of a session whose child exits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnExit {
@@ -248,6 +251,12 @@ fn cross_check(options: &Options) -> Result<(), String> {
             "--share all and --env-from-header cannot be combined: the value of one client would be used for all"
                 .to_owned(),
         );
+    }
+    if !options.restore.is_empty() && options.on_exit != OnExit::Respawn {
+        return Err("--restore needs --on-exit respawn: without it a session ends with its server".to_owned());
+    }
+    if options.restore.len() > MAX_RESTORED {
+        return Err(format!("--restore names {} tools: at most {MAX_RESTORED}", options.restore.len()));
     }
     if options.warm > options.max_sessions {
         return Err(format!(

@@ -12,7 +12,7 @@ use super::source::Source;
 use super::values::{
     address, assignment, count, count_or_zero, duration, env_from_header, era, file, host, key_source,
     log_format, message_size, mode, on_exit, origin, path, pattern, replica, share, size, some_time,
-    time_or_off, url, variable_name,
+    time_or_off, tool, url, variable_name,
 };
 use super::{Era, KeySource, OnExit, Share};
 use crate::address::Address;
@@ -326,6 +326,10 @@ options! {
         /// A new server knows nothing of what the old one kept in memory.
         #[common = true]
         value on_exit: OnExit, "end|respawn" = "end", on_exit;
+        /// With --on-exit respawn: send the last successful call of this tool again to a new server.
+        ///
+        /// For tools that set up what later calls need and may be called again, such as one that opens a project.
+        list restore: String, "TOOL", tool;
         /// Serve requests without Mcp-Session-Id too.
         ///
         /// With header:NAME each value of that header has a session; with shared all such requests have the same one.

@@ -139,6 +139,20 @@ fn what_is_documented_as_a_default_is_accepted_as_a_value() {
 }
 
 #[test]
+fn which_tools_are_restored() {
+    let restored = |line: &str, variables: &[(&str, &str)]| options(line, variables).restore;
+    assert_eq!(restored("-- x", &[]), [""; 0]);
+    let line = "--on-exit respawn --restore open,project --restore=Modus☃ -- x";
+    assert_eq!(restored(line, &[]), ["open,project", "Modus☃"]);
+    let variable = ("MCP_BRIDGE_RESTORE", "open\n log in \n");
+    assert_eq!(restored("--on-exit respawn -- x", &[variable]), ["open", "log in"]);
+    assert!(error("-- x", &[variable]).contains("--restore needs --on-exit respawn"));
+    let line = |tools: usize| format!("--on-exit respawn {} -- x", "--restore a ".repeat(tools));
+    assert_eq!(restored(&line(64), &[]).len(), 64);
+    assert_eq!(error(&line(65), &[]), "--restore names 65 tools: at most 64");
+}
+
+#[test]
 fn who_shares_a_server_and_what_it_speaks() {
     let given = options("-- x", &[]);
     assert_eq!((given.era, given.share), (Era::Auto, Share::None));
@@ -213,6 +227,12 @@ fn each_mistake_names_the_option_the_value_and_the_cure() {
             "--share all and --env-from-header cannot be combined: the value of one client would be used for all",
         ),
         ("--on-exit restart -- x", "--on-exit is \"restart\": write end or respawn"),
+        (
+            "--restore activate_project -- x",
+            "--restore needs --on-exit respawn: without it a session ends with its server",
+        ),
+        ("--on-exit end --restore a -- x", "--restore needs --on-exit respawn"),
+        ("--on-exit respawn --restore= -- x", "--restore is \"\": write the name of a tool"),
         ("--resource-metadata app.example -- x", "--resource-metadata is \"app.example\": write a URL"),
         ("--resource-metadata ftp://app.example -- x", "write a URL"),
         ("--resource-metadata https:// -- x", "write a URL"),

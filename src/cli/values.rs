@@ -14,6 +14,9 @@ use crate::log::Format;
 /// The most that a count may be.
 const MAX_COUNT: usize = 100_000;
 
+/// The longest name of a tool, in bytes.
+const MAX_TOOL: usize = 1024;
+
 /// What one of these words stands for.
 pub(super) fn one_of<T: Copy>(words: &[(&str, T)], text: &str) -> Result<T, String> {
     let found = words.iter().find(|(word, _)| *word == text);
@@ -25,6 +28,12 @@ pub(super) fn one_of<T: Copy>(words: &[(&str, T)], text: &str) -> Result<T, Stri
 
 pub(super) fn on_exit(text: &str) -> Result<OnExit, String> {
     one_of(&[("end", OnExit::End), ("respawn", OnExit::Respawn)], text)
+}
+
+/// The name of a tool, which may be anything (`server/tools` advises at most 128 characters).
+pub(super) fn tool(text: &str) -> Result<String, String> {
+    let good = !text.is_empty() && text.len() <= MAX_TOOL && !text.contains(char::is_control);
+    if good { Ok(text.to_owned()) } else { Err("write the name of a tool".to_owned()) }
 }
 
 pub(super) fn era(text: &str) -> Result<Era, String> {

@@ -10,6 +10,7 @@
 //! together.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::echo::{ECHO_GRACE, TERMINAL_GRACE, is_of_client};
@@ -18,13 +19,14 @@ use super::incoming::Incoming;
 use super::json::{Span, splice, unquote};
 use super::message::{Head, Kind, Notification, Request, peek_head};
 use super::nearly::Broken;
-use super::output::{self, Dropped, Note, Out, Unanswered};
+use super::output::{self, Dropped, NotRestored, Note, Out, Unanswered};
 use super::version::Era;
 
 mod calls;
 mod handshake;
 mod outcome;
 mod outgoing;
+mod repeated;
 mod restore;
 mod retry;
 
@@ -34,6 +36,7 @@ pub use handshake::{era_of, own_discover, own_initialize, own_modern, own_reply}
 pub use outcome::{Answered, Expired, Untaken};
 use outgoing::{Held, Message};
 pub use outgoing::{MAX_HELD, Outgoing};
+use repeated::{Called, Due, Remembered, Repeating};
 use restore::{Effect, Restore};
 pub use retry::Readiness;
 
@@ -63,6 +66,8 @@ pub struct Limits {
     pub max_in_flight: usize,
     /// Whether the session outlives its child: then what a new one must be told is remembered.
     pub respawn: bool,
+    /// The tools whose last calls a new child is sent again, a few; `None`: none.
+    pub restore: Option<Arc<[Box<str>]>>,
     /// What is known of a server that needs time before it is ready.
     pub ready: Readiness,
     /// What gives out the ids of a link. The key of secret ones is random, and so comes from outside.
@@ -86,6 +91,11 @@ pub struct Link<C> {
     /// Requests of the bridge itself that the child has not answered, by their methods. Nothing waits for the answers.
     own: BTreeMap<BridgeId, String>,
     restore: Restore,
+    remembered: Remembered,
+    /// The calls that this child is sent again. All that clients send waits for their ends.
+    repeating: Option<Repeating>,
+    /// The tool whose call the lost child has not answered when it was sent again.
+    lost_with: Option<usize>,
     /// Whether it has been said that this child echoes.
     echoes: bool,
 }
@@ -111,6 +121,9 @@ impl<C> Link<C> {
             retry_until: None,
             own: BTreeMap::new(),
             restore: Restore::default(),
+            remembered: Remembered::default(),
+            repeating: None,
+            lost_with: None,
             echoes: false,
         };
         let initialize = Outgoing { request: initialize.clone(), token: None };
@@ -139,6 +152,8 @@ impl<C> Link<C> {
         self.handshake = Handshake::AGAIN;
         (self.hold_until, self.retry_until) = (None, None);
         self.own.clear();
+        let repeating = self.repeating.take();
+        self.lost_with = repeating.and_then(|repeating| repeating.lost(&mut self.remembered));
         self.echoes = false;
         for (id, request) in self.calls.take_waiting().into_iter().rev() {
             self.held.push_first(Message::Request(id, request));
@@ -148,6 +163,9 @@ impl<C> Link<C> {
 
     /// Begins the handshake with a new child as that with the first one began.
     pub fn restart(&mut self, now: Duration, out: &mut Out) {
+        if let Some(tool) = self.lost_with.take() {
+            out.note(Note::CallRestored { tool, how: Err(NotRestored::Lost) });
+        }
         if let Some(initialize) = self.restore.initialize().cloned() {
             self.initialize(&initialize, None, now, out);
         }
@@ -274,17 +292,26 @@ impl<C> Link<C> {
         now: Duration,
         out: &mut Out,
     ) -> BridgeId {
-        let effect = if self.limits.respawn { Effect::of(&request) } else { None };
+        let respawn = self.limits.respawn;
+        let effect = if respawn { Effect::of(&request) } else { None };
+        let called = if respawn { self.called(&request.request) } else { None };
         let id = self.calls.insert(Call {
             caller,
             deadline,
             cancelled: None,
             forwarded: false,
             effect,
+            called: called.map(Box::new),
             retry: None,
         });
         self.write_or_hold(Message::Request(id, request), now, out);
         id
+    }
+
+    /// What is remembered of a call if it succeeds.
+    fn called(&self, request: &Request) -> Option<Called> {
+        let tools = self.limits.restore.as_ref()?;
+        self.remembered.called(tools, request, self.calls.called_bytes())
     }
 
     /// Passes a notification on, or holds it until the child may see it.
@@ -388,12 +415,22 @@ impl<C> Link<C> {
     /// The request with this id, if the child has it and has not answered.
     fn awaited(&self, token: &str) -> Option<BridgeId> {
         let id = self.calls.echoed(token)?;
-        let is_awaited = self.is_handshake(id) || self.own.contains_key(&id) || self.calls.is_with_child(id);
-        is_awaited.then_some(id)
+        let is_own = self.is_handshake(id) || self.own.contains_key(&id) || self.is_repeated(id);
+        (is_own || self.calls.is_with_child(id)).then_some(id)
     }
 
     fn is_handshake(&self, id: BridgeId) -> bool {
         self.handshake.asked().is_some_and(|asked| asked.id == id)
+    }
+
+    /// Whether the child has this call, which it is sent again.
+    fn is_repeated(&self, id: BridgeId) -> bool {
+        self.repeating.as_ref().and_then(Repeating::id) == Some(id)
+    }
+
+    /// Whether the child names by this token a call that it is sent again, and has not answered it.
+    pub fn names_repeated(&self, token: &str) -> bool {
+        self.repeating.is_some() && self.calls.echoed(token).is_some_and(|id| self.is_repeated(id))
     }
 
     /// Whether the child names the bridge's `initialize` by this token, and has not answered it.
@@ -418,6 +455,10 @@ impl<C> Link<C> {
             out.note(Note::Restored { method, success });
             return Answered::Nothing;
         }
+        if self.is_repeated(id) {
+            self.repeat_answered(answer, now, out);
+            return Answered::Nothing;
+        }
         if !self.calls.is_with_child(id) {
             let ended = self.calls.get(id).is_none();
             return dropped(if ended { Dropped::Late } else { Dropped::UnknownId }, out);
@@ -432,6 +473,9 @@ impl<C> Link<C> {
         let Some(call) = self.calls.remove(id) else { return dropped(Dropped::Late, out) };
         if let (true, Some(effect)) = (success, call.effect) {
             self.restore.note(effect);
+        }
+        if let (true, None, Some(called)) = (success, call.cancelled, call.called) {
+            self.remembered.answered(*called, id, answer, out);
         }
         Answered::Call { id, caller: call.caller }
     }
@@ -476,7 +520,9 @@ impl<C> Link<C> {
     fn with_child(&self) -> WithChild {
         let handshake = self.handshake.asked().map(|asked| asked.id);
         let calls = self.calls.iter().filter(|(_, call)| call.forwarded).map(|(id, _)| id);
-        let mut all = handshake.into_iter().chain(self.own.keys().copied()).chain(calls);
+        let repeated = self.repeating.as_ref().and_then(Repeating::id);
+        let own = handshake.into_iter().chain(self.own.keys().copied()).chain(repeated);
+        let mut all = own.chain(calls);
         match (all.next(), all.next()) {
             (None, _) => WithChild::None,
             (Some(id), None) => WithChild::One(id),
@@ -526,6 +572,11 @@ impl<C> Link<C> {
             return Untaken::Handshake;
         }
         self.own.remove(&id);
+        if self.is_repeated(id)
+            && let Some(repeating) = &mut self.repeating
+        {
+            repeating.unreadable();
+        }
         if !self.calls.is_with_child(id) {
             return Untaken::Nothing;
         }
@@ -536,7 +587,8 @@ impl<C> Link<C> {
     pub fn next_deadline(&self) -> Option<Duration> {
         let handshake = self.handshake.asked().map(|asked| asked.deadline);
         let call = self.calls.next_end().map(|(end, _)| end);
-        let ready = [self.hold_until, self.retry_until, self.calls.next_retry()];
+        let repeating = self.repeating.as_ref().map(Repeating::deadline);
+        let ready = [self.hold_until, self.retry_until, self.calls.next_retry(), repeating];
         [handshake, call].into_iter().chain(ready).flatten().min()
     }
 
@@ -561,7 +613,17 @@ impl<C> Link<C> {
             return Some(Expired::Call(id, call.caller, Unanswered::Timeout));
         }
         if self.hold_until.take_if(|until| *until <= now).is_some() {
-            self.begin_work(out);
+            self.begin_work(now, out);
+        }
+        match self.repeating.as_ref().and_then(|repeating| repeating.due(now)) {
+            None => {}
+            Some(Due::Again) => self.repeat(now, out),
+            Some(Due::Ended(why, id)) => {
+                if let Some(id) = id {
+                    cancelled(id, "the request timed out", out);
+                }
+                self.repeat_ended(Err(why), now, out);
+            }
         }
         while out.stdin.len() < RESEND_ROOM
             && let Some((id, request)) = self.calls.take_due(now)
@@ -586,7 +648,8 @@ impl<C> Link<C> {
         if matches!(self.handshake, Handshake::Answered) {
             self.say_initialized(INITIALIZED, now, out);
         }
-        if self.handshake.is_starting() || self.hold_until.is_some() || !self.held.is_empty() {
+        let is_early = self.handshake.is_starting() || self.hold_until.is_some() || self.repeating.is_some();
+        if is_early || !self.held.is_empty() {
             self.held.push(&message);
         } else {
             self.write(&message, out);
@@ -621,21 +684,52 @@ impl<C> Link<C> {
         self.hold_until = (!delay.is_zero()).then(|| now + *delay);
         self.retry_until = refusal.is_some().then(|| now + *delay + *timeout);
         if self.hold_until.is_none() {
-            self.begin_work(out);
+            self.begin_work(now, out);
         }
     }
 
     /// Tells the child what is remembered, of which there is nothing for the session's first one, and then what waited.
-    fn begin_work(&mut self, out: &mut Out) {
+    fn begin_work(&mut self, now: Duration, out: &mut Out) {
         let requests: Vec<_> = self.restore.requests().cloned().collect();
         for request in requests {
             let id = self.calls.reserve();
             self.own.insert(id, request.request.method().into_owned());
             request.write(id, &mut out.stdin);
         }
+        self.repeating = Repeating::begin(&self.remembered);
+        self.repeat(now, out);
+    }
+
+    /// Sends the child the call that is its turn to be sent again. If there is none, what waited is passed on.
+    fn repeat(&mut self, now: Duration, out: &mut Out) {
+        if let Some(repeating) = &mut self.repeating {
+            return repeating.send(self.calls.reserve(), now + self.limits.init_timeout, out);
+        }
         while let Some(message) = self.held.pop() {
             self.write(&message, out);
         }
+    }
+
+    /// The child has answered a call that it was sent again.
+    fn repeat_answered(&mut self, answer: &Incoming<'_>, now: Duration, out: &mut Out) {
+        let success = answer.envelope.kind == Kind::Success;
+        if let Some(until) = self.retry_until.filter(|until| now < *until)
+            && self.limits.ready.is_refusal(answer.text(), success)
+            && let Some(repeating) = &mut self.repeating
+        {
+            out.note(Note::NotReady);
+            return repeating.refused(now, until);
+        }
+        self.repeat_ended(Repeating::answered(answer), now, out);
+    }
+
+    /// A call that was sent again has ended: the next one's turn comes.
+    fn repeat_ended(&mut self, how: Result<(), NotRestored>, now: Duration, out: &mut Out) {
+        let Some(repeating) = self.repeating.take() else { return };
+        let (tool, next) = repeating.end(&how, &mut self.remembered);
+        out.note(Note::CallRestored { tool, how });
+        self.repeating = next;
+        self.repeat(now, out);
     }
 
     /// How many messages wait.
@@ -654,6 +748,7 @@ impl<C> Link<C> {
     #[cfg(test)]
     pub(super) fn check(&self) {
         self.calls.check();
+        self.remembered.check();
         self.held.len(); // which counts
     }
 }

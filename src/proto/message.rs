@@ -171,7 +171,8 @@ impl Envelope {
             return Err(sentences.alike);
         }
         let params = self.params.clone().map_or("null", |span| slice(text, span));
-        if known.is_some_and(|method| method.subject.is_some())
+        // Of a call the bridge only looks whether it is of a certain tool: a server refuses a bad one itself.
+        if known.is_some_and(|method| method.subject.is_some_and(|slot| slot != NAME))
             && params != "null"
             && !params.starts_with('{')
         {
@@ -191,8 +192,8 @@ impl Envelope {
     }
 
     /// Where the member lies that the message is about, if the bridge reads it: in `params` `requestId` of a cancellation,
-    /// `progressToken` of progress, `protocolVersion` of `initialize`, `uri` of a subscription; in `result` the
-    /// `protocolVersion` that a child answers. `None` too where the text has two of them.
+    /// `progressToken` of progress, `protocolVersion` of `initialize`, `uri` of a subscription, `name` of a call; in `result`
+    /// the `protocolVersion` that a child answers. `None` too where the text has two of them.
     pub fn subject(&self) -> Option<Span> {
         self.read.subject.clone()
     }
@@ -657,7 +658,7 @@ const fn method(name: &'static str, subject: Option<usize>, strict: u32) -> Meth
 
 /// No other method may be spelt almost like one of these.
 const METHODS: &[Method] = &[
-    method("tools/call", None, 1 << NAME | 1 << ARGUMENTS | ANSWERS),
+    method("tools/call", Some(NAME), 1 << NAME | 1 << ARGUMENTS | ANSWERS),
     method(
         "initialize",
         Some(PROTOCOL_VERSION),

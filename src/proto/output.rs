@@ -225,6 +225,15 @@ pub enum Note {
         /// Whether the answer is a result and not an error.
         success: bool,
     },
+    /// A new child has been sent a call again that the lost one had answered.
+    CallRestored {
+        /// The place of its tool in [`Limits::restore`](super::link::Limits::restore).
+        tool: usize,
+        how: Result<(), NotRestored>,
+    },
+    /// The last call of this tool cannot be remembered, and so none of it is: it or its answer is too long, it is a task, or
+    /// too much is remembered. The place as above.
+    NotRemembered(usize),
     /// The id of a request of the child is longer than [`MAX_ID`]: the answer has null in its place.
     LongId,
     /// The child's answer to `initialize` is longer than the so many bytes that can be kept for the session's clients.
@@ -235,6 +244,34 @@ pub enum Note {
     Dropped(Dropped),
     /// The child has written back what was written to it.
     Echo,
+}
+
+/// Why a call that a new child was sent again has not succeeded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotRestored {
+    /// The child has answered with an error: its code and its message, as far as they may be shown.
+    Error { code: String, said: String },
+    /// The tool has answered that it failed.
+    ToolError,
+    /// The child has not answered within [`Limits::init_timeout`](super::link::Limits::init_timeout).
+    Timeout,
+    /// The child was lost before it answered.
+    Lost,
+    /// The answer is too long to take, or no message.
+    Unreadable,
+}
+
+impl NotRestored {
+    /// As it stands in the log.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Error { .. } => "error",
+            Self::ToolError => "tool_error",
+            Self::Timeout => "timeout",
+            Self::Lost => "server_lost",
+            Self::Unreadable => "unreadable",
+        }
+    }
 }
 
 /// Why a message of the child reaches no client.
@@ -248,6 +285,8 @@ pub enum Dropped {
     NotStreamable,
     /// Several clients share the session, and it does not name a request of one of them.
     Unrelated,
+    /// It belongs to a call that the bridge has sent again.
+    Restored,
 }
 
 impl Dropped {
@@ -258,6 +297,7 @@ impl Dropped {
             Self::UnknownId => "unknown_id",
             Self::NotStreamable => "not_streamable",
             Self::Unrelated => "shared",
+            Self::Restored => "restored",
         }
     }
 }

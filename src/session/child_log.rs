@@ -1,12 +1,14 @@
 //! What a session logs about its child. The child can cause most of these lines at will, so each kind has a limit.
 
+use std::sync::Arc;
+
 use tracing::{debug, info, warn};
 
 use crate::log_limit::{LogLimit, SharedLogLimit};
 use crate::proto::ids::{MAX_ID, SessionId};
 use crate::proto::message::refusal;
 use crate::proto::nearly::Wrong;
-use crate::proto::output::Note;
+use crate::proto::output::{NotRestored, Note};
 use crate::proto::version::Era;
 
 /// Sessions can come and go as fast as clients like.
@@ -26,11 +28,14 @@ const NOISE_WIDTH: usize = 256;
 pub(super) struct ChildLog {
     session: SessionId,
     era: Era,
+    /// The tools whose calls are sent again: notes name their places.
+    restore: Option<Arc<[Box<str>]>>,
     noise: LogLimit,
     invalid: LogLimit,
     dropped: LogLimit,
     not_ready: LogLimit,
     unheard: LogLimit,
+    not_restored: LogLimit,
     /// The faults of lines that have been said, a few at most.
     said_wrong: Vec<&'static str>,
     /// What needs to be said once only.
@@ -39,16 +44,18 @@ pub(super) struct ChildLog {
 }
 
 impl ChildLog {
-    /// `era`: in which it is spoken to.
-    pub(super) fn new(session: SessionId, era: Era) -> Self {
+    /// `era`: in which it is spoken to; `restore`: the tools whose calls are sent again.
+    pub(super) fn new(session: SessionId, era: Era, restore: Option<Arc<[Box<str>]>>) -> Self {
         Self {
             session,
             era,
+            restore,
             noise: LogLimit::new(),
             invalid: LogLimit::new(),
             dropped: LogLimit::new(),
             not_ready: LogLimit::new(),
             unheard: LogLimit::new(),
+            not_restored: LogLimit::new(),
             said_wrong: Vec::new(),
             said_long_id: false,
             said_unread: false,
@@ -138,6 +145,31 @@ impl ChildLog {
         info!(event = "child.partial_line", sid, bytes, "the server closed stdout in the middle of a line");
     }
 
+    fn tool(&self, place: usize) -> &str {
+        self.restore.as_ref().and_then(|tools| tools.get(place)).map_or("", |tool| tool)
+    }
+
+    /// A new child has not taken the last call of this tool.
+    fn call_not_restored(&mut self, place: usize, why: &NotRestored) {
+        let Some(count) = self.not_restored.take() else { return };
+        let (sid, tool) = (self.session.short(), self.tool(place));
+        let (code, said) = match why {
+            NotRestored::Error { code, said } => (Some(&**code), Some(&**said)),
+            _ => (None, None),
+        };
+        let why = why.as_str();
+        warn!(
+            event = "child.not_restored",
+            sid,
+            tool,
+            why,
+            code,
+            said,
+            count,
+            "the new server has not taken the last call of this tool: what that had set up in the old one is gone"
+        );
+    }
+
     pub(super) fn note(&mut self, note: Note) {
         let sid = self.session.short();
         match note {
@@ -160,6 +192,23 @@ impl ChildLog {
                 warn!(
                     event = "child.not_restored",
                     sid, method, "the new server refuses this request, which the old one accepted"
+                );
+            }
+            Note::CallRestored { tool, how: Ok(()) } => {
+                let tool = self.tool(tool);
+                debug!(
+                    event = "child.restored",
+                    sid, tool, "the new server has taken the last call of this tool"
+                );
+            }
+            Note::CallRestored { tool, how: Err(why) } => self.call_not_restored(tool, &why),
+            Note::NotRemembered(tool) => {
+                let tool = self.tool(tool);
+                debug!(
+                    event = "child.not_remembered",
+                    sid,
+                    tool,
+                    "the last call of this tool cannot be restored: it or its answer is too long, or it is a task; logged once in a session"
                 );
             }
             Note::LongId => {

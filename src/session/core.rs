@@ -123,6 +123,7 @@ impl<'s> Core<'s> {
                 Box::new(modern::Modern::open(limits, initialize, strangers, now, &mut out))
             }
         };
+        let child_log = ChildLog::new(shared.id.clone(), era, config.limits.restore.clone());
         Self {
             front,
             streams,
@@ -142,7 +143,7 @@ impl<'s> Core<'s> {
             callers: None,
             opened: false,
             first_words: start.first_words,
-            child_log: ChildLog::new(shared.id.clone(), era),
+            child_log,
             long: None,
             echo: Echo::default(),
             crlf: false,
@@ -732,6 +733,7 @@ impl<'s> Core<'s> {
         self.first_words = start.first_words;
         let since_begin = self.since_begin(now);
         self.front.restart(since_begin, &mut self.out);
+        self.give_out(now);
     }
 
     /// Ends what clients listen to, in good order: the session is about to end.

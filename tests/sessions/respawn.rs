@@ -173,6 +173,114 @@ fn each_child_of_a_session_has_a_tag_of_its_own_and_the_variables_of_its_client(
     }
 }
 
+// ---------------------------------------------------------------------------------------------- what it is sent again
+
+/// What the server that `recorded` writes down has been told since its file had so many lines, up to this tool.
+fn told_until(scratch: &Scratch, before: usize, tool: &str) -> Vec<Value> {
+    let since = |text: &str| text.lines().skip(before).map(str::to_owned).collect::<Vec<_>>();
+    eventually("the next server is told it", || {
+        since(&scratch.read("stdin")).iter().any(|line| line.contains(tool))
+    });
+    since(&scratch.read("stdin")).iter().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Kills the server of a session that `recorded` writes down. Returns how many lines it has been told.
+fn kill_recorded(bridge: &Bridge, scratch: &Scratch, session: &Session) -> usize {
+    let server = u32::try_from(session.look("whoami")["pid"].as_u64().unwrap()).unwrap();
+    eventually("the file has all of it", || scratch.read("stdin").contains("whoami"));
+    let before = scratch.read("stdin").lines().count();
+    killpg(group(server), Signal::SIGKILL).unwrap();
+    bridge.logged("another child comes", |line| line.contains(r#"event="child.respawned""#));
+    before
+}
+
+#[test]
+fn a_respawned_child_has_what_the_last_call_of_a_restored_tool_had_set_up() {
+    let scratch = Scratch::new();
+    let bridge = start(&["--restore", "add_note"], &recorded(&scratch, "notebook"));
+    let session = bridge.session();
+    session.request("logging/setLevel", json!({ "level": "error" }));
+    session.request("resources/subscribe", json!({ "uri": "note:///b" }));
+    session.text("add_note", json!({ "title": "a", "text": "1" }));
+    let mut call = tool_call(7, "add_note", json!({ "title": "b", "text": "2" }));
+    call["params"]["_meta"] = json!({ "progressToken": "p" });
+    session.post(call.to_string()).answer();
+    let refused = session.call("add_note", json!({ "title": 3 }));
+    assert_eq!(refused["result"]["isError"], true, "which changes nothing: {refused}");
+    let before = kill_recorded(&bridge, &scratch, &session);
+    assert_eq!(session.text("list_notes", json!({})), "1. b", "the note of the last call, and no other");
+
+    let told = told_until(&scratch, before, "list_notes");
+    let named: Vec<_> = told.iter().map(|line| line["method"].as_str().unwrap()).collect();
+    let expected = [
+        "initialize",
+        "notifications/initialized",
+        "logging/setLevel",
+        "resources/subscribe",
+        "tools/call",
+        "tools/call",
+    ];
+    assert_eq!(named, expected);
+    let params = json!({ "name": "add_note", "arguments": { "title": "b", "text": "2" }, "_meta": {} });
+    assert_eq!(told[4]["params"], params, "once, and nobody waits for its progress");
+    assert_eq!(told[5]["params"]["name"], "list_notes");
+    let log = bridge.log();
+    assert!(!log.iter().any(|line| line.contains("child.not_restored")), "{log:?}");
+}
+
+#[test]
+fn restored_calls_come_in_their_order_and_one_that_is_refused_is_logged() {
+    let scratch = Scratch::new();
+    let tools = ["--restore", "delete_note", "--restore", "count", "--restore", "add_note"];
+    let bridge = start(&tools, &recorded(&scratch, "notebook"));
+    let session = bridge.session();
+    for (tool, arguments) in [
+        ("add_note", json!({ "title": "a", "text": "1" })),
+        ("add_note", json!({ "title": "b", "text": "2" })),
+        ("delete_note", json!({ "title": "a" })),
+        ("count", json!({ "to": 2 })),
+    ] {
+        session.text(tool, arguments);
+    }
+    let before = kill_recorded(&bridge, &scratch, &session);
+    assert_eq!(session.text("list_notes", json!({})), "1. b");
+    let told = told_until(&scratch, before, "list_notes");
+    let tools: Vec<_> = told.iter().filter_map(|line| line["params"]["name"].as_str()).collect();
+    assert_eq!(tools, ["add_note", "delete_note", "count", "list_notes"]);
+    let line = bridge.logged("the refusal", |line| line.contains(r#"event="child.not_restored""#));
+    assert!(line.contains(r#"tool="delete_note" why="tool_error""#), "{line}");
+    let log = bridge.log();
+    assert_eq!(log.iter().filter(|line| line.contains("child.not_restored")).count(), 1);
+}
+
+#[test]
+fn clients_of_a_key_find_what_one_of_them_has_set_up() {
+    let options = ["--session-key", "shared", "--restore", "add_note"];
+    let bridge = Bridge::start(&[RESPAWN, &options].concat(), &["notebook"]);
+    let call = |tool: &str, arguments: Value| {
+        text_of(&bridge.post(tool_call(1, tool, arguments).to_string()).answer()).to_owned()
+    };
+    call("add_note", json!({ "title": "a", "text": "1" }));
+    killpg(group(bridge.processes()[0].pid), Signal::SIGKILL).unwrap();
+    bridge.logged("another child comes", |line| line.contains(r#"event="child.respawned""#));
+    assert_eq!(call("list_notes", json!({})), "1. a");
+}
+
+#[test]
+fn a_call_that_a_server_dies_of_when_it_is_restored_is_restored_no_more() {
+    let scratch = Scratch::new();
+    let bridge = start(&["--restore", "echo"], &first_and_later(&scratch, r#"exec "$0" die_in_call 3"#));
+    let session = bridge.session();
+    echo(&session);
+    lose(&session);
+    let seen = session.seen();
+    assert_eq!(methods(&seen), ["initialize", "notifications/initialized", "tools/call"]);
+    assert_eq!(starts(&scratch), 3, "the second one died of it");
+    let line = bridge.logged("what it died of", |line| line.contains(r#"event="child.not_restored""#));
+    assert!(line.contains(r#"tool="echo" why="server_lost""#), "{line}");
+    bridge.logged("the pause grows", |line| line.contains("child.lost") && line.contains("count=2"));
+}
+
 // ---------------------------------------------------------------------------------------------- what the client sees
 
 #[test]

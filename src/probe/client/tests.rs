@@ -30,6 +30,7 @@ impl Script {
             request_timeout: secs(20),
             max_in_flight: 4,
             respawn: false,
+            restore: None,
             ready: Readiness::AT_ONCE,
             ids: Ids::counted,
             state: || 1,

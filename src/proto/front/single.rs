@@ -195,6 +195,9 @@ impl Single {
                     return out.push(Output::Message { stream, message });
                 }
                 Some((caller, None)) => caller.stream,
+                None if self.is_of_repeated(&message) => {
+                    return out.note(Note::Dropped(Dropped::Restored));
+                }
                 None => StreamId::LISTENING,
             },
             "notifications/cancelled" => self.child_cancelled(&message, readers),
@@ -219,6 +222,11 @@ impl Single {
         }
         let opener = self.opener.as_ref().filter(|_| self.link.names_handshake(named));
         Some((self.link.named(named).or(opener)?, Some(span)))
+    }
+
+    /// Whether it is the progress of a call that the bridge has sent again, by the bridge's own id.
+    fn is_of_repeated(&self, progress: &Incoming<'_>) -> bool {
+        progress.envelope.subject().is_some_and(|span| self.link.names_repeated(progress.token(span)))
     }
 
     /// The child takes back one of its own requests: the stream that got the request gets this too.

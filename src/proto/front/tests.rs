@@ -20,6 +20,7 @@ use crate::proto::testing::*;
 
 mod keyed;
 mod modern;
+mod restored;
 mod retry;
 
 pub(in crate::proto) const LIMITS: Limits = Limits {
@@ -27,6 +28,7 @@ pub(in crate::proto) const LIMITS: Limits = Limits {
     request_timeout: secs(100),
     max_in_flight: 4,
     respawn: false,
+    restore: None,
     ready: Readiness::AT_ONCE,
     ids: Ids::counted,
     state: || 1,

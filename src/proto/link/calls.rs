@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::outgoing::Outgoing;
+use super::repeated::Called;
 use super::restore::Effect;
 use super::retry::{FIRST_PAUSE, Retry};
 use crate::proto::ids::{BridgeId, Ids, echoed};
@@ -24,6 +25,8 @@ pub(super) struct Call<C> {
     pub(super) forwarded: bool,
     /// What its success changes in the child that a successor must be told again.
     pub(super) effect: Option<Effect>,
+    /// What a successor is sent again if it succeeds.
+    pub(super) called: Option<Box<Called>>,
     /// How it is sent again, should the child refuse it as not ready.
     pub(super) retry: Option<Box<Retry>>,
 }
@@ -37,6 +40,11 @@ impl<C> Call<C> {
     /// Whether it is one that the child leaves open, and no call.
     pub(super) fn is_open_ended(&self) -> bool {
         self.deadline.is_none()
+    }
+
+    /// Bytes of it in [`called`](Self::called).
+    fn called_bytes(&self) -> usize {
+        self.called.as_ref().map_or(0, |called| called.len())
     }
 }
 
@@ -53,6 +61,8 @@ pub(super) struct Calls<C> {
     retry_due: BTreeSet<(Duration, BridgeId)>,
     /// Bytes of the requests in [`Call::retry`].
     kept: usize,
+    /// Bytes of those in [`Call::called`].
+    called: usize,
 }
 
 impl<C> Calls<C> {
@@ -64,6 +74,7 @@ impl<C> Calls<C> {
             ends: BTreeSet::new(),
             retry_due: BTreeSet::new(),
             kept: 0,
+            called: 0,
         }
     }
 
@@ -77,6 +88,11 @@ impl<C> Calls<C> {
         self.open_ended
     }
 
+    /// Bytes of calls that are remembered if they succeed.
+    pub(super) fn called_bytes(&self) -> usize {
+        self.called
+    }
+
     /// Gives out an id that no other request to the child has.
     pub(super) fn reserve(&mut self) -> BridgeId {
         self.ids.next(|id| self.table.contains_key(&id))
@@ -85,6 +101,7 @@ impl<C> Calls<C> {
     pub(super) fn insert(&mut self, call: Call<C>) -> BridgeId {
         let id = self.reserve();
         self.open_ended += usize::from(call.is_open_ended());
+        self.called += call.called_bytes();
         self.ends.extend(call.end().map(|end| (end, id)));
         self.table.insert(id, call);
         id
@@ -94,6 +111,7 @@ impl<C> Calls<C> {
     pub(super) fn remove(&mut self, id: BridgeId) -> Option<Call<C>> {
         let call = self.table.remove(&id)?;
         self.open_ended -= usize::from(call.is_open_ended());
+        self.called -= call.called_bytes();
         if let Some(end) = call.end() {
             self.ends.remove(&(end, id));
         }
@@ -117,7 +135,7 @@ impl<C> Calls<C> {
     pub(super) fn drain(&mut self) -> impl Iterator<Item = Call<C>> + use<C> {
         self.ends.clear();
         self.retry_due.clear();
-        (self.open_ended, self.kept) = (0, 0);
+        (self.open_ended, self.kept, self.called) = (0, 0, 0);
         std::mem::take(&mut self.table).into_values()
     }
 
@@ -261,5 +279,7 @@ impl<C> Calls<C> {
         assert_eq!(self.retry_due, due.collect(), "each call that waits has its time");
         let kept: usize = retries().map(|(_, retry)| retry.request.len()).sum();
         assert_eq!(self.kept, kept, "each byte that is kept is counted");
+        let called: usize = self.table.values().map(Call::called_bytes).sum();
+        assert_eq!(self.called, called, "each byte that may be remembered is counted");
     }
 }

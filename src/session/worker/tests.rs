@@ -49,6 +49,7 @@ const CONFIG: Config = Config {
         request_timeout: secs(100),
         max_in_flight: 256,
         respawn: false,
+        restore: None,
         ready: Readiness::AT_ONCE,
         ids: Ids::counted,
         state: || 1,

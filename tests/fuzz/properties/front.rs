@@ -20,6 +20,7 @@ const LIMITS: Limits = Limits {
     request_timeout: Duration::from_secs(100),
     max_in_flight: 4,
     respawn: true,
+    restore: None,
     ready: Readiness::AT_ONCE,
     ids: Ids::counted,
     state: || 1,

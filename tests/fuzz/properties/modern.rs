@@ -19,6 +19,7 @@ const LIMITS: Limits = Limits {
     request_timeout: Duration::from_secs(100),
     max_in_flight: 4,
     respawn: false,
+    restore: None,
     ready: Readiness::AT_ONCE,
     ids: Ids::counted,
     state: || 1,

@@ -2,7 +2,9 @@
 
 import concurrent.futures
 import http.client
+import os
 import pathlib
+import signal
 import sys
 import threading
 import traceback
@@ -103,10 +105,10 @@ def uninitialized(client, way):
 class Behind:
     """A server behind a bridge for the time of a `with`; afterwards nothing of it may be left."""
 
-    def __init__(self, way, binary, server):
+    def __init__(self, way, binary, server, options=()):
         self.way, self.server = way, server
         # No child ahead of its session: each is two seconds of a processor.
-        self.bridge = Bridge(binary, server, server.command, "bridge", ["--lazy"])
+        self.bridge = Bridge(binary, server, server.command, "bridge", ["--lazy", *options])
 
     def __enter__(self):
         return self.bridge
@@ -233,6 +235,38 @@ def late(way, binary):
         way.facts["first symbol"] = took
 
 
+def restored(way, binary):
+    """Serena is killed between two calls. Its project is open again only where the activation of that is restored."""
+    killed(way, binary, [], "without --restore a Serena that was killed has no project")
+    killed(way, binary, ["--restore", "activate_project"], "with it the next call finds the project that was active, and nothing is logged")
+
+
+def killed(way, binary, options, name):
+    server = Server(way.name)
+    with Behind(way, binary, server, ["--on-exit", "respawn", *options]) as bridge:
+        client = Http(bridge.port)
+        initialized(client, way)
+        for project in ("go", "python"):
+            client.call("activate_project", {"project": str(server.projects("a") / project), "session": "restored"})
+        before, (first,) = overview(client), ends.serenas(bridge)
+        os.kill(first, signal.SIGKILL)
+        eventually(lambda: "child.respawned" in server.log("bridge").read_text(), wire.PATIENCE)
+        after, config, (second,) = overview(client), client.call("get_current_config").outcome, ends.serenas(bridge)
+        log = server.log("bridge").read_text()
+        if options:
+            right = before == after and "oldest" in after and "Active project: python" in config
+        else:
+            right = "No active project" in after and "Active project: python" not in config
+        right = right and first != second and log.count("child.respawned") == 1 and "child.not_restored" not in log
+        way.claim(name, None if right else f"{first}, {second}: {before[:200]} became {after[:200]}; {config[:200]}; {log[-500:]}")
+        if options:
+            gone(way, bridge, client)
+
+
+def overview(client):
+    return client.call("get_symbols_overview", {"relative_path": "orchard/trees.py"}).outcome
+
+
 def one_serena(way, bridge, sessions, play):
     """As many Serenas as sessions, and after the table the same ones."""
     before = ends.serenas(bridge)
@@ -322,6 +356,7 @@ def main():
         Way("uninitialized", table_behind(SERENA, uninitialized)),
         Way("modern", modern),
         Way("late", late),
+        Way("restored", restored),
     ]
     everything = [first, second, *ways]
     with concurrent.futures.ThreadPoolExecutor(AT_A_TIME) as pool:

@@ -355,3 +355,93 @@ async fn a_child_that_serves_a_call_and_leaves_in_good_order_is_no_loss() {
     rest(&reader).await;
     assert_eq!(session.die().await, (End::Exited(DIED), 2), "this is no good order");
 }
+
+// Calls that a new child is sent again.
+
+/// A call of a tool, with the argument 1.
+fn call_of(id: &str, tool: &str) -> String {
+    format!(
+        r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"{tool}","arguments":[1]}}}}"#
+    )
+}
+
+impl Respawning {
+    /// The first child has answered a call each of two tools whose calls are restored, under the ids 2 and 3.
+    async fn remembering() -> Self {
+        let restore = Some(["open".into(), "mode".into()].into());
+        let limits = Limits { respawn: true, restore, ..CONFIG.limits };
+        let mut session = Self::open_with(Config { limits, ..CONFIG }).await;
+        for (id, tool) in [("2", "open"), ("3", "mode")] {
+            let reader = session.harness.post(&call_of(&format!("1{id}"), tool)).await;
+            session.harness.child.expect(&call_of(id, tool)).await;
+            session.harness.child.send(&result(id)).await;
+            rest(&reader).await;
+        }
+        session
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_child_is_sent_the_calls_that_made_the_old_one_what_it_was_and_then_what_waited() {
+    let mut session = Respawning::remembering().await;
+    session.die().await;
+    let later = session.harness.post(&call("8", "8")).await;
+    session.good_child("4").await;
+    session.harness.child.expect(&call_of("6", "open")).await;
+    settle().await;
+    session.harness.child.send(&result("6")).await;
+    session.harness.child.expect(&call_of("7", "mode")).await;
+    assert_eq!(available(&later).await, [""; 0], "it waits until the last one is answered");
+    session.harness.child.send(&result("7")).await;
+    session.harness.child.expect(&call("5", "8")).await;
+    session.harness.child.send(&result("5")).await;
+    assert_eq!(rest(&later).await, answered(4, "8"), "and nothing of the others reaches the client");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_child_that_does_not_answer_such_a_call_serves_all_the_same() {
+    let mut session = Respawning::remembering().await;
+    session.die().await;
+    let later = session.harness.post(&call("8", "8")).await;
+    session.good_child("4").await;
+    session.harness.child.expect(&call_of("6", "open")).await;
+    let asked = Instant::now();
+    session.harness.child.expect(
+        r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":6,"reason":"the request timed out"}}"#,
+    ).await;
+    assert!((secs(10)..secs(11)).contains(&asked.elapsed()), "{:?}", asked.elapsed());
+    session.harness.child.expect(&call_of("7", "mode")).await;
+    session.harness.child.send(r#"{"jsonrpc":"2.0","id":7,"error":{"code":1,"message":"no"}}"#).await;
+    session.harness.child.expect(&call("5", "8")).await;
+    session.harness.child.send(&result("5")).await;
+    assert_eq!(rest(&later).await, answered(4, "8"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn children_that_die_of_such_calls_are_replaced_until_none_is_left_and_what_waits_is_served_then() {
+    let mut session = Respawning::remembering().await;
+    assert_eq!(session.die().await, (End::Exited(DIED), 1));
+    let later = session.harness.post(&call("8", "8")).await;
+    session.good_child("4").await;
+    session.harness.child.expect(&call_of("6", "open")).await;
+    assert_eq!(session.die().await, (End::Exited(DIED), 2), "the pause before the next one grows");
+    session.good_child("7").await;
+    session.harness.child.expect(&call_of("8", "mode")).await;
+    assert_eq!(session.die().await, (End::Exited(DIED), 3));
+    session.good_child("9").await;
+    session.harness.child.expect(&call("5", "8")).await;
+    session.harness.child.send(&result("5")).await;
+    assert_eq!(rest(&later).await, answered(4, "8"), "it had been sent to none of them");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_ends_in_order_while_its_child_is_sent_such_calls() {
+    let mut session = Respawning::remembering().await;
+    session.die().await;
+    let waiting = session.harness.post(&call("8", "8")).await;
+    session.good_child("4").await;
+    session.harness.child.expect(&call_of("6", "open")).await;
+    session.harness.session.end(End::Deleted);
+    assert_eq!(rest(&waiting).await, failed(4, "8", "Ended(Deleted)"));
+    assert_eq!(session.harness.ended().await, End::Deleted);
+}
