@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
 use super::*;
+use crate::proto::lingering::LINGER;
 
 /// How many clients there are. All use the same ids and tokens.
 const CLIENTS: u8 = 3;
@@ -485,7 +486,7 @@ impl World {
             }
         }
         self.session.assert_empty();
-        assert!(self.session.front.lingering.is_empty());
+        assert_eq!(self.session.front.lingering.next_deadline(), None);
         assert!(self.sent.values().all(|sent| sent.ended), "each request has its end");
         assert!(self.session.front.next_deadline().is_none());
     }
