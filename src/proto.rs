@@ -9,6 +9,7 @@
 pub mod capabilities;
 pub mod downgrade;
 pub mod echo;
+pub mod elicitation;
 pub mod front;
 pub mod ids;
 pub mod incoming;

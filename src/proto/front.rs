@@ -16,10 +16,13 @@ use super::message::{Message, Notification, Request};
 use super::nearly::Broken;
 use super::output::{Dropped, Handshake, Note, Out, Output, Unanswered};
 
+mod greeting;
 pub mod keyed;
 pub mod modern;
 pub mod shared;
 pub mod single;
+
+pub(super) use greeting::MAX_GREETING;
 
 /// How long a request of the child waits for a client to listen, before the bridge answers it with an error.
 pub const LISTENER_GRACE: Duration = Duration::from_secs(60);

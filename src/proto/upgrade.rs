@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::capabilities::{Declared, Need};
-use super::front::keyed::MAX_GREETING;
-use super::front::{self, Front, Keeps, Origin, Readers, Refusal, Takes, expired, too_long};
+use super::elicitation::{URL_NEEDED, elicitations, error_code};
+use super::front::{self, Front, Keeps, MAX_GREETING, Origin, Readers, Refusal, Takes, expired, too_long};
 use super::ids::{BridgeId, ChildId, ClientId, Id, ProgressToken, StreamId};
 use super::incoming::Incoming;
 use super::json::{slice, unquote, value_at};
@@ -24,6 +24,7 @@ use super::nearly::{Broken, Wrong};
 use super::object::without;
 use super::output::{Declined, Dropped, Handshake, Note, Out, Output, Unanswered};
 use super::questions::{NOBODYS, TOO_MANY_UNCLEAR, UNCLEAR, UNSERVED, Undecided, sole_owner};
+use super::subscription::uri_params;
 use super::tools::{Tools, page_member};
 use super::version::{Revision, is_removed};
 
@@ -33,7 +34,7 @@ mod parked;
 mod questions;
 mod request;
 
-use answer::{Greeting, URL_NEEDED, error_code, failed, input_required, is_tool_error};
+use answer::{Greeting, failed, input_required, is_tool_error};
 use listens::{Added, Listens, NotAdded, Offered};
 use parked::{Parked, Place, State};
 use questions::{ASKED, Question};
@@ -920,10 +921,6 @@ fn decline(stream: StreamId, id: ClientId, why: Declined, out: &mut Out) {
     unanswered(stream, id, Unanswered::Declined(why), out);
 }
 
-fn uri_params(uri: &str) -> String {
-    format!(r#"{{"uri":{}}}"#, serde_json::Value::from(uri))
-}
-
 /// The child needs the client to open URLs before it serves the request (2025-11-25 `client/elicitation`, "URL Elicitation
 /// Required Error"): the client is asked that, and then sends the request again.
 fn url_needed(stream: StreamId, call: Box<Call>, answer: Incoming<'_>, out: &mut Out) {
@@ -931,10 +928,7 @@ fn url_needed(stream: StreamId, call: Box<Call>, answer: Incoming<'_>, out: &mut
     if !call.declared.allows(need) {
         return decline(stream, call.client, Declined::Capability(need.capability()), out);
     }
-    let text = slice(answer.text(), 0..answer.text().len());
-    let list = value_at(text, &["error", "data", "elicitations"]).and_then(|span| text.get(span));
-    let elicitations = list.into_iter().flat_map(super::json::elements).flatten();
-    let asked: Vec<_> = elicitations
+    let asked: Vec<_> = elicitations(&answer)
         .filter(|params| Need::of("elicitation/create", params) == Some(need))
         .take(MAX_QUESTIONS)
         .enumerate()
