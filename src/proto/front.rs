@@ -229,7 +229,7 @@ fn is_initialized(request: &Request) -> bool {
 }
 
 /// Takes it for what it means, and answers it.
-fn acknowledge(link: &mut Link<Caller>, caller: &Caller, now: Duration, out: &mut Out) {
+fn acknowledge<C>(link: &mut Link<C>, caller: &Caller, now: Duration, out: &mut Out) {
     link.initialized_as_request(now, out);
     let message = format!(r#"{{"jsonrpc":"2.0","id":{},"result":{{}}}}"#, caller.client.0.as_json()).into();
     out.push(Output::Answer { stream: caller.stream, message, success: true });

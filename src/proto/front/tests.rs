@@ -21,6 +21,7 @@ use crate::proto::testing::*;
 mod keyed;
 mod modern;
 mod retry;
+mod shared;
 
 pub(in crate::proto) const LIMITS: Limits = Limits {
     init_timeout: secs(10),
