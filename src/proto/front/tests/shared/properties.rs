@@ -153,7 +153,7 @@ impl World {
         let lane = self.newest_lane;
         self.seats[seat] = lane;
         self.session.front.join(StreamId(lane));
-        let declared = if lane % 2 == 0 { DECLARED[0] } else { DECLARED[2] };
+        let declared = if lane.is_multiple_of(2) { DECLARED[0] } else { DECLARED[2] };
         self.send(lane, "\"init\"", &opening("\"init\"", declared), None);
     }
 
