@@ -2,7 +2,7 @@
 //! message of the child is for. Beneath it is a [link](super::link) to the child; what comes out goes into [`Out`].
 //!
 //! [`single::Single`] has one client with a session of its own, [`keyed::Keyed`] several that cannot be told apart,
-//! [`modern::Modern`] those of 2026-07-28 over a child of it. A session's loop knows its front as [`Front`] alone.
+//! [`shared::Shared`] sessions that share a child, [`modern::Modern`] clients of 2026-07-28 over a child of it. A session's loop knows its front as [`Front`] alone.
 
 use std::time::Duration;
 

@@ -54,9 +54,6 @@ impl Levels {
 
     /// The request of this id has ended; `taken`: with a result.
     pub(super) fn ended(&mut self, lane: StreamId, id: BridgeId, taken: bool) {
-        if !taken {
-            self.told = None;
-        }
         let Some(set) = self.lanes.get_mut(&lane) else { return };
         let Some(place) = set.asked.iter().position(|(asked, _)| *asked == id) else { return };
         if taken {
