@@ -2,7 +2,7 @@
 //! message of the child is for. Beneath it is a [link](super::link) to the child; what comes out goes into [`Out`].
 //!
 //! [`single::Single`] has one client with a session of its own, [`keyed::Keyed`] several that cannot be told apart,
-//! [`modern::Modern`] those of 2026-07-28 over a child of it. A session's loop knows its front as [`Front`] alone.
+//! [`shared::Shared`] sessions that share a child, [`modern::Modern`] clients of 2026-07-28 over a child of it. A session's loop knows its front as [`Front`] alone.
 
 use std::time::Duration;
 
@@ -16,10 +16,13 @@ use super::message::{Message, Notification, Request};
 use super::nearly::Broken;
 use super::output::{Dropped, Handshake, Note, Out, Output, Unanswered};
 
+mod greeting;
 pub mod keyed;
 pub mod modern;
 pub mod shared;
 pub mod single;
+
+pub(super) use greeting::MAX_GREETING;
 
 /// How long a request of the child waits for a client to listen, before the bridge answers it with an error.
 pub const LISTENER_GRACE: Duration = Duration::from_secs(60);
@@ -226,7 +229,7 @@ fn is_initialized(request: &Request) -> bool {
 }
 
 /// Takes it for what it means, and answers it.
-fn acknowledge(link: &mut Link<Caller>, caller: &Caller, now: Duration, out: &mut Out) {
+fn acknowledge<C>(link: &mut Link<C>, caller: &Caller, now: Duration, out: &mut Out) {
     link.initialized_as_request(now, out);
     let message = format!(r#"{{"jsonrpc":"2.0","id":{},"result":{{}}}}"#, caller.client.0.as_json()).into();
     out.push(Output::Answer { stream: caller.stream, message, success: true });

@@ -1,4 +1,5 @@
-//! What is said of a subscription, whoever says it (2026-07-28 `basic/patterns/subscriptions`).
+//! What is said of a subscription, whoever says it (2026-07-28 `basic/patterns/subscriptions`, 2025-11-25
+//! `server/resources`, "Subscriptions").
 
 use bytes::Bytes;
 
@@ -7,6 +8,26 @@ use super::ids::ClientId;
 /// The member of `_meta` that says to which subscription a message belongs: its value is the id of the
 /// `subscriptions/listen` that has begun it.
 pub const SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
+
+/// What a child of the session era says of a resource that has changed.
+pub const UPDATED: &str = "notifications/resources/updated";
+
+/// How many URIs all subscriptions of a session may have together, those that several have counted as often, and how many
+/// bytes these may be.
+pub const MAX_URIS: usize = 1000;
+pub const MAX_URI_BYTES: usize = 1024 * 1024;
+
+/// Whether who wants to hear of one resource is to be told of the other: it is the same, or within it (2025-11-25
+/// `schema.ts`, `ResourceUpdatedNotification`: "this might be a sub-resource of the one that the client subscribed to").
+pub fn covers(wanted: &str, changed: &str) -> bool {
+    let rest = changed.strip_prefix(wanted);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || wanted.ends_with('/'))
+}
+
+/// The parameters of a `resources/subscribe` or `resources/unsubscribe` of the bridge's own.
+pub fn uri_params(uri: &str) -> String {
+    format!(r#"{{"uri":{}}}"#, serde_json::Value::from(uri))
+}
 
 /// The answer to a `subscriptions/listen` that its server ends ("Graceful Closure").
 pub fn graceful_end(listen: &ClientId) -> Bytes {

@@ -6,22 +6,25 @@
 //!
 //! Clients that share a child are told apart by their calls alone. What may be another's reaches nobody.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::capabilities::{Declared, Need};
-use super::front::keyed::MAX_GREETING;
-use super::front::{self, Front, Keeps, Origin, Readers, Refusal, Takes, expired, too_long};
+use super::elicitation::{URL_NEEDED, elicitations, error_code};
+use super::front::{self, Front, Keeps, MAX_GREETING, Origin, Readers, Refusal, Takes, expired, too_long};
 use super::ids::{BridgeId, ChildId, ClientId, Id, ProgressToken, StreamId};
 use super::incoming::Incoming;
 use super::json::{slice, unquote, value_at};
 use super::level::Level;
 use super::line::join_lines;
-use super::link::{Answered, CANCEL_GRACE, Limits, Link, Outgoing, own_reply};
+use super::lingering::Lingering;
+use super::link::{Answered, Limits, Link, Outgoing, own_reply};
 use super::message::{Kind, Message, Request};
 use super::nearly::{Broken, Wrong};
 use super::object::without;
 use super::output::{Declined, Dropped, Handshake, Note, Out, Output, Unanswered};
+use super::questions::{NOBODYS, TOO_MANY_UNCLEAR, UNCLEAR, UNSERVED, Undecided, sole_owner};
+use super::subscription::uri_params;
 use super::tools::{Tools, page_member};
 use super::version::{Revision, is_removed};
 
@@ -31,10 +34,10 @@ mod parked;
 mod questions;
 mod request;
 
-use answer::{Greeting, URL_NEEDED, error_code, failed, input_required, is_tool_error};
+use answer::{Greeting, failed, input_required, is_tool_error};
 use listens::{Added, Listens, NotAdded, Offered};
 use parked::{Parked, Place, State};
-use questions::{ASKED, Question, Undecided};
+use questions::{ASKED, Question};
 use request::{Answers, Lowered, lower};
 
 /// How long further questions of the same call are waited for before its client is asked.
@@ -49,21 +52,9 @@ const MAX_ASKED: usize = 8 * 1024 * 1024;
 /// Bytes of requests that wait for the handshake, or until the child's tools are known; beyond it no message is taken.
 const MAX_EARLY: usize = 8 * 1024 * 1024;
 
-/// How long after a call ended without an answer the child may still be at work on it, as far as strangers are concerned:
-/// it has been told, and stops (2026-07-28 `basic/patterns/cancellation`).
-const LINGER: Duration = CANCEL_GRACE;
-
-/// How many such calls are remembered. Beyond them, all is doubtful for as long.
-const MAX_LINGERING: usize = 1024;
-
 /// How many requests of the bridge's own the child may leave without an answer before it is asked no more. Each gives up
 /// after [`OWN_LIMIT`](super::link::OWN_LIMIT).
 const MAX_OWN: usize = 1000;
-
-/// Why a question of the child reaches nobody.
-const NOBODYS: &str = "no call is running that this can belong to";
-const UNSERVED: &str = "the client of this call does not serve such requests";
-const UNCLEAR: &str = "it is unclear to which of several calls this belongs";
 
 /// The bridge's own `initialize` for a child whose clients are of 2026-07-28. It declares all that such clients can be
 /// asked: what each of them declares comes with its requests, and what it does not is refused then.
@@ -209,11 +200,9 @@ pub struct Upgrade {
     /// When the clients of calls are asked.
     asking: BTreeSet<(Duration, BridgeId)>,
     parked: Parked<Box<Call>>,
-    undecided: Undecided,
-    /// Calls of strangers that have ended without an answer: the child may be at work on them until then.
-    lingering: VecDeque<(Duration, BridgeId)>,
-    /// Until when there may be more of them than are remembered.
-    crowded_until: Duration,
+    undecided: Undecided<Question, BridgeId>,
+    /// Calls of strangers that have ended without an answer.
+    lingering: Lingering<()>,
     /// The level that the child has been told.
     level: Option<Level>,
     listens: Listens,
@@ -240,8 +229,7 @@ impl Upgrade {
             asking: BTreeSet::new(),
             parked: Parked::default(),
             undecided: Undecided::default(),
-            lingering: VecDeque::new(),
-            crowded_until: Duration::ZERO,
+            lingering: Lingering::default(),
             level: None,
             listens: Listens::default(),
             listeners: BTreeMap::new(),
@@ -599,24 +587,13 @@ impl Upgrade {
                 self.assign(id, question, now, out);
             }
         } else if self.strangers {
-            if self.lingering.len() == MAX_LINGERING
-                && let Some((until, _)) = self.lingering.pop_front()
-            {
-                self.crowded_until = until;
-            }
-            self.lingering.push_back((now + LINGER, id));
+            self.lingering.add(id, (), now);
         }
-    }
-
-    /// Whether the child may be at work on a call of a stranger that has ended without an answer.
-    fn doubts(&self, now: Duration) -> bool {
-        now < self.crowded_until || self.lingering.back().is_some_and(|(until, _)| now < *until)
     }
 
     /// The child has answered a call after its end: it is not at work on that any more.
     fn not_lingering(&mut self, id: BridgeId, now: Duration, out: &mut Out) {
-        if let Some(place) = self.lingering.iter().position(|(_, lingering)| *lingering == id) {
-            self.lingering.remove(place);
+        if self.lingering.answered(id) {
             for (id, question) in self.undecided.ended(id) {
                 self.assign(id, question, now, out);
             }
@@ -664,7 +641,7 @@ impl Upgrade {
 
     fn child_answer(&mut self, answer: Incoming<'_>, now: Duration, out: &mut Out) {
         let token = answer.envelope.id.clone().map_or("null", |span| answer.token(span));
-        let doubtful = token == "null" && self.doubts(now);
+        let doubtful = token == "null" && self.lingering.doubts(now);
         if let Some(id) = self.link.id_named(token) {
             self.not_lingering(id, now, out);
         }
@@ -719,7 +696,7 @@ impl Upgrade {
     /// A call has a new id at the link.
     fn renamed(&mut self, old: BridgeId, new: BridgeId) {
         self.by_stream.values_mut().filter(|id| **id == old).for_each(|id| *id = new);
-        self.undecided.renamed(old, new);
+        self.undecided.renamed(old, new, new);
         let Some(call) = self.call_of(new) else { return };
         let (asks_at, state) = (call.asks_at, call.state);
         if let Some(at) = asks_at
@@ -774,20 +751,24 @@ impl Upgrade {
             // after the other.
             let waits = |call: &Call| call.waits_for_client() && call.asked_at + ASKED <= now;
             let (waiting, running): (Vec<_>, Vec<_>) = calls.partition(|(_, call)| waits(call));
-            if running.is_empty() && self.doubts(now) {
+            if running.is_empty() && self.lingering.doubts(now) {
                 return question.give_up(out);
             }
             let running = if running.is_empty() { waiting } else { running };
-            let ended = self.lingering.iter().map(|(_, id)| *id);
-            let among: BTreeSet<_> = running.into_iter().map(|(id, _)| id).chain(ended).collect();
-            match among.first().copied() {
-                None => question.refuse(NOBODYS, out),
-                Some(_) if now < self.crowded_until => question.refuse(UNCLEAR, out),
-                Some(id) if among.len() == 1 => self.assign(id, question, now, out),
-                Some(_) => {
-                    if let Err(question) = self.undecided.add(question, among, now) {
-                        question.refuse("too many requests wait for it to become clear whose they are", out);
-                    }
+            let ended = self.lingering.calls().map(|(id, ())| id);
+            let among = running.into_iter().map(|(id, _)| id).chain(ended);
+            let among: BTreeMap<_, _> = among.map(|id| (id, id)).collect();
+            if among.is_empty() {
+                question.refuse(NOBODYS, out);
+            } else if self.lingering.is_crowded(now) {
+                question.refuse(UNCLEAR, out);
+            } else if let Some(id) = sole_owner(&among) {
+                self.assign(id, question, now, out);
+            } else {
+                // A call that does not wait for an answer has mostly ended by then.
+                let again = Some(now + ASKED);
+                if let Err(question) = self.undecided.add(question, among, again, now) {
+                    question.refuse(TOO_MANY_UNCLEAR, out);
                 }
             }
         } else {
@@ -920,7 +901,7 @@ impl Upgrade {
             })
         };
         let call = if self.strangers {
-            let alone = !self.doubts(now) && running().count() == 1;
+            let alone = !self.lingering.doubts(now) && running().count() == 1;
             running().next().filter(|_| alone).filter(|call| wants(call))
         } else {
             running().filter(|call| wants(call) && call.stream.is_some()).last()
@@ -940,10 +921,6 @@ fn decline(stream: StreamId, id: ClientId, why: Declined, out: &mut Out) {
     unanswered(stream, id, Unanswered::Declined(why), out);
 }
 
-fn uri_params(uri: &str) -> String {
-    format!(r#"{{"uri":{}}}"#, serde_json::Value::from(uri))
-}
-
 /// The child needs the client to open URLs before it serves the request (2025-11-25 `client/elicitation`, "URL Elicitation
 /// Required Error"): the client is asked that, and then sends the request again.
 fn url_needed(stream: StreamId, call: Box<Call>, answer: Incoming<'_>, out: &mut Out) {
@@ -951,10 +928,7 @@ fn url_needed(stream: StreamId, call: Box<Call>, answer: Incoming<'_>, out: &mut
     if !call.declared.allows(need) {
         return decline(stream, call.client, Declined::Capability(need.capability()), out);
     }
-    let text = slice(answer.text(), 0..answer.text().len());
-    let list = value_at(text, &["error", "data", "elicitations"]).and_then(|span| text.get(span));
-    let elicitations = list.into_iter().flat_map(super::json::elements).flatten();
-    let asked: Vec<_> = elicitations
+    let asked: Vec<_> = elicitations(&answer)
         .filter(|params| Need::of("elicitation/create", params) == Some(need))
         .take(MAX_QUESTIONS)
         .enumerate()
@@ -1041,9 +1015,7 @@ impl Front for Upgrade {
             self.give_up(place, now, out);
         }
         // What came before may still be what such a call has asked: that goes to nobody.
-        while self.lingering.front().is_some_and(|(until, _)| *until <= now) {
-            self.lingering.pop_front();
-        }
+        self.lingering.expire(now);
         if self.undecided.next_deadline().is_some_and(|at| at <= now) {
             let calls = self.parked.at_work().filter_map(|id| Some((id, self.call_of(id)?)));
             let waiting = calls.filter(|(_, call)| call.waits_for_client());
@@ -1059,7 +1031,7 @@ impl Front for Upgrade {
 
     fn next_deadline(&self) -> Option<Duration> {
         let asking = self.asking.first().map(|(at, _)| *at);
-        let lingering = self.lingering.front().map(|(until, _)| *until);
+        let lingering = self.lingering.next_deadline();
         let held = self.tools.held().iter().map(|held| held.arrived + self.request_timeout).min();
         let waiting = [self.parked.next_deadline(), self.undecided.next_deadline(), asking, lingering, held];
         waiting.into_iter().flatten().chain(self.link.next_deadline()).min()
@@ -1146,6 +1118,7 @@ impl Front for Upgrade {
     #[cfg(test)]
     fn check(&self) {
         self.link.check();
+        self.undecided.check();
         let calls = || {
             self.link.callers().filter_map(|(id, caller)| match caller {
                 Caller::Client(call) => Some((id, &**call)),

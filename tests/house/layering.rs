@@ -41,14 +41,27 @@ const WALLS: &[(&str, &[&str])] = &[
     ),
     // A link speaks to a child and knows no client; the fronts above it do not know each other.
     ("proto/link", &["proto::front", "super::front", "StreamId", "ClientId", "Upgrade", "Downgrade"]),
-    ("proto/front/single", &["keyed", "modern", "super::tests"]),
-    ("proto/front/keyed", &["single", "modern", "super::tests"]),
+    ("proto/front/single", &["keyed", "modern", "shared", "super::tests"]),
+    ("proto/front/keyed", &["single", "modern", "shared", "super::tests"]),
     ("proto/front/modern", &["single", "keyed", "shared::", "upgrade", "downgrade", "super::tests"]),
     // Who has asked what, and neither the link nor the clients over HTTP.
     (
         "proto/front/modern/lanes",
         &["super::", "proto::front", "proto::link", "proto::output", "proto::message"],
     ),
+    (
+        "proto/front/shared",
+        &["single::", "keyed::", "modern::", "proto::upgrade", "proto::downgrade", "super::tests"],
+    ),
+    // What is counted over all lanes: it says nothing itself.
+    ("proto/front/shared/asked", &["proto::front", "proto::link", "proto::output", "super::"]),
+    ("proto/front/shared/holders", &["proto::front", "proto::link", "proto::output", "super::"]),
+    ("proto/front/shared/levels", &["proto::front", "proto::link", "proto::output", "super::"]),
+    ("proto/front/greeting", &["proto::link", "proto::output", "super::"]),
+    // What fronts over a child of the session era have in common, where it is unclear whose a message is.
+    ("proto/questions", &["super::front", "super::link", "super::upgrade", "StreamId", "ClientId"]),
+    ("proto/lingering", &["super::front", "super::upgrade", "StreamId", "ClientId"]),
+    ("proto/elicitation", &["super::front", "super::link", "super::output", "super::upgrade"]),
     // What an upgrade is made of: neither part knows the link or the front, nor the other part.
     ("proto/upgrade/listens", &["proto::front", "proto::link", "proto::output", "proto::tools"]),
     ("proto/tools", &["super::link", "super::output", "super::upgrade", "proto::link", "proto::output"]),

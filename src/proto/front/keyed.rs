@@ -1,23 +1,19 @@
 //! Several clients that cannot be told apart, with a session that the bridge has opened in its own name. Only what
 //! belongs to a request of one of them reaches a client at all.
 
-use std::ops::Range;
 use std::time::Duration;
 
+use super::greeting::{Greeting, MAX_GREETING};
 use super::{
     Caller, Front, Origin, Readers, Refusal, acknowledge, cancelled, expired, is_initialized, pass_progress,
     too_long, with_id,
 };
 use crate::proto::ids::{ClientId, StreamId};
 use crate::proto::incoming::Incoming;
-use crate::proto::line::join_lines;
 use crate::proto::link::{Answered, Limits, Link, Outgoing, own_reply};
 use crate::proto::message::{Kind, Message, Notification, Request};
 use crate::proto::nearly::Broken;
 use crate::proto::output::{Dropped, Handshake, Note, Out, Output, Unanswered};
-
-/// The longest answer to `initialize` that is kept for the clients of a session, in bytes.
-pub(in crate::proto) const MAX_GREETING: usize = 1024 * 1024;
 
 /// The front of a session that several clients share.
 #[derive(Debug)]
@@ -43,8 +39,8 @@ impl Keyed {
 
     /// A client opens the session, as each of them may: it gets what the child has answered to the bridge.
     fn initialize(&mut self, caller: Caller, out: &mut Out) {
-        if let Some(Greeting { before, behind }) = &self.greeting {
-            let message = [before, caller.client.0.as_json().as_bytes(), behind].concat().into();
+        if let Some(greeting) = &self.greeting {
+            let message = greeting.for_client(&caller.client);
             out.push(Output::Answer { stream: caller.stream, message, success: true });
         } else if self.waiting.len() >= self.max_in_flight {
             caller.unanswered(Unanswered::Overload, out);
@@ -215,30 +211,5 @@ impl Front for Keyed {
     #[cfg(test)]
     fn check(&self) {
         self.link.check();
-    }
-}
-
-/// What a child says of itself when a session begins: one line, before and behind its id.
-#[derive(Debug)]
-struct Greeting {
-    before: Box<[u8]>,
-    behind: Box<[u8]>,
-}
-
-impl Greeting {
-    fn of(answer: &Incoming<'_>) -> Self {
-        let text = answer.text();
-        let part = |span: Range<usize>| text.get(span).unwrap_or_default();
-        let (mut before, mut behind) = match answer.envelope.id.clone() {
-            Some(id) => (part(0..id.start).to_vec(), part(id.end..text.len()).to_vec()),
-            None => {
-                let behind_brace = memchr::memchr(b'{', text).map_or(0, |brace| brace + 1);
-                let before = [part(0..behind_brace), b"\"id\":"].concat();
-                (before, [b",", part(behind_brace..text.len())].concat())
-            }
-        };
-        join_lines(&mut before);
-        join_lines(&mut behind);
-        Self { before: before.into(), behind: behind.into() }
     }
 }

@@ -22,6 +22,7 @@ mod keyed;
 mod modern;
 mod restored;
 mod retry;
+mod shared;
 
 pub(in crate::proto) const LIMITS: Limits = Limits {
     init_timeout: secs(10),

@@ -3,18 +3,15 @@
 
 use bytes::Bytes;
 
+use crate::proto::elicitation::{URL_NEEDED, error_code};
 use crate::proto::front::id_edit;
 use crate::proto::ids::ClientId;
 use crate::proto::incoming::Incoming;
-use crate::proto::json::{Span, slice, unquote, value_at};
+use crate::proto::json::{slice, unquote, value_at};
 use crate::proto::line::join_lines;
 use crate::proto::message::Kind;
 use crate::proto::object::without;
 use crate::proto::version::Revision;
-
-/// The code of an error that says that the client must open URLs first (2025-11-25 `client/elicitation`, "URL Elicitation
-/// Required Error").
-pub(super) const URL_NEEDED: i64 = -32042;
 
 /// The name under which a result says who has made it (2026-07-28 `basic/index`, "`_meta`").
 const SERVER_INFO: &str = "\"io.modelcontextprotocol/serverInfo\"";
@@ -139,13 +136,6 @@ impl Greeting {
 /// Whether a JSON object has no member.
 fn is_empty(object: &str) -> bool {
     object.get(1..).is_some_and(|rest| rest.trim_start().starts_with('}'))
-}
-
-/// The code of an error, and where it lies.
-pub(super) fn error_code(answer: &Incoming<'_>) -> Option<(i64, Span)> {
-    let text = slice(answer.text(), 0..answer.text().len());
-    let span = value_at(text, &["error", "code"])?;
-    Some((text.get(span.clone())?.parse().ok()?, span))
 }
 
 /// An error of the child for this client. A resource that is not there has a code of its own in the session era, and none

@@ -11,14 +11,10 @@ use bytes::{Bytes, BytesMut};
 
 use crate::proto::ids::{ClientId, StreamId};
 use crate::proto::json::{Span, elements, splice, unquote, value_at};
-use crate::proto::subscription::{SUBSCRIPTION_ID, graceful_end};
+use crate::proto::subscription::{MAX_URI_BYTES, MAX_URIS, SUBSCRIPTION_ID, UPDATED, covers, graceful_end};
 
 /// How many subscriptions there may be.
 const MAX_LISTENS: usize = 256;
-
-/// How many URIs they may have together, those that several have counted as often, and how many bytes these may be.
-const MAX_URIS: usize = 1000;
-const MAX_URI_BYTES: usize = 1024 * 1024;
 
 /// The longest filter that is read, in bytes: the most URIs that there may be, with the escapes that they need.
 const MAX_FILTER: usize = 2 * MAX_URI_BYTES;
@@ -32,8 +28,6 @@ const LISTS: [(&str, &str); 3] = [
     ("promptsListChanged", "notifications/prompts/list_changed"),
     ("resourcesListChanged", "notifications/resources/list_changed"),
 ];
-
-const UPDATED: &str = "notifications/resources/updated";
 
 /// What a child tells of, by the capabilities that it has declared (2025-11-25 `server/tools` and its siblings).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -351,13 +345,6 @@ impl Filter {
         }
         Ok(Self { lists, uris })
     }
-}
-
-/// Whether who wants to hear of one resource is to be told of the other: it is the same, or within it (2025-11-25
-/// `schema.ts`, `ResourceUpdatedNotification`: "this might be a sub-resource of the one that the client subscribed to").
-fn covers(wanted: &str, changed: &str) -> bool {
-    let rest = changed.strip_prefix(wanted);
-    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || wanted.ends_with('/'))
 }
 
 fn quote(text: &str) -> String {

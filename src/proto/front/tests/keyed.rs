@@ -1,7 +1,7 @@
 //! Sessions that the bridge opens in its own name, for clients that share them and cannot be told apart.
 
 use super::*;
-use crate::proto::front::keyed::{Keyed, MAX_GREETING};
+use crate::proto::front::keyed::Keyed;
 use crate::proto::message::Envelope;
 
 /// As the bridge writes it.

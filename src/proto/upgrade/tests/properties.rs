@@ -6,6 +6,8 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
 use super::*;
+use crate::proto::lingering::LINGER;
+use crate::proto::testing::any_text;
 
 /// How many clients there are. All use the same ids and tokens.
 const CLIENTS: u8 = 3;
@@ -485,7 +487,7 @@ impl World {
             }
         }
         self.session.assert_empty();
-        assert!(self.session.front.lingering.is_empty());
+        assert_eq!(self.session.front.lingering.next_deadline(), None);
         assert!(self.sent.values().all(|sent| sent.ended), "each request has its end");
         assert!(self.session.front.next_deadline().is_none());
     }
@@ -506,91 +508,6 @@ proptest! {
         }
         world.finish(dies);
     }
-}
-
-/// JSON of any kind, with names and values that the front looks for.
-fn any_json() -> impl Strategy<Value = String> {
-    let leaf = select(vec![
-        "null",
-        "true",
-        "0",
-        "2",
-        "3",
-        "-1.5e3",
-        "\"\"",
-        "\"2\"",
-        "\"form\"",
-        "\"url\"",
-        "\"debug\"",
-        "[]",
-        "{}",
-        "\"mcp-bridge.00000000000000000000000000000001\"",
-        "\"\\ud800\"",
-        " { } ",
-    ])
-    .prop_map(str::to_owned);
-    leaf.prop_recursive(4, 40, 5, |inner| {
-        let names = select(vec![
-            "_meta",
-            "mode",
-            "elicitations",
-            "data",
-            "code",
-            "nextCursor",
-            "tools",
-            "progressToken",
-            "requestState",
-            "inputResponses",
-            "elicitation_1",
-            "level",
-            "resultType",
-            "ttlMs",
-            "cacheScope",
-            "isError",
-            "capabilities",
-            "serverInfo",
-            "protocolVersion",
-            "requestId",
-            "uri",
-            "notifications",
-            "resourceSubscriptions",
-            "name",
-            "arguments",
-            "inputSchema",
-            "properties",
-            "x-mcp-header",
-            "io.modelcontextprotocol/clientCapabilities",
-            "io.modelcontextprotocol/logLevel",
-            "elicitation",
-            "\\u005fmeta",
-            "",
-        ]);
-        prop_oneof![
-            prop::collection::vec(inner.clone(), 0..4).prop_map(|values| format!("[{}]", values.join(" ,"))),
-            prop::collection::vec((names, inner), 0..6).prop_map(|members| {
-                let members: Vec<_> =
-                    members.into_iter().map(|(name, value)| format!("\"{name}\" : {value}")).collect();
-                format!("{{{}}}", members.join(","))
-            }),
-        ]
-    })
-}
-
-/// A message of the child or of a client, with JSON of any kind in it.
-fn any_text(methods: &'static [&'static str]) -> impl Strategy<Value = String> {
-    let id = || select(vec!["1", "2", "3", "4", "\"2\"", "2.0", "null", "\"q\""]);
-    prop_oneof![
-        (id(), select(methods), any_json()).prop_map(|(id, method, params)| {
-            format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{params}}}"#)
-        }),
-        (select(methods), any_json()).prop_map(|(method, params)| {
-            format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{params}}}"#)
-        }),
-        (id(), any_json())
-            .prop_map(|(id, result)| format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#)),
-        (id(), any_json())
-            .prop_map(|(id, error)| format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#)),
-    ]
 }
 
 const OF_CLIENTS: [&str; 7] = [

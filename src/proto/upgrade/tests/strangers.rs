@@ -1,10 +1,12 @@
 //! Clients that are strangers to each other: what is not clearly of one's own call reaches nobody.
 
 use super::*;
+use crate::proto::lingering::{LINGER, MAX_LINGERING};
 use crate::proto::link::OWN_LIMIT;
 use crate::proto::link::Readiness;
+use crate::proto::questions::CLEAR_WITHIN;
 use crate::proto::testing::cancel;
-use questions::{ASKED, CLEAR_WITHIN};
+use questions::ASKED;
 
 /// The child is at work on a call of two clients each: their ids at the child.
 fn two(strangers: bool) -> (Harness<Upgrade>, String, String) {
