@@ -196,6 +196,31 @@ class Legacy:
     def call(self, tool, id=1, **arguments):
         return self.ask("tools/call", {"name": tool, "arguments": arguments}, id)
 
+    def broken_off(self, method, params, id):
+        """The first message of an answer, and, on another connection, what comes after it."""
+        body = encode(request(id, method, params))
+        accepting = [*self.named(), ("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+        connection, response = self.pool.send("POST", "/mcp", accepting, body)
+        name, first = next(events(response))
+        connection.close()
+        connection, response = self.pool.send("GET", "/mcp", [*self.named(), ("Last-Event-ID", name)])
+        rest = []
+        for _, data in events(response):
+            rest.append(json.loads(data))
+            if rest[-1].get("id") == id:
+                break
+        connection.close()
+        return json.loads(first), rest
+
+    def named(self):
+        """The header lines of each request within the session."""
+        return [
+            ("Host", "127.0.0.1"),
+            ("Accept", "application/json, text/event-stream"),
+            ("MCP-Protocol-Version", self.negotiated),
+            ("Mcp-Session-Id", self.session),
+        ]
+
     def result(self, method, id=1):
         return self.ask(method, id=id).answer(id)["result"]
 

@@ -1,0 +1,184 @@
+"""All four cells: clients of both eras in front of servers of both eras, real ones on both sides, held to the same list.
+
+The clients are those of ../clients, and `claims.mjs`, `claims.py` and `rmcp/src/main.rs` there say what each claim asks. Each
+client meets each server twice: alone, and on one process with clients of both eras at the same time.
+"""
+
+import collections
+import functools
+import re
+import subprocess
+import threading
+
+from era import HERE, MODERN, Legacy, Modern, claim, expect  # first: it says where the others are
+from bridge import eventually
+from isolation import told
+from wire import text_of
+
+SESSION = "session"  # up to 2025-11-25
+CLIENT_DEADLINE = 170  # seconds; alone, it takes 10
+
+# What a client is held to, in its order.
+CLAIMS = (
+    "initialize", "capabilities", "tools", "errors", "prompts", "state", "resources", "concurrent", "sampling", "elicitation",
+    "roots", "progress", "log", "updates", "cancel", "slow", "ping", "terminate", "gone",
+)  # fmt: skip
+
+# Claim -> era of the client -> why it is none there. What is not here has to hold, and what is here must not come.
+CANNOT = {
+    "ping": {MODERN: "2026-07-28 has none"},
+    "gone": {MODERN: "there is no session"},
+}
+
+Server = collections.namedtuple("Server", "era command options")
+Client = collections.namedtuple("Client", "era command mode")
+
+SERVERS = {
+    "typescript-1": Server(SESSION, lambda installed: ["node", installed / "node" / "notebook1.mjs"], ()),
+    "python-1": Server(SESSION, lambda installed: [installed / "python1/bin/python", HERE / "servers" / "python1.py"], ()),
+    "typescript-2": Server(MODERN, lambda installed: ["node", installed / "node" / "notebook.mjs", "--modern"], ()),
+    # Nothing in this SDK keeps a server to one era, so the bridge is told to open it in this one.
+    "python-2": Server(
+        MODERN, lambda installed: [installed / "python/bin/python", HERE / "servers" / "python2.py"], ("--era", "modern")
+    ),
+}
+
+
+def node(program):
+    return lambda installed: ["node", installed / "node" / program]
+
+
+def python(environment, program):
+    return lambda installed: [installed / environment / "bin/python", HERE.parent / "clients" / program]
+
+
+def rust(installed):
+    return [installed / "rmcp-client"]
+
+
+CLIENTS = {
+    "typescript-1": Client(SESSION, node("typescript1.mjs"), "auto"),
+    "typescript-2-session": Client(SESSION, node("typescript2.mjs"), "legacy"),
+    "typescript-2": Client(MODERN, node("typescript2.mjs"), "shared"),
+    "python-1": Client(SESSION, python("python1", "python1.py"), "auto"),
+    "python-2-session": Client(SESSION, python("python", "python2.py"), "legacy"),
+    "python-2": Client(MODERN, python("python", "python2.py"), "shared"),
+    "rust-session": Client(SESSION, rust, "legacy"),
+    "rust": Client(MODERN, rust, "shared"),
+}
+
+# At once on one process. Where the server is of the session era, what it says for no call in particular is nobody's while
+# several have a call in flight; the more there are, the longer each of them waits for such a moment of its own.
+TOGETHER = ("typescript-1", "typescript-2", "python-1", "python-2-session", "rust")
+
+seen = {}  # (claim, client's era, server's era, how) -> verdicts
+
+
+def start(world, url, name, mode):
+    command = [*CLIENTS[name].command(world.installed), url, name, mode]
+    return subprocess.Popen(
+        [str(part) for part in command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def verdicts(running):
+    """Claim -> (verdict, what was seen) of a client, read to its end."""
+    try:
+        out, err = running.communicate(timeout=CLIENT_DEADLINE)
+    except subprocess.TimeoutExpired:
+        running.kill()
+        out, err = running.communicate()
+    lines = re.findall(r"^(ok|FAIL|n/a) \S+ ([a-z]+):? ?(.*)$", out, re.M)
+    return {name: (verdict, text) for verdict, name, text in lines}, err.strip().splitlines()[-1:]
+
+
+def judge(name, server, how, found, last_words):
+    """What does not hold of the list, and what holds though the table says that it can't."""
+    wrong = []
+    for one in CLAIMS:
+        verdict, text = found.get(one, ("none", f"no verdict; its stderr ends: {last_words}"))
+        cannot = CANNOT.get(one, {}).get(CLIENTS[name].era)
+        wanted = "n/a" if cannot else "ok"
+        cell = seen.setdefault((one, CLIENTS[name].era, SERVERS[server].era, how), [])
+        cell.append(verdict if verdict == wanted else "FAIL")
+        if verdict != wanted or (cannot and text != cannot):
+            wrong.append(f"{name} {one}: {verdict} {text}")
+    return wrong
+
+
+def fronting(world, name, *options):
+    server = SERVERS[name]
+    bridge = world.bridge(*server.options, *options, command=[str(part) for part in server.command(world.installed)])
+    return bridge, "http://{}:{}/mcp".format(*bridge.address)
+
+
+def alone(world, client, server):
+    # A client without sessions is served by a server of sessions where somebody said that it is shared.
+    needs = CLIENTS[client].era == MODERN and SERVERS[server].era == SESSION
+    _, url = fronting(world, server, *(("--share", "all") if needs else ()))
+    wrong = judge(client, server, "alone", *verdicts(start(world, url, client, CLIENTS[client].mode)))
+    assert not wrong, "; ".join(wrong)
+
+
+def together(world, server):
+    bridge, url = fronting(world, server, "--share", "all")
+    watching = Modern(bridge.address)
+    pid = told(watching)["pid"]
+    running = {}
+    for name in TOGETHER:
+        mode = "shared" if CLIENTS[name].era == MODERN else "legacy-shared"
+        running[name] = start(world, url, name, mode)
+    found, readers = {}, []
+    for name, client in running.items():
+        readers.append(threading.Thread(target=lambda name=name, client=client: found.update({name: verdicts(client)})))
+        readers[-1].start()
+    for reader in readers:
+        reader.join()
+    wrong = [line for name in TOGETHER for line in judge(name, server, "together", *found[name])]
+    assert not wrong, "; ".join(wrong)
+    expect(told(watching)["pid"], pid, "the process after the clients:")
+    assert eventually(lambda: bridge.children() == [pid]), f"children {bridge.children()}, of which {pid} answers"
+
+
+def interrupted(world, server, options):
+    """A stream that broke off, and the rest of it by `Last-Event-ID`, which is the bridge's own and so no server's matter."""
+    bridge, _ = fronting(world, server, *options)
+    client = Legacy(bridge.address)
+    client.open()
+    call = {"name": "work", "arguments": {"word": "w", "steps": 5, "pause": 0.3}, "_meta": {"progressToken": "t"}}
+    first, rest = client.broken_off("tools/call", call, id=7)
+    steps = [message["params"]["progress"] for message in [first, *rest[:-1]]]
+    expect(steps, [1, 2, 3, 4, 5], "progress before and after:")
+    expect((rest[-1].get("id"), text_of(rest[-1])), (7, "w"), "the answer:")
+    expect(client.close(), 204, "DELETE:")
+
+
+def table():
+    """Claim × client on server: what the README shows, and with it what does not hold."""
+    cells = [(client, server) for client in (SESSION, MODERN) for server in (SESSION, MODERN)]
+    rows = [["", *(f"{client} on {server}" for client, server in cells)]]
+    for one in CLAIMS:
+        row = [one]
+        for client, server in cells:
+            words = []
+            for how in ("alone", "together"):
+                of = seen.get((one, client, server, how), [])
+                good = sum(verdict != "FAIL" for verdict in of)
+                words.append("n/a" if of and set(of) == {"n/a"} else f"{good}/{len(of)}")
+            row.append("n/a" if set(words) == {"n/a"} else ", ".join(words))
+        rows.append(row)
+    rows.insert(1, ["---"] * len(rows[0]))
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    reasons = [f"`{one}`, client of {era}: {why}" for one, eras in CANNOT.items() for era, why in eras.items()]
+    return "\n".join([*lines, "Each cell: alone, together.", *reasons])
+
+
+for server, (server_era, *_) in SERVERS.items():
+    for client, (client_era, *_) in CLIENTS.items():
+        text = f"{client} ({client_era}) has all its claims in front of {server} ({server_era}), alone"
+        claim(f"{client_era}-on-{server_era}", text)(functools.partial(alone, client=client, server=server))
+    text = f"clients of both eras have all their claims on one process of {server} ({server_era}) at the same time"
+    claim("together", text)(functools.partial(together, server=server))
+    for options in (), ("--share", "all"):
+        text = f"a broken stream of a session in front of {server} ({server_era}) is resumed" + " with --share all" * bool(options)
+        claim("resumption", text)(functools.partial(interrupted, server=server, options=options))
