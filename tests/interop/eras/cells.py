@@ -9,9 +9,9 @@ import functools
 import re
 import subprocess
 import threading
+import time
 
 from era import HERE, MODERN, Legacy, Modern, claim, expect  # first: it says where the others are
-from bridge import eventually
 from isolation import told
 from wire import text_of
 
@@ -33,14 +33,21 @@ CANNOT = {
 Server = collections.namedtuple("Server", "era command options")
 Client = collections.namedtuple("Client", "era command mode")
 
+
+
+def both_eras(installed):
+    return [installed / "python/bin/python", HERE / "servers" / "python2.py"]
+
+
 SERVERS = {
     "typescript-1": Server(SESSION, lambda installed: ["node", installed / "node" / "notebook1.mjs"], ()),
-    "python-1": Server(SESSION, lambda installed: [installed / "python1/bin/python", HERE / "servers" / "python1.py"], ()),
-    "typescript-2": Server(MODERN, lambda installed: ["node", installed / "node" / "notebook.mjs", "--modern"], ()),
-    # Nothing in this SDK keeps a server to one era, so the bridge is told to open it in this one.
-    "python-2": Server(
-        MODERN, lambda installed: [installed / "python/bin/python", HERE / "servers" / "python2.py"], ("--era", "modern")
+    "python-1": Server(
+        SESSION, lambda installed: [installed / "python1/bin/python", HERE / "servers" / "python1.py"], ()
     ),
+    "typescript-2": Server(MODERN, lambda installed: ["node", installed / "node" / "notebook.mjs", "--modern"], ()),
+    "python-2": Server(MODERN, lambda installed: [*both_eras(installed), "--modern"], ()),
+    # Of both eras: without the option each client would have it in its own.
+    "python-2-both": Server(MODERN, lambda installed: both_eras(installed), ("--era", "modern")),
 }
 
 
@@ -94,14 +101,16 @@ def verdicts(running):
 
 def judge(name, server, how, found, last_words):
     """What does not hold of the list, and what holds though the table says that it can't."""
-    wrong = []
+    wrong, missing = [], [one for one in CLAIMS if one not in found]
+    if missing:
+        wrong.append(f"{name} has no verdict on {' '.join(missing)}; its stderr ends: {last_words}")
     for one in CLAIMS:
-        verdict, text = found.get(one, ("none", f"no verdict; its stderr ends: {last_words}"))
+        verdict, text = found.get(one, ("none", ""))
         cannot = CANNOT.get(one, {}).get(CLIENTS[name].era)
         wanted = "n/a" if cannot else "ok"
         cell = seen.setdefault((one, CLIENTS[name].era, SERVERS[server].era, how), [])
         cell.append(verdict if verdict == wanted else "FAIL")
-        if verdict != wanted or (cannot and text != cannot):
+        if one in found and (verdict != wanted or (cannot and text != cannot)):
             wrong.append(f"{name} {one}: {verdict} {text}")
     return wrong
 
@@ -132,12 +141,23 @@ def together(world, server):
     for name, client in running.items():
         readers.append(threading.Thread(target=lambda name=name, client=client: found.update({name: verdicts(client)})))
         readers[-1].start()
-    for reader in readers:
-        reader.join()
+    processes = set()
+    while any(reader.is_alive() for reader in readers):
+        processes.update(bridge.children())
+        time.sleep(0.1)
     wrong = [line for name in TOGETHER for line in judge(name, server, "together", *found[name])]
     assert not wrong, "; ".join(wrong)
     expect(told(watching)["pid"], pid, "the process after the clients:")
-    assert eventually(lambda: bridge.children() == [pid]), f"children {bridge.children()}, of which {pid} answers"
+    expect(processes, {pid}, "processes while they ran:")
+
+
+def opened(world, client):
+    """The one process is open in 2026-07-28, whichever era its first client is of."""
+    bridge, _ = fronting(world, "python-2-both", "--share", "all")
+    first = client(bridge.address)
+    if isinstance(first, Legacy):
+        expect(first.open()["protocolVersion"], "2025-11-25", "negotiated:")
+    expect(told(first)["version"], MODERN, "what the server was opened in:")
 
 
 def interrupted(world, server, options):
@@ -174,6 +194,8 @@ def table():
 
 
 for server, (server_era, *_) in SERVERS.items():
+    if server == "python-2-both":
+        continue  # the same program as `python-2`, but for how it is opened
     for client, (client_era, *_) in CLIENTS.items():
         text = f"{client} ({client_era}) has all its claims in front of {server} ({server_era}), alone"
         claim(f"{client_era}-on-{server_era}", text)(functools.partial(alone, client=client, server=server))
@@ -182,3 +204,7 @@ for server, (server_era, *_) in SERVERS.items():
     for options in (), ("--share", "all"):
         text = f"a broken stream of a session in front of {server} ({server_era}) is resumed" + " with --share all" * bool(options)
         claim("resumption", text)(functools.partial(interrupted, server=server, options=options))
+for client in Legacy, Modern:
+    claim("together", f"--era modern opens a server of both eras in 2026-07-28, though its first client is {client.__name__}")(
+        functools.partial(opened, client=client)
+    )

@@ -35,6 +35,7 @@ def refusal(code, message):
 class Client:
     def __init__(self, context):
         self.session, self.id, self.meta = context.session, context.request_id, context.meta
+        self.version = self.session.client_params.protocolVersion
 
     async def ask(self, key, method, params, state=None):
         request, result = QUESTIONS[method]

@@ -1,6 +1,10 @@
-"""A server of the official Python SDK, 2.x, over stdio, with what tools.py offers. Its first request says its era; nothing
-in this SDK keeps it to one of them."""
+"""A server of the official Python SDK, 2.x, over stdio, with what tools.py offers: python2.py [--modern]
 
+Its first request says its era. Nothing in this SDK keeps a server to one of them; with --modern `initialize` is refused here,
+as the other SDKs do that can be kept to 2026-07-28.
+"""
+
+import sys
 import warnings
 
 import anyio
@@ -10,6 +14,7 @@ from mcp import MCPDeprecationWarning, MCPError
 from mcp.server.lowlevel import NotificationOptions, Server
 from mcp.server.stdio import stdio_server
 from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, ResourcesListChanged, ResourceUpdated
+from mcp.shared.message import SessionMessage
 
 # Log levels, and questions and subscriptions of the session era: 2.x calls them deprecated.
 warnings.simplefilter("ignore", MCPDeprecationWarning)
@@ -35,7 +40,8 @@ class Unanswered(Exception):
 class Client:
     def __init__(self, context, params):
         self.context, self.session, self.params = context, context.session, params
-        self.modern = context.protocol_version >= MODERN
+        self.version = context.protocol_version
+        self.modern = self.version >= MODERN
 
     async def ask(self, key, method, params, state=None):
         request, result = QUESTIONS[method]
@@ -131,9 +137,25 @@ server = Server(
 )
 
 
+async def refuse_sessions(reader, writer, passed):
+    async with passed:
+        async for item in reader:
+            message = getattr(item, "message", None)
+            if getattr(message, "method", None) == "initialize":
+                versions = {"supported": [MODERN], "requested": message.params["protocolVersion"]}
+                error = types.ErrorData(code=-32022, message="Unsupported protocol version", data=versions)
+                await writer.send(SessionMessage(types.JSONRPCError(jsonrpc="2.0", id=message.id, error=error)))
+            else:
+                await passed.send(item)
+
+
 async def main():
     options = server.create_initialization_options(NotificationOptions(resources_changed=True))
-    async with stdio_server() as (reader, writer):
+    async with stdio_server() as (reader, writer), anyio.create_task_group() as tasks:
+        if "--modern" in sys.argv:
+            passed, left = anyio.create_memory_object_stream(0)
+            tasks.start_soon(refuse_sessions, reader, writer, passed)
+            reader = left
         await server.run(reader, writer, options)
 
 

@@ -6,6 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 
 const notes = new Map();
 const kept = [];
+const running = new Set(); // the words of calls that wait
 const cancelled = [];
 
 const text = (text) => ({ content: [{ type: 'text', text }] });
@@ -17,11 +18,14 @@ const elicitation = (message, name, type) => ({
 
 /** Waits; a cancelled call leaves its word for `tell`. */
 async function pause(ms, word, signal) {
+  running.add(word);
   try {
     await sleep(ms, undefined, { signal });
   } catch (stopped) {
     cancelled.push(word);
     throw stopped;
+  } finally {
+    running.delete(word);
   }
 }
 
@@ -121,7 +125,7 @@ export const TOOLS = {
       return text(kept.join(' '));
     },
   ],
-  tell: [[], () => text(JSON.stringify({ pid: process.pid, cancelled }))],
+  tell: [[], () => text(JSON.stringify({ pid: process.pid, running: [...running], cancelled }))],
 };
 
 export const schema = (names) => ({ type: 'object', properties: Object.fromEntries(names.map((name) => [name, {}])) });

@@ -1,7 +1,7 @@
 """What both servers of the Python SDK offer: the tools of examples/notebook.rs and those of ../child.py.
 
 A tool gets its `client`, which spells one SDK's API: ask(key, method, params), progress(step, total, message),
-log(level, data), changed(uri, fresh). What a tool returns is its text; `Failed` is a result with `isError`.
+log(level, data), changed(uri, fresh), version. What a tool returns is its text; `Failed` is a result with `isError`.
 """
 
 import json
@@ -11,6 +11,7 @@ import urllib.parse
 import anyio
 
 notes, kept, cancelled = {}, [], []
+running = set()  # the words of calls that wait
 
 PROMPT = {"name": "greet", "description": "Greets somebody", "arguments": [{"name": "name", "required": True}]}
 
@@ -44,11 +45,14 @@ def elicitation(message, name, kind):
 
 async def wait(seconds, word):
     """Waits; a cancelled call leaves its word for `tell`."""
+    running.add(word)
     try:
         await anyio.sleep(seconds)
     except anyio.get_cancelled_exc_class():
         cancelled.append(word)
         raise
+    finally:
+        running.discard(word)
 
 
 async def add_note(client, title, text):
@@ -133,7 +137,8 @@ async def keep(client, word):
 
 
 async def tell(client):
-    return json.dumps({"pid": os.getpid(), "cancelled": cancelled})
+    said = {"pid": os.getpid(), "running": sorted(running), "cancelled": cancelled, "version": client.version}
+    return json.dumps(said)
 
 
 TOOLS = {

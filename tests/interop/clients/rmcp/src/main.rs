@@ -497,26 +497,34 @@ async fn check(url: &str, name: &str, lifecycle: ClientLifecycleMode, modern: bo
     })
     .await;
     run.claim("cancel", async {
-        let (start, never) = (Instant::now(), format!("never {own}"));
-        // Dropping the call makes rmcp send the cancellation.
-        let call = session.text("slow", json!({ "seconds": 30, "text": never }));
-        if let Ok(answer) = timeout(Duration::from_millis(300), call).await {
-            return Err(format!("the cancelled call answered {answer:?}"));
-        }
-        holds(start.elapsed() < Duration::from_secs(5), start.elapsed())?;
-        same(&*session.text("echo", json!({ "text": "after" })).await?, "after", "the next call")?;
-        if !tells {
-            return Ok(());
-        }
-        let start = Instant::now();
-        loop {
-            let told = session.text("tell", json!({})).await?;
-            match serde_json::from_str::<Value>(&told) {
-                Ok(Value::Object(told)) if told["cancelled"].to_string().contains(&never) => return Ok(()),
-                _ => holds(start.elapsed() < ARRIVAL, told)?,
+        let never = format!("never {own}");
+        let told = async |of: &str| {
+            let start = Instant::now();
+            loop {
+                let told = session.text("tell", json!({})).await?;
+                match serde_json::from_str::<Value>(&told) {
+                    Ok(told) if told[of].to_string().contains(&never) => return Ok(()),
+                    _ => holds(start.elapsed() < ARRIVAL, told)?,
+                }
+                sleep(Duration::from_millis(10)).await;
             }
-            sleep(Duration::from_millis(10)).await;
+        };
+        let start = async {
+            if tells {
+                return told("running").await;
+            }
+            sleep(Duration::from_millis(300)).await;
+            Ok(())
+        };
+        // Dropping the call makes rmcp send the cancellation.
+        tokio::select! {
+            answer = session.text("slow", json!({ "seconds": 30, "text": never })) => {
+                return Err(format!("the cancelled call answered {answer:?}"));
+            }
+            started = start => started?,
         }
+        same(&*session.text("echo", json!({ "text": "after" })).await?, "after", "the next call")?;
+        if tells { told("cancelled").await } else { Ok(()) }
     })
     .await;
     run.claim("slow", async {
