@@ -1,7 +1,8 @@
-"""A server up to 2025-11-25 whose every word names the call that it belongs to: child.py [--echo-version]
+"""A server up to 2025-11-25 whose every word names the call that it belongs to: child.py [--echo-version] [--hold MIB]
 
 So whoever receives a word that it did not send has received somebody else's. With --echo-version it answers `initialize`
-with whatever version it is asked for, as servers do that do not know better.
+with whatever version it is asked for, as servers do that do not know better. With --hold it has so much memory, written
+to, before it reads its first message.
 """
 
 import json
@@ -9,6 +10,8 @@ import os
 import sys
 import threading
 import time
+
+held = bytearray(b"\x01") * (int(sys.argv[sys.argv.index("--hold") + 1]) << 20) if "--hold" in sys.argv else b""
 
 writing = threading.Lock()
 state = threading.Condition()
