@@ -12,6 +12,7 @@ import threading
 import time
 
 from era import HERE, MODERN, Legacy, Modern, claim, expect  # first: it says where the others are
+from bridge import eventually
 from isolation import told
 from wire import text_of
 
@@ -133,6 +134,8 @@ def together(world, server):
     bridge, url = fronting(world, server, "--share", "all")
     watching = Modern(bridge.address)
     pid = told(watching)["pid"]
+    # Another one may have been asked which era it speaks.
+    assert eventually(lambda: bridge.children() == [pid]), f"children {bridge.children()}, of which {pid} answers"
     running = {}
     for name in TOGETHER:
         mode = "shared" if CLIENTS[name].era == MODERN else "legacy-shared"
