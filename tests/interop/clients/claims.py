@@ -269,7 +269,8 @@ async def check(url, driver, connected):
         sys.exit(1)
     if not driver.has_prompts():
         claims.missing("prompts", "the server has none")
-    for body in capabilities, tools, errors, prompts, state, resources, concurrent, sampling, elicitation, roots, progress, log, updates, cancel, slow:
+    asked = capabilities, tools, errors, prompts, state, resources, concurrent, sampling, elicitation, roots, progress
+    for body in *asked, log, updates, cancel, slow:
         if body is not prompts or driver.has_prompts():
             await claims.claim(body.__name__, body)
     if modern:

@@ -9,7 +9,10 @@ const seen = { logs: [], updated: [], listChanged: 0 };
 
 const client = new Client(
   { name, version: '1' },
-  { capabilities: { sampling: {}, elicitation: { form: {} }, roots: {} }, versionNegotiation: { mode: mode.startsWith('legacy') ? 'legacy' : 'auto' } },
+  {
+    capabilities: { sampling: {}, elicitation: { form: {} }, roots: {} },
+    versionNegotiation: { mode: mode.startsWith('legacy') ? 'legacy' : 'auto' },
+  },
 );
 client.setRequestHandler('sampling/createMessage', () => ({
   model: 'none',

@@ -31,9 +31,19 @@ CANNOT = {
     "gone": {MODERN: "there is no session"},
 }
 
+# What else a cell cannot have, whatever stands in between: what, who has not, why.
+BEYOND = [
+    ("resumption with `Last-Event-ID`", "clients of 2026-07-28", "there a stream that is closed is a call that is cancelled"),
+    ("`notifications/roots/list_changed`", "all but a session that has a server of its own era for itself",
+     "a server of 2026-07-28 asks for roots when it needs them; on a shared one nobody can tell whose roots they are"),
+    ("what a server asks or logs outside of a call", "all but a session that has a server of its own era for itself",
+     "2026-07-28 has it in calls only; on a shared server nobody can tell whose it is: asked, the server is refused"),
+    ("`tasks/…` of 2025-11-25", "all but a session in front of a server of its own era",
+     "2026-07-28 has them as an extension of another form"),
+]
+
 Server = collections.namedtuple("Server", "era command options")
 Client = collections.namedtuple("Client", "era command mode")
-
 
 
 def both_eras(installed):
@@ -192,8 +202,9 @@ def table():
         rows.append(row)
     rows.insert(1, ["---"] * len(rows[0]))
     lines = ["| " + " | ".join(row) + " |" for row in rows]
-    reasons = [f"`{one}`, client of {era}: {why}" for one, eras in CANNOT.items() for era, why in eras.items()]
-    return "\n".join([*lines, "Each cell: alone, together.", *reasons])
+    reasons = [(f"`{one}`", f"clients of {era}", why) for one, eras in CANNOT.items() for era, why in eras.items()]
+    without = ["| what | who has not | why |", "|---|---|---|", *("| " + " | ".join(row) + " |" for row in [*reasons, *BEYOND])]
+    return "\n".join([*lines, "", "Each cell: alone, together.", "", *without])
 
 
 for server, (server_era, *_) in SERVERS.items():

@@ -12,6 +12,7 @@ import era
 import isolation  # noqa: F401 — they add themselves to era.ALL
 import replays  # noqa: F401
 import servers  # noqa: F401
+import shares  # noqa: F401
 from bridge import Bridge
 
 AT_A_TIME = 3  # claims

@@ -4,7 +4,14 @@
 //                                                    or 2026-07-28 over the SDK's own HTTP, as a control
 import { createServer } from 'node:http';
 import { getRequestListener } from '@hono/node-server';
-import { McpServer, ProtocolError, ProtocolErrorCode, createMcpHandler, fromJsonSchema, inputRequired } from '@modelcontextprotocol/server';
+import {
+  McpServer,
+  ProtocolError,
+  ProtocolErrorCode,
+  createMcpHandler,
+  fromJsonSchema,
+  inputRequired,
+} from '@modelcontextprotocol/server';
 import { serveStdio } from '@modelcontextprotocol/server/stdio';
 import { PROMPT, TOOLS, contents, greet, resources, schema } from './tools.mjs';
 
