@@ -132,8 +132,8 @@ async def check(url, driver, connected):
 
     async def errors():
         failed = await driver.call("read_note", {"title": f"no {own}"})
-        dumped = failed.model_dump(by_alias=True)
-        holds(dumped["isError"] and f"no {own}" in failed.content[0].text, failed)
+        marked = getattr(failed, "isError", False) or getattr(failed, "is_error", False)  # each SDK has a name for it
+        holds(marked and f"no {own}" in failed.content[0].text, failed)
         same(await code(driver.call("no_such_tool", {})), -32602, "code of an unknown tool")
 
     async def prompts():
