@@ -57,6 +57,7 @@ SERVERS = {
     ),
     "typescript-2": Server(MODERN, lambda installed: ["node", installed / "node" / "notebook.mjs", "--modern"], ()),
     "python-2": Server(MODERN, lambda installed: [*both_eras(installed), "--modern"], ()),
+    "rust": Server(MODERN, lambda installed: [installed / "rmcp-server", "--modern"], ()),
     # Of both eras: without the option each client would have it in its own.
     "python-2-both": Server(MODERN, lambda installed: both_eras(installed), ("--era", "modern")),
 }

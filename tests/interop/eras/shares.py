@@ -25,7 +25,7 @@ def crossed(world, server):
     isolation.types(bridge, lambda address: opened(bridge))
 
 
-for server in (None, "typescript-1", "typescript-2", "python-2"):
+for server in (None, "typescript-1", "typescript-2", "python-2", "rust"):
     era = SERVERS[server].era if server else SESSION
     text = f"fifty sessions with the same id and progress token on {server or 'child.py'} ({era}) get their own answer and progress"
     claim("share", text)(functools.partial(crossed, server=server))
