@@ -51,14 +51,29 @@ export function recorded(answers) {
   };
 }
 
+/** A request within a session, past the SDK. */
+function post(url, session, method, params) {
+  return fetch(url, {
+    method: 'POST',
+    headers: {
+      'content-type': 'application/json',
+      accept: 'application/json, text/event-stream',
+      'mcp-protocol-version': '2025-11-25',
+      'mcp-session-id': session,
+    },
+    body: JSON.stringify({ jsonrpc: '2.0', id: 'past the SDK', method, params }),
+  });
+}
+
 export function exit() {
   process.exit(failed ? 1 : 0);
 }
 
 /**
- * `driver`: connect(), server(), version(), tools(), call(tool, args, options), end(), and up to 2025-11-25 setLevel(),
- * subscribe(uri), sessionId(), from 2026-07-28 listen(uri); `driver.seen`: { logs, updated, listChanged, progress };
- * `driver.answers`: see `recorded`. With `driver.shared` the client is to speak 2026-07-28, and shares the notebook.
+ * `driver`: connect(), server(), version(), capabilities(), tools(), call(tool, args, options), prompts(), prompt(name, args),
+ * resources(), read(uri), end(), and up to 2025-11-25 setLevel(), subscribe(uri), ping(), sessionId(), from 2026-07-28
+ * listen(uri); `driver.seen`: { logs, updated, listChanged, progress }; `driver.answers`: see `recorded`. With
+ * `driver.modern` the client is to speak 2026-07-28, with `driver.shared` it shares the server.
  */
 export async function check(client, url, driver) {
   const text = async (tool, args = {}, options = {}) => {
@@ -67,6 +82,7 @@ export async function check(client, url, driver) {
     return result.content[0].text;
   };
   const own = `${client}-${process.pid}`;
+  const code = (refused) => refused().then(() => 'no error', (error) => error.code ?? `${error}`);
 
   // Where several clients share a child, what it says for no call in particular (a question, a log line) can belong to
   // any of those that have a call in flight; then nobody gets it, and the call says so or goes without. And they share
@@ -86,13 +102,33 @@ export async function check(client, url, driver) {
     await driver.connect();
     connected = true;
     same(driver.server(), 'notebook', 'server name');
-    same(driver.version(), driver.shared ? '2026-07-28' : '2025-11-25', 'version');
+    same(driver.version(), driver.modern ? '2026-07-28' : '2025-11-25', 'version');
   });
   if (!connected) exit();
-  await claim(client, 'tools', async () => {
-    const tools = await driver.tools();
-    holds(tools.includes('add_note') && tools.includes('confirm_clear'), tools);
+  const capabilities = driver.capabilities();
+  await claim(client, 'capabilities', () => {
+    const { tools, resources, logging } = capabilities;
+    holds(tools && logging && resources?.subscribe && resources.listChanged, capabilities);
   });
+  let offered = [];
+  await claim(client, 'tools', async () => {
+    offered = await driver.tools();
+    holds(offered.includes('add_note') && offered.includes('confirm_clear'), offered);
+  });
+  await claim(client, 'errors', async () => {
+    const failed = await driver.call('read_note', { title: `no ${own}` }, {});
+    same(failed.isError, true, 'isError');
+    holds(failed.content[0].text.includes(`no ${own}`), failed);
+    same(await code(() => driver.call('no_such_tool', {}, {})), -32602, 'code of an unknown tool');
+  });
+  if (capabilities.prompts) {
+    await claim(client, 'prompts', async () => {
+      same(await driver.prompts(), ['greet'], 'prompts');
+      same(await driver.prompt('greet', { name: own }), `Say hello to ${own}`, 'the prompt');
+    });
+  } else {
+    console.log(`n/a ${client} prompts: the server has none`);
+  }
   await claim(client, 'state', () =>
     patiently(async () => {
       await text('add_note', { title: own, text: `kept by ${own}` });
@@ -102,6 +138,23 @@ export async function check(client, url, driver) {
       same(await text('read_note', { title: own }), `kept by ${own}`, 'the note');
     }),
   );
+  await claim(client, 'resources', async () => {
+    await patiently(async () => {
+      await text('add_note', { title: own, text: `kept by ${own}` });
+      const uris = await driver.resources();
+      holds(uris.includes(`note:///${own}`), uris);
+      same(await driver.read(`note:///${own}`), `kept by ${own}`, 'the resource');
+    });
+    const unknown = { uri: `note:///no-${own}` };
+    if (driver.modern || driver.old) {
+      same(await code(() => driver.read(unknown.uri)), driver.modern ? -32602 : -32002, 'code of an unknown resource');
+      return;
+    }
+    // SDK 2.x makes an error of its own of -32002, and calls that -32602: what came over the wire is looked at.
+    const answer = await post(url, driver.sessionId(), 'resources/read', unknown);
+    same(JSON.parse(await answer.text()).error?.code, -32002, 'code of an unknown resource');
+    holds((await code(() => driver.read(unknown.uri))) !== 'no error', 'the SDK saw no error');
+  });
   await claim(client, 'concurrent', async () => {
     const sent = Array.from({ length: CALLS }, (_, i) => `${own} ${i} ${'x'.repeat(i * 10)}`);
     const answers = await Promise.all(sent.map((payload) => text('echo', { text: payload })));
@@ -139,7 +192,7 @@ export async function check(client, url, driver) {
   });
   await claim(client, 'updates', async () => {
     const title = `watched-${own}`;
-    if (driver.shared) {
+    if (driver.modern) {
       await driver.listen(`note:///${title}`);
     } else {
       const stream = driver.answers.find((a) => a.method === 'GET');
@@ -154,13 +207,24 @@ export async function check(client, url, driver) {
     same(driver.seen.updated.filter((uri) => uri !== `note:///${title}`), [], 'updates for others');
   });
   await claim(client, 'cancel', async () => {
-    const start = Date.now();
     const stop = new AbortController();
-    setTimeout(() => stop.abort('enough'), 300);
-    const outcome = await text('slow', { seconds: 30, text: 'never' }, { signal: stop.signal }).catch((e) => e);
+    const tells = offered.includes('tell'); // of what runs and what was cancelled
+    const told = async (of) => {
+      for (const asked = Date.now(); ; await sleep(10)) {
+        const words = JSON.parse(await text('tell'))[of];
+        if (words.includes(`never ${own}`)) return;
+        holds(Date.now() - asked < ARRIVAL_MS, `the server's ${of} calls are ${words}`);
+      }
+    };
+    const call = text('slow', { seconds: 30, text: `never ${own}` }, { signal: stop.signal }).catch((e) => e);
+    await (tells ? told('running') : sleep(300));
+    const start = Date.now();
+    stop.abort('enough');
+    const outcome = await call;
     holds(outcome instanceof Error || outcome === 'enough', `the aborted call answered ${outcome}`);
     holds(Date.now() - start < 5_000, `ended after ${Date.now() - start} ms`);
     same(await text('echo', { text: 'after' }), 'after', 'the next call');
+    if (tells) await told('cancelled');
   });
   await claim(client, 'slow', async () => {
     const start = Date.now();
@@ -172,7 +236,8 @@ export async function check(client, url, driver) {
     holds(answers.some((a) => a.method === 'POST' && a.type.startsWith('text/event-stream')), answers);
   });
 
-  if (driver.shared) {
+  if (driver.modern) {
+    console.log(`n/a ${client} ping: 2026-07-28 has none`);
     await claim(client, 'terminate', async () => {
       await driver.end();
       same(driver.answers.filter((a) => a.method !== 'POST' || a.session), [], 'what belongs to sessions');
@@ -180,6 +245,7 @@ export async function check(client, url, driver) {
     console.log(`n/a ${client} gone: there is no session`);
     return;
   }
+  await claim(client, 'ping', () => driver.ping());
   const session = driver.sessionId();
   await claim(client, 'terminate', async () => {
     await driver.end();
@@ -189,16 +255,7 @@ export async function check(client, url, driver) {
   });
   await claim(client, 'gone', async () => {
     const where = driver.old ? new URL(`/message?sessionId=${session}`, url) : url;
-    const answer = await fetch(where, {
-      method: 'POST',
-      headers: {
-        'content-type': 'application/json',
-        accept: 'application/json, text/event-stream',
-        'mcp-protocol-version': '2025-11-25',
-        'mcp-session-id': session,
-      },
-      body: '{"jsonrpc":"2.0","id":1,"method":"tools/list"}',
-    });
+    const answer = await post(where, session, 'tools/list');
     const body = await answer.text();
     holds(answer.status === 404 && JSON.parse(body).error.code === -32001, `${answer.status} ${body}`);
   });

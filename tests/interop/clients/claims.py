@@ -40,14 +40,20 @@ async def eventually(condition, what, within=ARRIVAL):
 class Driver:
     """One connected client. Handlers fill `logs`, `updated` and `list_changed`; the HTTP hook fills the rest.
 
-    With `shared` the client is to speak 2026-07-28, and shares the notebook: then it has `listening(uri)`, a context, in
-    place of `subscribe` and `set_level`.
+    `mode` is `auto` or `legacy`, and ends with `shared` where others have the same server. With `shared` alone the client
+    is to speak 2026-07-28: then it has `listening(uri)`, a context, in place of `subscribe`, `set_level` and `ping`.
     """
 
-    def __init__(self, name, shared=False):
-        self.name, self.shared = name, shared
+    tells_of_cancelling = True  # a caller that gives up
+
+    def __init__(self, name, mode="auto"):
+        self.name, self.shared, self.modern = name, mode.endswith("shared"), mode == "shared"
+        self.negotiation = "legacy" if mode.startswith("legacy") else "auto"
         self.logs, self.updated, self.list_changed = [], [], 0
         self.answers, self.session = [], None
+
+    def has_prompts(self):
+        return self.capabilities().prompts is not None
 
     async def answered(self, response):
         """httpx response hook: notes method, status and content type of each answer, and the session's id."""
@@ -73,6 +79,9 @@ class Claims:
         except Exception as error:
             self.fail(name, f"{type(error).__name__}: {error}")
 
+    def missing(self, name, why):
+        print("n/a", self.client, f"{name}:", why, flush=True)
+
     def fail(self, name, seen):
         self.failed += 1
         print("FAIL", self.client, f"{name}:", " ".join(seen.split()), flush=True)
@@ -80,10 +89,16 @@ class Claims:
 
 async def check(url, driver, connected):
     """`connected` is the SDK's own context manager: it connects, and ends the session on its way out."""
-    client, shared = driver.name, driver.shared
+    client, shared, modern = driver.name, driver.shared, driver.modern
     own = f"{client}-{os.getpid()}"
     claims = Claims(client)
     text = driver.text
+
+    async def code(refused):
+        try:
+            return f"no error, but {await refused}"
+        except Exception as error:
+            return error.error.code if hasattr(error, "error") else repr(error)
 
     async def patiently(attempt):
         """Where several clients share a child, what it says for no call in particular (a question, a log line) can
@@ -101,11 +116,43 @@ async def check(url, driver, connected):
     async def initialize():
         await connected.__aenter__()
         same(driver.server(), "notebook", "server name")
-        same(driver.version(), "2026-07-28" if shared else "2025-11-25", "version")
+        same(driver.version(), "2026-07-28" if modern else "2025-11-25", "version")
+
+    async def capabilities():
+        found = driver.capabilities()
+        listed = found.resources.model_dump(by_alias=True)
+        same((listed["subscribe"], listed["listChanged"]), (True, True), "capabilities of resources")
+        holds(found.tools is not None and found.logging is not None, found)
+
+    offered = []
 
     async def tools():
-        names = await driver.tools()
-        holds("add_note" in names and "confirm_clear" in names, names)
+        offered.extend(await driver.tools())
+        holds("add_note" in offered and "confirm_clear" in offered, offered)
+
+    async def errors():
+        failed = await driver.call("read_note", {"title": f"no {own}"})
+        marked = getattr(failed, "isError", False) or getattr(failed, "is_error", False)  # each SDK has a name for it
+        holds(marked and f"no {own}" in failed.content[0].text, failed)
+        same(await code(driver.call("no_such_tool", {})), -32602, "code of an unknown tool")
+
+    async def prompts():
+        same(await driver.prompts(), ["greet"], "prompts")
+        same(await driver.prompt("greet", {"name": own}), f"Say hello to {own}", "the prompt")
+
+    async def resources():
+        async def kept():
+            await text("add_note", {"title": own, "text": f"kept by {own}"})
+            uris = await driver.resources()
+            holds(f"note:///{own}" in uris, uris)
+            same(await driver.read(f"note:///{own}"), f"kept by {own}", "the resource")
+
+        await patiently(kept)
+        unknown = -32602 if modern else -32002
+        same(await code(driver.read(f"note:///no-{own}")), unknown, "code of an unknown resource")
+
+    async def ping():
+        await driver.ping()
 
     async def state():
         async def kept():
@@ -164,7 +211,7 @@ async def check(url, driver, connected):
     async def updates():
         uri = f"note:///watched-{own}"
         async with contextlib.AsyncExitStack() as listening:
-            if shared:
+            if modern:
                 await listening.enter_async_context(driver.listening(uri))
             else:
                 stream = driver.answer("GET")
@@ -177,17 +224,25 @@ async def check(url, driver, connected):
             )
             same([other for other in driver.updated if other != uri], [], "updates for others")
 
-    async def cancel():
+    async def told(of):
         start = time.monotonic()
-        try:
-            async with asyncio.timeout(0.3):
-                answer = await text("slow", {"seconds": 30, "text": "never"})
-            raise AssertionError(f"the cancelled call answered {answer}")
-        except TimeoutError:
-            pass
+        while f"never {own}" not in (words := json.loads(await text("tell"))[of]):
+            holds(time.monotonic() - start < ARRIVAL, f"the server's {of} calls are {words}")
+            await asyncio.sleep(0.01)
+
+    async def cancel():
+        tells = "tell" in offered  # of what runs and what was cancelled
+        call = asyncio.create_task(text("slow", {"seconds": 30, "text": f"never {own}"}))
+        await (told("running") if tells else asyncio.sleep(0.3))
+        start = time.monotonic()
+        call.cancel()
+        await asyncio.wait([call])
+        holds(call.cancelled(), f"the cancelled call answered {call}")
         took = time.monotonic() - start
         holds(took < 5, f"ended after {took:.1f} s")
         same(await text("echo", {"text": "after"}), "after", "the next call")
+        if tells and driver.tells_of_cancelling:
+            await told("cancelled")
 
     async def slow():
         start, before = time.monotonic(), len(driver.answers)
@@ -199,7 +254,7 @@ async def check(url, driver, connected):
 
     async def terminate():
         await connected.__aexit__(None, None, None)
-        if shared:
+        if modern:
             same([answer for answer in driver.answers if answer[0] != "POST"], [], "what belongs to sessions")
             same(driver.session, None, "session")
             return
@@ -212,11 +267,19 @@ async def check(url, driver, connected):
     await claims.claim("initialize", initialize)
     if claims.failed and driver.session is None:
         sys.exit(1)
-    for body in tools, state, concurrent, sampling, elicitation, roots, progress, log, updates, cancel, slow:
-        await claims.claim(body.__name__, body)
+    if not driver.has_prompts():
+        claims.missing("prompts", "the server has none")
+    asked = capabilities, tools, errors, prompts, state, resources, concurrent, sampling, elicitation, roots, progress
+    for body in *asked, log, updates, cancel, slow:
+        if body is not prompts or driver.has_prompts():
+            await claims.claim(body.__name__, body)
+    if modern:
+        claims.missing("ping", "2026-07-28 has none")
+    else:
+        await claims.claim("ping", ping)
     await claims.claim("terminate", terminate)
-    if shared:
-        print("n/a", client, "gone: there is no session")
+    if modern:
+        claims.missing("gone", "there is no session")
     else:
         await claims.claim("gone", gone)
     sys.exit(1 if claims.failed else 0)

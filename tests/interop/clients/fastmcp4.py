@@ -1,6 +1,6 @@
-"""FastMCP's client: fastmcp4.py URL NAME auto|legacy|shared
+"""FastMCP's client: fastmcp4.py URL NAME auto|legacy|shared|legacy-shared
 
-`shared` negotiates as `auto` does, with a bridge whose clients share a child.
+`shared` negotiates as `auto` does, with a bridge that serves 2026-07-28; `…shared`: others have the same server.
 """
 
 import asyncio
@@ -21,10 +21,10 @@ warnings.simplefilter("ignore", MCPDeprecationWarning)
 
 class FastMcp4(claims.Driver):
     @contextlib.asynccontextmanager
-    async def connected(self, url, mode):
+    async def connected(self, url):
         async with Client(
             StreamableHttpTransport(url, httpx_client_factory=self.http),
-            mode="legacy" if mode == "legacy" else "auto",
+            mode=self.negotiation,
             roots=[f"file:///srv/{self.name}"],
             sampling_handler=lambda messages, params, context: f"{self.name} read it",
             elicitation_handler=self.elicited,
@@ -55,6 +55,9 @@ class FastMcp4(claims.Driver):
     def server(self):
         return self.mcp.server_info.name
 
+    def capabilities(self):
+        return self.mcp.server_capabilities
+
     def version(self):
         return self.mcp.protocol_version
 
@@ -64,6 +67,24 @@ class FastMcp4(claims.Driver):
     async def text(self, tool, arguments=None, progress=None):
         result = await self.mcp.call_tool(tool, arguments or {}, progress_handler=progress)
         return result.content[0].text
+
+    async def call(self, tool, arguments):
+        return await self.mcp.call_tool(tool, arguments, raise_on_error=False)
+
+    async def prompts(self):
+        return [prompt.name for prompt in await self.mcp.list_prompts()]
+
+    async def prompt(self, name, arguments):
+        return (await self.mcp.get_prompt(name, arguments)).messages[0].content.text
+
+    async def resources(self):
+        return [str(resource.uri) for resource in await self.mcp.list_resources()]
+
+    async def read(self, uri):
+        return (await self.mcp.read_resource(uri))[0].text
+
+    async def ping(self):
+        await self.mcp.ping()
 
     async def set_level(self, level):
         await self.mcp.set_logging_level(level)
@@ -81,5 +102,5 @@ class FastMcp4(claims.Driver):
 
 
 url, name, mode = sys.argv[1:]
-driver = FastMcp4(name, shared=mode == "shared")
-asyncio.run(claims.check(url, driver, driver.connected(url, mode)))
+driver = FastMcp4(name, mode)
+asyncio.run(claims.check(url, driver, driver.connected(url)))

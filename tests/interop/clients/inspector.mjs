@@ -99,6 +99,11 @@ await claim(name, 'slow', async () => {
   same(text(answer), `waited 3 s: ${own}`, 'answer');
 });
 for (const [missing, why] of [
+  ['capabilities', 'it shows none'],
+  ['errors', 'it turns them into exit codes'],
+  ['prompts', 'the server has none'],
+  ['resources', 'they are part of `state`'],
+  ['ping', 'it sends none'],
   ['sampling', 'it answers no sampling request outside its browser'],
   ['progress', 'it shows none'],
   ['cancel', 'it cancels nothing'],

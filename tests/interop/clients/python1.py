@@ -1,4 +1,7 @@
-"""The official Python SDK, 1.x: python1.py URL NAME"""
+"""The official Python SDK, 1.x: python1.py URL NAME [legacy-shared]
+
+With `legacy-shared` other sessions have the same server.
+"""
 
 import asyncio
 import contextlib
@@ -11,6 +14,8 @@ from mcp.shared._httpx_utils import create_mcp_http_client
 
 
 class Python1(claims.Driver):
+    tells_of_cancelling = False
+
     @contextlib.asynccontextmanager
     async def connected(self, url):
         async with create_mcp_http_client() as http:
@@ -54,6 +59,9 @@ class Python1(claims.Driver):
     def server(self):
         return self.initialized.serverInfo.name
 
+    def capabilities(self):
+        return self.initialized.capabilities
+
     def version(self):
         return self.initialized.protocolVersion
 
@@ -65,6 +73,24 @@ class Python1(claims.Driver):
         claims.holds(not result.isError, result)
         return result.content[0].text
 
+    async def call(self, tool, arguments):
+        return await self.mcp.call_tool(tool, arguments)
+
+    async def prompts(self):
+        return [prompt.name for prompt in (await self.mcp.list_prompts()).prompts]
+
+    async def prompt(self, name, arguments):
+        return (await self.mcp.get_prompt(name, arguments)).messages[0].content.text
+
+    async def resources(self):
+        return [str(resource.uri) for resource in (await self.mcp.list_resources()).resources]
+
+    async def read(self, uri):
+        return (await self.mcp.read_resource(uri)).contents[0].text
+
+    async def ping(self):
+        await self.mcp.send_ping()
+
     async def set_level(self, level):
         await self.mcp.set_logging_level(level)
 
@@ -72,6 +98,6 @@ class Python1(claims.Driver):
         await self.mcp.subscribe_resource(uri)
 
 
-url, name = sys.argv[1:]
-driver = Python1(name)
+url, name, *mode = sys.argv[1:]
+driver = Python1(name, *mode)
 asyncio.run(claims.check(url, driver, driver.connected(url)))

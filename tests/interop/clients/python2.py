@@ -1,6 +1,6 @@
-"""The official Python SDK, 2.x: python2.py URL NAME auto|legacy|shared
+"""The official Python SDK, 2.x: python2.py URL NAME auto|legacy|shared|legacy-shared
 
-`shared` negotiates as `auto` does, with a bridge whose clients share a child.
+`shared` negotiates as `auto` does, with a bridge that serves 2026-07-28; `…shared`: others have the same server.
 """
 
 import asyncio
@@ -20,13 +20,13 @@ warnings.simplefilter("ignore", MCPDeprecationWarning)
 
 class Python2(claims.Driver):
     @contextlib.asynccontextmanager
-    async def connected(self, url, mode):
+    async def connected(self, url):
         async with create_mcp_http_client() as http:
             http.event_hooks["response"].append(self.answered)
             async with Client(
                 streamable_http_client(url, http_client=http),
-                mode="legacy" if mode == "legacy" else "auto",
-                log_level="debug" if self.shared else None,
+                mode=self.negotiation,
+                log_level="debug" if self.modern else None,
                 sampling_callback=self.sampled,
                 elicitation_callback=self.elicited,
                 list_roots_callback=self.roots,
@@ -59,6 +59,9 @@ class Python2(claims.Driver):
     def server(self):
         return self.mcp.server_info.name
 
+    def capabilities(self):
+        return self.mcp.server_capabilities
+
     def version(self):
         return self.mcp.protocol_version
 
@@ -69,6 +72,24 @@ class Python2(claims.Driver):
         result = await self.mcp.call_tool(tool, arguments or {}, progress_callback=progress)
         claims.holds(not result.is_error, result)
         return result.content[0].text
+
+    async def call(self, tool, arguments):
+        return await self.mcp.call_tool(tool, arguments)
+
+    async def prompts(self):
+        return [prompt.name for prompt in (await self.mcp.list_prompts()).prompts]
+
+    async def prompt(self, name, arguments):
+        return (await self.mcp.get_prompt(name, arguments)).messages[0].content.text
+
+    async def resources(self):
+        return [str(resource.uri) for resource in (await self.mcp.list_resources()).resources]
+
+    async def read(self, uri):
+        return (await self.mcp.read_resource(uri)).contents[0].text
+
+    async def ping(self):
+        await self.mcp.send_ping()
 
     async def set_level(self, level):
         await self.mcp.set_logging_level(level)
@@ -86,5 +107,5 @@ class Python2(claims.Driver):
 
 
 url, name, mode = sys.argv[1:]
-driver = Python2(name, shared=mode == "shared")
-asyncio.run(claims.check(url, driver, driver.connected(url, mode)))
+driver = Python2(name, mode)
+asyncio.run(claims.check(url, driver, driver.connected(url)))

@@ -1,11 +1,13 @@
-// The official TypeScript SDK, 1.x: node typescript1.mjs URL NAME [sse], `sse` being the transport of 2024-11-05.
+// The official TypeScript SDK, 1.x: node typescript1.mjs URL NAME [sse | legacy-shared], `sse` being the transport of
+// 2024-11-05; with `legacy-shared` other sessions have the same server.
 import { Client } from '@modelcontextprotocol/sdk/client/index.js';
 import { SSEClientTransport } from '@modelcontextprotocol/sdk/client/sse.js';
 import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
 import * as types from '@modelcontextprotocol/sdk/types.js';
 import { check, exit, recorded } from './claims.mjs';
 
-const [url, name, old] = process.argv.slice(2);
+const [url, name, mode] = process.argv.slice(2);
+const old = mode === 'sse';
 const answers = [];
 const seen = { logs: [], updated: [], listChanged: 0 };
 
@@ -49,10 +51,17 @@ await check(name, url, {
   seen,
   connect,
   old,
+  shared: mode === 'legacy-shared',
   server: () => client.getServerVersion().name,
   version: () => transport.protocolVersion ?? transport._protocolVersion,
+  capabilities: () => client.getServerCapabilities(),
   tools: async () => (await client.listTools()).tools.map((tool) => tool.name),
   call: (tool, args, options) => client.callTool({ name: tool, arguments: args }, undefined, options),
+  prompts: async () => (await client.listPrompts()).prompts.map((prompt) => prompt.name),
+  prompt: async (name, args) => (await client.getPrompt({ name, arguments: args })).messages[0].content.text,
+  resources: async () => (await client.listResources()).resources.map((resource) => resource.uri),
+  read: async (uri) => (await client.readResource({ uri })).contents[0].text,
+  ping: () => client.ping(),
   setLevel: (level) => client.setLoggingLevel(level),
   subscribe: (uri) => client.subscribeResource({ uri }),
   sessionId: () => transport.sessionId ?? transport._endpoint?.searchParams.get('sessionId'),

@@ -1,5 +1,5 @@
-// The official TypeScript SDK, 2.x: node typescript2.mjs URL NAME auto|legacy|shared
-// `shared` negotiates as `auto` does, with a bridge whose clients share a child.
+// The official TypeScript SDK, 2.x: node typescript2.mjs URL NAME auto|legacy|shared|legacy-shared
+// `shared` negotiates as `auto` does, with a bridge that serves 2026-07-28; `…shared`: others have the same server.
 import { Client, StreamableHTTPClientTransport } from '@modelcontextprotocol/client';
 import { check, exit, recorded, same } from './claims.mjs';
 
@@ -9,7 +9,10 @@ const seen = { logs: [], updated: [], listChanged: 0 };
 
 const client = new Client(
   { name, version: '1' },
-  { capabilities: { sampling: {}, elicitation: { form: {} }, roots: {} }, versionNegotiation: { mode: mode === 'legacy' ? 'legacy' : 'auto' } },
+  {
+    capabilities: { sampling: {}, elicitation: { form: {} }, roots: {} },
+    versionNegotiation: { mode: mode.startsWith('legacy') ? 'legacy' : 'auto' },
+  },
 );
 client.setRequestHandler('sampling/createMessage', () => ({
   model: 'none',
@@ -30,21 +33,28 @@ client.setNotificationHandler('notifications/resources/list_changed', () => {
 const transport = new StreamableHTTPClientTransport(new URL(url), { fetch: recorded(answers) });
 
 const LOG_LEVEL = 'io.modelcontextprotocol/logLevel';
-const shared = mode === 'shared';
+const modern = mode === 'shared';
 
 await check(name, url, {
   answers,
   seen,
-  shared,
+  modern,
+  shared: mode.endsWith('shared'),
   connect: () => client.connect(transport),
   server: () => client.getServerVersion().name,
   version: () => client.getNegotiatedProtocolVersion(),
+  capabilities: () => client.getServerCapabilities(),
   tools: async () => (await client.listTools()).tools.map((tool) => tool.name),
   call: (tool, args, { logLevel, ...options }) => {
-    const meta = shared && logLevel ? { _meta: { [LOG_LEVEL]: logLevel } } : {};
+    const meta = modern && logLevel ? { _meta: { [LOG_LEVEL]: logLevel } } : {};
     return client.callTool({ name: tool, arguments: args, ...meta }, options);
   },
-  setLevel: shared ? undefined : (level) => client.setLoggingLevel(level),
+  prompts: async () => (await client.listPrompts()).prompts.map((prompt) => prompt.name),
+  prompt: async (name, args) => (await client.getPrompt({ name, arguments: args })).messages[0].content.text,
+  resources: async () => (await client.listResources()).resources.map((resource) => resource.uri),
+  read: async (uri) => (await client.readResource({ uri })).contents[0].text,
+  ping: () => client.ping(),
+  setLevel: modern ? undefined : (level) => client.setLoggingLevel(level),
   subscribe: (uri) => client.subscribeResource({ uri }),
   listen: async (uri) => {
     const { honoredFilter } = await client.listen({ resourcesListChanged: true, resourceSubscriptions: [uri] });
@@ -52,7 +62,7 @@ await check(name, url, {
   },
   sessionId: () => transport.sessionId,
   end: async () => {
-    if (!shared) await transport.terminateSession();
+    if (!modern) await transport.terminateSession();
     await client.close();
   },
 });

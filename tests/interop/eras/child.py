@@ -1,7 +1,8 @@
-"""A server up to 2025-11-25 whose every word names the call that it belongs to: child.py [--echo-version]
+"""A server up to 2025-11-25 whose every word names the call that it belongs to: child.py [--echo-version] [--hold MIB]
 
 So whoever receives a word that it did not send has received somebody else's. With --echo-version it answers `initialize`
-with whatever version it is asked for, as servers do that do not know better.
+with whatever version it is asked for, as servers do that do not know better. With --hold it has so much memory, written
+to, before it reads its first message.
 """
 
 import json
@@ -10,9 +11,11 @@ import sys
 import threading
 import time
 
+held = bytearray(b"\x01") * (int(sys.argv[sys.argv.index("--hold") + 1]) << 20) if "--hold" in sys.argv else b""
+
 writing = threading.Lock()
 state = threading.Condition()
-answers, cancelled, kept, watched = {}, [], [], set()
+answers, cancelled, kept, watched, heard = {}, [], [], set(), []
 running = {}  # id as JSON -> the word of the call
 last = 0
 
@@ -112,6 +115,21 @@ def update(key, token, word):
     return word if known else "nobody watches it"
 
 
+def later(key, token, word, pause=0.3):
+    """Asks, logs and tells of an update when the call is long over."""
+
+    def belated():
+        time.sleep(pause)
+        log(key, token, word)
+        notify("notifications/resources/updated", {"uri": word})
+        answer = elicit(word)
+        with state:
+            heard.append(f"{word}: {answer and answer.get('action')}")
+
+    threading.Thread(target=belated, daemon=True).start()
+    return word
+
+
 def keep(key, token, word):
     with state:
         kept.append(word)
@@ -120,10 +138,11 @@ def keep(key, token, word):
 
 def tell(key, token):
     with state:
-        return json.dumps({"pid": os.getpid(), "cancelled": cancelled, "watched": sorted(watched), "running": sorted(running.values())})
+        now = {"watched": sorted(watched), "running": sorted(running.values())}
+        return json.dumps({"pid": os.getpid(), "cancelled": cancelled, "heard": heard, **now})
 
 
-TOOLS = {tool.__name__: tool for tool in (work, log, question, questions, stubborn, update, keep, tell)}
+TOOLS = {tool.__name__: tool for tool in (work, log, question, questions, stubborn, update, later, keep, tell)}
 SCHEMA = {"type": "object", "properties": {"word": {"type": "string"}}}
 
 
@@ -180,3 +199,6 @@ for line in sys.stdin:
         with state:
             word = running.pop(json.dumps(message["params"]["requestId"]), None)
             cancelled.append(word)
+    else:
+        with state:
+            heard.append(message["method"])

@@ -119,26 +119,33 @@ class Listening:
     def __init__(self, client, id, notifications):
         self.messages, self.arrived, self.failed = [], threading.Condition(), None
         self.client, self.id, self.notifications = client, id, notifications
-        self.connection = None
+        self.connection, self.open = None, threading.Event()
         threading.Thread(target=self.run, daemon=True).start()
-        self.wait(1)
+        self.opened()
+
+    def opened(self):
+        self.wait(1)  # the acknowledgement
 
     def run(self):
         try:
-            body = request(self.id, "subscriptions/listen", {
-                "notifications": self.notifications,
-                "_meta": {META + "protocolVersion": MODERN, META + "clientCapabilities": self.client.capabilities},
-            })
-            self.connection, response = self.client.pool.send("POST", "/mcp", *self.client.encoded(body), 60)
+            self.connection, response = self.begin()
             kind = response.getheader("content-type", "")
             if "event-stream" not in kind:
                 raise AssertionError(f"HTTP {response.status} {kind} {response.read()[:200]}")
+            self.open.set()
             for _, data in events(response):
                 self.take(json.loads(data))
         except Exception as reason:  # noqa: BLE001 — whoever waits is told
             with self.arrived:
                 self.failed = reason
                 self.arrived.notify_all()
+
+    def begin(self):
+        body = request(self.id, "subscriptions/listen", {
+            "notifications": self.notifications,
+            "_meta": {META + "protocolVersion": MODERN, META + "clientCapabilities": self.client.capabilities},
+        })
+        return self.client.pool.send("POST", "/mcp", *self.client.encoded(body), 60)
 
     def take(self, message):
         with self.arrived:
@@ -157,15 +164,30 @@ class Listening:
             self.connection.sock.shutdown(socket.SHUT_RDWR)
 
 
+class Hearing(Listening):
+    """The listening GET of a session."""
+
+    def __init__(self, client):
+        super().__init__(client, None, None)
+
+    def opened(self):
+        assert self.open.wait(10), f"no stream: {self.failed!r}"
+
+    def begin(self):
+        return self.client.pool.send("GET", "/mcp", self.client.named(), timeout=60)
+
+
 class Legacy:
     """A client up to 2025-11-25. `sent` says what goes out, `replies` what came back."""
 
     def __init__(self, address, version="2025-11-25", capabilities=EVERYTHING, name="legacy"):
         self.pool, self.version, self.capabilities, self.name = Pool(address), version, capabilities, name
         self.session, self.negotiated, self.meta, self.modern_headers = None, None, None, False
+        self.headers = []  # that all its requests carry
 
     def post(self, message, timeout=20):
         lines = [("Host", "127.0.0.1"), ("Content-Type", "application/json"), ("Accept", "application/json, text/event-stream")]
+        lines += self.headers
         if self.negotiated:
             lines.append(("MCP-Protocol-Version", self.negotiated))
         if self.session:
@@ -193,8 +215,41 @@ class Legacy:
         expect(self.post(notification("notifications/initialized", {})).status, 202, "initialized:")
         return reply.answer(0)["result"]
 
-    def call(self, tool, id=1, **arguments):
-        return self.ask("tools/call", {"name": tool, "arguments": arguments}, id)
+    def call(self, tool, id=1, token=None, **arguments):
+        meta = {} if token is None else {"_meta": {"progressToken": token}}
+        return self.ask("tools/call", {"name": tool, "arguments": arguments, **meta}, id)
+
+    def notify(self, method, params):
+        expect(self.post(notification(method, params)).status, 202, f"{method}:")
+
+    def answer(self, id, result):
+        expect(self.post({"jsonrpc": "2.0", "id": id, "result": result}).status, 202, "an answer:")
+
+    def broken_off(self, method, params, id):
+        """The first message of an answer, and, on another connection, what comes after it."""
+        body = encode(request(id, method, params))
+        accepting = [*self.named(), ("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+        connection, response = self.pool.send("POST", "/mcp", accepting, body)
+        name, first = next(events(response))
+        connection.close()
+        connection, response = self.pool.send("GET", "/mcp", [*self.named(), ("Last-Event-ID", name)])
+        rest = []
+        for _, data in events(response):
+            rest.append(json.loads(data))
+            if rest[-1].get("id") == id:
+                break
+        connection.close()
+        return json.loads(first), rest
+
+    def named(self):
+        """The header lines of each request within the session."""
+        return [
+            ("Host", "127.0.0.1"),
+            *self.headers,
+            ("Accept", "application/json, text/event-stream"),
+            ("MCP-Protocol-Version", self.negotiated),
+            ("Mcp-Session-Id", self.session),
+        ]
 
     def result(self, method, id=1):
         return self.ask(method, id=id).answer(id)["result"]

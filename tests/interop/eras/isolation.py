@@ -26,7 +26,7 @@ def told(client):
     return json.loads(text_of(client.call("tell", id="tell").answer("tell")))
 
 
-def calls(bridge):
+def calls(bridge, crowd=crowd):
     """Fifty clients with the same id and progress token get their own answer and their own progress"""
     clients, own = crowd(bridge), words("work")
 
@@ -42,7 +42,7 @@ def calls(bridge):
     expect(len({told(client)["pid"] for client in clients[:5]}), 1, "children:")
 
 
-def types(bridge):
+def types(bridge, client=Modern):
     """A token and an id that look like another's, a number and a text, stay apart and come back as they were"""
     names = [(1, "1"), ("1", 1), (0, "0"), ("0", 0), (2**53 - 1, "é"), ("é", 2**53 - 1)] * 4
 
@@ -55,7 +55,7 @@ def types(bridge):
         tokens = [message["params"]["progressToken"] for message in reply.messages if "method" in message]
         expect(tokens, [token] * 3, "the token:")
 
-    side_by_side(work, [Modern(bridge.address) for _ in names])
+    side_by_side(work, [client(bridge.address) for _ in names])
 
 
 @claim("isolation", "log lines come to who asked for them, in its own calls, and to nobody else")

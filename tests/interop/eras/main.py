@@ -7,10 +7,12 @@ import sys
 import time
 import traceback
 
+import cells
 import era
 import isolation  # noqa: F401 — they add themselves to era.ALL
 import replays  # noqa: F401
 import servers  # noqa: F401
+import shares  # noqa: F401
 from bridge import Bridge
 
 AT_A_TIME = 3  # claims
@@ -71,6 +73,8 @@ def main():
             failed += reason is not None
             word = "FAIL" if reason else "ok"
             print(f"{word} {claim.subject}: {claim.text} ({seconds:.1f} s)" + (f": {reason}" if reason else ""), flush=True)
+    if cells.seen:
+        print(f"\n{cells.table()}\n")
     print(f"{time.monotonic() - started:.0f} s")
     print(f"{len(chosen) - failed} passed, {failed} failed")
     return 1 if failed else 0

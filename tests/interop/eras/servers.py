@@ -3,9 +3,7 @@
 import functools
 import json
 import os
-import re
 import signal
-import subprocess
 import threading
 
 import isolation
@@ -43,16 +41,6 @@ def modern_only(world):
     clients[0].call("keep", word="first")
     expect(text_of(clients[1].call("keep", word="second").answer(1)), "first second", "what both kept:")
     expect({reply.header("mcp-session-id") for client in clients for reply in client.replies}, {None}, "sessions:")
-
-
-@claim("typescript", "a real client in automatic mode has all its claims in front of a server that speaks only 2026-07-28")
-def real_client(world):
-    bridge = world.bridge(command=command(world, only_modern))
-    url = "http://{}:{}/mcp".format(*bridge.address)
-    client = ["node", world.installed / "node" / "typescript2.mjs", url, "ts-2", "shared"]
-    done = subprocess.run(client, capture_output=True, text=True, timeout=80, check=False)
-    wrong = re.findall("^FAIL.*", done.stdout, re.M)
-    assert not wrong and done.stdout.count("ok ts-2") == 13, f"{wrong} {done.stdout[-300:]} {done.stderr[-300:]}"
 
 
 def falls_back(world, of):

@@ -315,6 +315,24 @@ def handshakes(server, bridge, clients):
 # --------------------------------------------------------------------------------------------- no session sees another
 
 
+def probes(server, client):
+    """Calls with the ids 0.., each of which fails unless it gets its own answer."""
+
+    def job(i):
+        method, params, expected = server.probe(i)
+        text = json.dumps(params).replace("{here}", str(server.folder))
+
+        def run():
+            answer = client.ask(request(str(i), method, text))
+            said = json.dumps(json.loads(answer.text), ensure_ascii=False).replace('\\"', '"')
+            if expected not in said:
+                raise AssertionError(f"call {i} got {answer.text[:200]}")
+
+        return run
+
+    return [job(i) for i in range(AT_ONCE)]
+
+
 def isolation(server, bridge, clients):
     a, b = (clients.get(tag) for tag in TAGS)
     if not (a and b):
@@ -340,25 +358,10 @@ def isolation(server, bridge, clients):
 
         yield attempt("two sessions have two memories", memories)
 
-    def calls(client):
-        def job(i):
-            method, params, expected = server.probe(i)
-            text = json.dumps(params).replace("{here}", str(server.folder))
-
-            def run():
-                answer = client.ask(request(str(i), method, text))
-                said = json.dumps(json.loads(answer.text), ensure_ascii=False).replace('\\"', '"')
-                if expected not in said:
-                    raise AssertionError(f"call {i} got {answer.text[:200]}")
-
-            return run
-
-        return [job(i) for i in range(AT_ONCE)]
-
-    yield attempt(f"{AT_ONCE} calls at once each get their own answer", lambda: reasons(at_once(calls(a))))
+    yield attempt(f"{AT_ONCE} calls at once each get their own answer", lambda: reasons(at_once(probes(server, a))))
     yield attempt(
         f"{AT_ONCE} calls at once in each of two sessions under the same ids",
-        lambda: reasons(at_once([*calls(a), *calls(b)])),
+        lambda: reasons(at_once([*probes(server, a), *probes(server, b)])),
     )
 
 

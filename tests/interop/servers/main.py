@@ -10,6 +10,7 @@ import traceback
 import claims
 import everything
 import modern
+import share
 from fleet import fleet
 
 AT_A_TIME = 3  # servers; most of a server's time is waiting, and starting is what takes the processor
@@ -19,7 +20,7 @@ def run(server, bridge, printing):
     """All claims about one server; what the table says of it."""
     facts = {"passed": 0, "failed": 0, "skipped": 0}
     started = time.monotonic()
-    parts = [claims.differential, modern.claims, claims.sessions, claims.strict]
+    parts = [claims.differential, modern.claims, share.claims, claims.sessions, claims.strict]
     if server.name == "everything":
         parts.append(everything.claims)
     for part in parts:

@@ -1,6 +1,7 @@
 // table.mjs RESULTS REPORT: what passes natively against what passes through the bridge, check by check.
 // Writes REPORT (markdown) and prints it, lists what was lost, closes with `N passed, N failed`; exit code 1 if any failed.
-// Two tables: the revisions with sessions, and 2026-07-28, there in front of a server of that revision and of an older one.
+// Three tables: the revisions with sessions; 2026-07-28, there in front of a server of that revision and of an older one; and
+// sessions in front of a server of 2026-07-28, and on a process that they share.
 import { existsSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createRequire } from 'node:module';
@@ -20,7 +21,16 @@ const LINES = [
 // And for 2026-07-28, where the extension of tasks is no part of the control: its checks are left out.
 const MODERN = { native: 152, scored: required('conformance-0.2/requirements/2026-07-28.yaml') };
 const isTasks = scenario => scenario.startsWith('tasks-');
-// What a server up to 2025-11-25 cannot pass there, whatever stands in front of it.
+// Sessions where the bridge is more than a carrier: subject -> what it is in front of. The control is that of the line.
+const CELLS = {
+  line: '0.2',
+  of: {
+    'sessions-shared': 'on one process of 2025-11-25',
+    'sessions-modern': 'in front of a server of 2026-07-28',
+    'sessions-modern-shared': 'on one process of 2026-07-28',
+  },
+};
+// Subject -> what cannot pass there, whatever stands in between.
 const OUT_OF_REACH = parse(readFileSync(join(import.meta.dirname, 'out-of-reach.yaml'), 'utf8')) ?? {};
 
 function required(path) {
@@ -114,9 +124,9 @@ const rows = [...table].map(([scenario, { cells, note }]) => [
   note,
 ]);
 const sessions = markdown(['scenario', ...LINES.map(({ line }) => title(line)), ''], [...rows, ['all checks', ...sums, '']]);
-const both = `${sessions}\n${modern()}`;
-writeFileSync(report, both);
-console.log(both);
+const all = [sessions, modern(), cells()].join('\n');
+writeFileSync(report, all);
+console.log(all);
 for (const complaint of complaints) console.log(`FAILED ${complaint}`);
 console.log(`${passed} passed, ${failed} failed`);
 process.exitCode = failed > 0 ? 1 : 0;
@@ -139,7 +149,7 @@ function modern() {
     passed += through.same.passed;
     failed += through.same.lost.length;
     complaints.push(...through.same.lost.map(loss => `${line} modern ${scenario} ${loss}`));
-    const why = judgeOlder(line, scenario, checks, through.older);
+    const why = judge(line, 'legacy', scenario, checks, through.older);
     sums.native += through.same.of;
     if (counts) scored.native += through.same.of;
     for (const column of ['same', 'older']) {
@@ -164,9 +174,37 @@ function modern() {
   );
 }
 
-/** Counts one scenario of the older server against what is out of its reach; the reasons for what it does not pass. */
-function judgeOlder(line, scenario, checks, { passed: got, lost }) {
-  const expected = Object.entries(OUT_OF_REACH[scenario] ?? {});
+/** The table of sessions in the cells that are more than a copy; counts and complains as above. */
+function cells() {
+  const { line, of } = CELLS;
+  const scored = LINES.find(one => one.line === line).scored;
+  const control = read(line, 'native');
+  const found = Object.keys(of).map(subject => [subject, read(line, subject), { passed: 0, scored: 0 }]);
+  const sum = { native: 0, scored: 0 };
+  const rows = [];
+  for (const [scenario, checks] of control) {
+    const reasons = new Set();
+    const row = [scenario];
+    const counts = scored(scenario);
+    for (const [subject, here, total] of found) {
+      const result = compare(checks, here.get(scenario) ?? []);
+      for (const why of judge(line, subject, scenario, checks, result)) reasons.add(why);
+      row.push(`${result.passed}/${result.of}${counts ? '' : ' (not scored)'}`);
+      total.passed += result.passed;
+      if (counts) total.scored += result.passed;
+    }
+    const native = checks.filter(check => check.status === 'SUCCESS').length;
+    sum.native += native;
+    if (counts) sum.scored += native;
+    rows.push([...row, [...reasons].join('; ')]);
+  }
+  const sums = found.map(([, , total]) => `**${total.passed}/${sum.native}**, scored ${total.scored}/${sum.scored}`);
+  return markdown([title(line), ...Object.values(of), 'why not more there'], [...rows, ['all checks', ...sums, '']]);
+}
+
+/** Counts one scenario of a subject against what is out of its reach; the reasons for what it does not pass. */
+function judge(line, subject, scenario, checks, { passed: got, lost }) {
+  const expected = Object.entries(OUT_OF_REACH[subject]?.[scenario] ?? {});
   const reasons = new Set();
   passed += got;
   for (const [id, { of = passes(checks, id), because }] of expected) {
@@ -176,11 +214,11 @@ function judgeOlder(line, scenario, checks, { passed: got, lost }) {
       passed += 1; // as written down
     } else {
       failed += 1;
-      complaints.push(`${line} legacy ${scenario} ${id}: ${missing} of ${of} checks do not pass, out-of-reach.yaml says all`);
+      complaints.push(`${line} ${subject} ${scenario} ${id}: ${missing} of ${of} checks do not pass, out-of-reach.yaml says all`);
     }
   }
   const unexpected = lost.filter(loss => !expected.some(([id]) => loss.startsWith(`${id}: `)));
   failed += unexpected.length;
-  complaints.push(...unexpected.map(loss => `${line} legacy ${scenario} ${loss}`));
+  complaints.push(...unexpected.map(loss => `${line} ${subject} ${scenario} ${loss}`));
   return [...reasons];
 }

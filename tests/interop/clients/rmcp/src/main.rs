@@ -1,7 +1,7 @@
-//! The official Rust SDK: `rmcp-client URL NAME auto|initialize|shared`
+//! The official Rust SDK: `rmcp-client URL NAME auto|legacy|shared|legacy-shared`
 //!
-//! The claims are those of `../claims.py`, under the same names. `shared` negotiates as `auto` does, with a bridge whose
-//! clients share a child.
+//! The claims are those of `../claims.py`, under the same names. `shared` negotiates as `auto` does, with a bridge that serves
+//! 2026-07-28; `…shared`: others have the same server.
 
 #![allow(deprecated, reason = "rmcp deprecates what 2026-07-28 removed: sampling, roots, logging, subscribe")]
 
@@ -19,7 +19,7 @@ use rmcp::transport::streamable_http_client::{
     SseError, StreamableHttpClient, StreamableHttpClientTransportConfig, StreamableHttpError,
     StreamableHttpPostResponse,
 };
-use rmcp::{ClientHandler, ClientLifecycleMode, ClientServiceExt, ErrorData};
+use rmcp::{ClientHandler, ClientLifecycleMode, ClientServiceExt, ErrorData, ServiceError};
 use serde_json::{Value, json};
 use sse_stream::Sse;
 use tokio::time::{sleep, timeout};
@@ -225,6 +225,14 @@ fn holds(condition: bool, seen: impl std::fmt::Debug) -> Claim {
     if condition { Ok(()) } else { Err(format!("{seen:?}")) }
 }
 
+/// The code of the error that a request must end with.
+fn code<T: std::fmt::Debug>(outcome: Result<T, ServiceError>) -> Result<i32, String> {
+    match outcome {
+        Err(ServiceError::McpError(error)) => Ok(error.code.0),
+        other => Err(format!("{other:?}")),
+    }
+}
+
 struct Run {
     name: String,
     failed: usize,
@@ -249,6 +257,7 @@ impl Run {
 
 struct Session {
     service: RunningService<RoleClient, Handler>,
+    modern: bool,
     shared: bool,
 }
 
@@ -271,7 +280,7 @@ impl Session {
         if let Value::Object(arguments) = arguments {
             call = call.with_arguments(arguments);
         }
-        if self.shared {
+        if self.modern {
             let mut meta = RequestMetaObject::default();
             meta.set_log_level(LoggingLevel::Debug);
             call.meta = Some(meta);
@@ -285,7 +294,7 @@ impl Session {
     }
 }
 
-async fn check(url: &str, name: &str, lifecycle: ClientLifecycleMode, shared: bool) -> usize {
+async fn check(url: &str, name: &str, lifecycle: ClientLifecycleMode, modern: bool, shared: bool) -> usize {
     let notes = Notes(Arc::default());
     let mut run = Run { name: name.to_owned(), failed: 0 };
     let own = format!("{name}-{}", std::process::id());
@@ -301,19 +310,56 @@ async fn check(url: &str, name: &str, lifecycle: ClientLifecycleMode, shared: bo
         let service =
             handler.serve_with_lifecycle(transport, lifecycle).await.map_err(|error| error.to_string())?;
         let server = service.peer_info().ok_or("no initialize result")?;
-        session = Some(Session { service, shared });
+        session = Some(Session { service, modern, shared });
         same(server.server_info.as_ref().map(|info| info.name.as_str()), Some("notebook"), "server name")?;
-        same(server.protocol_version.as_str(), if shared { "2026-07-28" } else { "2025-11-25" }, "version")
+        same(server.protocol_version.as_str(), if modern { "2026-07-28" } else { "2025-11-25" }, "version")
     })
     .await;
     let Some(mut session) = session else { return run.failed };
 
+    let capabilities =
+        session.service.peer_info().map(|server| server.capabilities.clone()).unwrap_or_default();
+    run.claim("capabilities", async {
+        let resources = capabilities.resources.as_ref();
+        let kinds = resources.map(|resources| (resources.subscribe, resources.list_changed));
+        same(kinds, Some((Some(true), Some(true))), "capabilities of resources")?;
+        holds(capabilities.tools.is_some() && capabilities.logging.is_some(), &capabilities)
+    })
+    .await;
+    let mut tells = false; // of what was cancelled
     run.claim("tools", async {
         let tools = session.service.list_all_tools().await.map_err(|error| error.to_string())?;
         let names: Vec<&str> = tools.iter().map(|tool| &*tool.name).collect();
+        tells = names.contains(&"tell");
         holds(names.contains(&"add_note") && names.contains(&"confirm_clear"), names)
     })
     .await;
+    run.claim("errors", async {
+        let title = format!("no {own}");
+        let arguments = json!({ "title": title }).as_object().cloned().unwrap_or_default();
+        let call = CallToolRequestParams::new("read_note").with_arguments(arguments);
+        let result = session.service.call_tool(call).await.map_err(|error| error.to_string())?;
+        let text = result.content.first().and_then(|content| content.as_text());
+        let told = text.is_some_and(|text| text.text.contains(&title));
+        holds(result.is_error == Some(true) && told, &result)?;
+        let unknown = session.service.call_tool(CallToolRequestParams::new("no_such_tool")).await;
+        same(code(unknown), Ok(-32602), "code of an unknown tool")
+    })
+    .await;
+    if capabilities.prompts.is_some() {
+        run.claim("prompts", async {
+            let prompts = session.service.list_all_prompts().await.map_err(|error| error.to_string())?;
+            same(prompts.iter().map(|prompt| &*prompt.name).collect(), vec!["greet"], "prompts")?;
+            let arguments = json!({ "name": own }).as_object().cloned().unwrap_or_default();
+            let get = GetPromptRequestParams::new("greet").with_arguments(arguments);
+            let prompt = session.service.get_prompt(get).await.map_err(|error| error.to_string())?;
+            let text = prompt.messages.first().and_then(|message| message.content.as_text());
+            same(text.map(|text| text.text.clone()), Some(format!("Say hello to {own}")), "the prompt")
+        })
+        .await;
+    } else {
+        println!("n/a {name} prompts: the server has none");
+    }
     run.claim("state", async {
         let text = format!("kept by {own}");
         let kept = async || {
@@ -327,6 +373,28 @@ async fn check(url: &str, name: &str, lifecycle: ClientLifecycleMode, shared: bo
             same(&*session.text("read_note", json!({ "title": own })).await?, &*text, "the note")
         };
         session.patiently(kept).await
+    })
+    .await;
+    run.claim("resources", async {
+        let uri = format!("note:///{own}");
+        let text = format!("kept by {own}");
+        let kept = async || {
+            session.text("add_note", json!({ "title": own, "text": text })).await?;
+            let found = session.service.list_all_resources().await.map_err(|error| error.to_string())?;
+            let uris: Vec<&str> = found.iter().map(|resource| &*resource.uri).collect();
+            holds(uris.contains(&&*uri), uris)?;
+            let read = session.service.read_resource(ReadResourceRequestParams::new(uri.clone())).await;
+            match read.map_err(|error| error.to_string())?.contents.first() {
+                Some(ResourceContents::TextResourceContents { text: found, .. }) => {
+                    same(found, &text, "the resource")
+                }
+                other => Err(format!("the resource: {other:?}")),
+            }
+        };
+        session.patiently(kept).await?;
+        let unknown = ReadResourceRequestParams::new(format!("note:///no-{own}"));
+        let wanted = if modern { -32602 } else { -32002 };
+        same(code(session.service.read_resource(unknown).await), Ok(wanted), "code of an unknown resource")
     })
     .await;
     run.claim("concurrent", async {
@@ -373,7 +441,7 @@ async fn check(url: &str, name: &str, lifecycle: ClientLifecycleMode, shared: bo
     })
     .await;
     run.claim("log", async {
-        if !shared {
+        if !modern {
             let debug = SetLevelRequestParams::new(LoggingLevel::Debug);
             session.service.set_level(debug).await.map_err(|error| error.to_string())?;
         }
@@ -394,7 +462,7 @@ async fn check(url: &str, name: &str, lifecycle: ClientLifecycleMode, shared: bo
         let title = format!("watched-{own}");
         let uri = format!("note:///{title}");
         let arguments = json!({ "title": title, "text": own });
-        if shared {
+        if modern {
             // What a subscription receives does not reach the handler.
             let filter = SubscriptionFilter::builder()
                 .resources_list_changed()
@@ -429,14 +497,34 @@ async fn check(url: &str, name: &str, lifecycle: ClientLifecycleMode, shared: bo
     })
     .await;
     run.claim("cancel", async {
-        let start = Instant::now();
+        let never = format!("never {own}");
+        let told = async |of: &str| {
+            let start = Instant::now();
+            loop {
+                let told = session.text("tell", json!({})).await?;
+                match serde_json::from_str::<Value>(&told) {
+                    Ok(told) if told[of].to_string().contains(&never) => return Ok(()),
+                    _ => holds(start.elapsed() < ARRIVAL, told)?,
+                }
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let start = async {
+            if tells {
+                return told("running").await;
+            }
+            sleep(Duration::from_millis(300)).await;
+            Ok(())
+        };
         // Dropping the call makes rmcp send the cancellation.
-        let call = session.text("slow", json!({ "seconds": 30, "text": "never" }));
-        if let Ok(answer) = timeout(Duration::from_millis(300), call).await {
-            return Err(format!("the cancelled call answered {answer:?}"));
+        tokio::select! {
+            answer = session.text("slow", json!({ "seconds": 30, "text": never })) => {
+                return Err(format!("the cancelled call answered {answer:?}"));
+            }
+            started = start => started?,
         }
-        holds(start.elapsed() < Duration::from_secs(5), start.elapsed())?;
-        same(&*session.text("echo", json!({ "text": "after" })).await?, "after", "the next call")
+        same(&*session.text("echo", json!({ "text": "after" })).await?, "after", "the next call")?;
+        if tells { told("cancelled").await } else { Ok(()) }
     })
     .await;
     run.claim("slow", async {
@@ -449,9 +537,18 @@ async fn check(url: &str, name: &str, lifecycle: ClientLifecycleMode, shared: bo
         holds(answers.contains(&("POST", "event-stream".into())), answers)
     })
     .await;
+    if modern {
+        println!("n/a {name} ping: 2026-07-28 has none");
+    } else {
+        run.claim("ping", async {
+            let ping = ClientRequest::PingRequest(PingRequest::default());
+            session.service.send_request(ping).await.map(drop).map_err(|error| error.to_string())
+        })
+        .await;
+    }
     run.claim("terminate", async {
         session.service.close().await.map_err(|error| error.to_string())?;
-        if shared {
+        if modern {
             let others = notes.with(|seen| seen.answers.iter().filter(|answer| answer.0 != "POST").count());
             same((others, notes.with(|seen| seen.session.clone())), (0, None), "what belongs to sessions")?;
             return Ok(());
@@ -459,7 +556,7 @@ async fn check(url: &str, name: &str, lifecycle: ClientLifecycleMode, shared: bo
         same(&*notes.answer("DELETE"), "done", "DELETE")
     })
     .await;
-    if shared {
+    if modern {
         println!("n/a {name} gone: there is no session");
         return run.failed;
     }
@@ -486,7 +583,7 @@ async fn check(url: &str, name: &str, lifecycle: ClientLifecycleMode, shared: bo
 async fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [url, name, mode] = arguments.as_slice() else {
-        eprintln!("usage: rmcp-client URL NAME auto|initialize|shared");
+        eprintln!("usage: rmcp-client URL NAME auto|legacy|shared|legacy-shared");
         return ExitCode::from(64);
     };
     let lifecycle = match mode.as_str() {
@@ -496,7 +593,7 @@ async fn main() -> ExitCode {
         },
         _ => ClientLifecycleMode::Initialize,
     };
-    if check(url, name, lifecycle, mode == "shared").await == 0 {
+    if check(url, name, lifecycle, mode == "shared", mode.ends_with("shared")).await == 0 {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
