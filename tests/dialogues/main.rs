@@ -130,3 +130,37 @@ fn each_dialogue_says_its_rule_and_where_that_is_from() {
         }
     }
 }
+
+#[test]
+fn the_example_of_the_document_goes_as_it_is_written() {
+    let document = fs::read_to_string(folder().join("README.md")).unwrap();
+    let example = document.split("```\n").nth(1).unwrap();
+    let dialogues = script::parse(&folder().join("upgrade/example"), example).unwrap();
+    assert_eq!(dialogues.len(), 1);
+    if let Err(why) = play::play(&dialogues[0], None) {
+        panic!("{why}");
+    }
+}
+
+#[test]
+fn a_dialogue_that_goes_another_way_is_told_where() {
+    let text = "after opening\nchild> {\"jsonrpc\":\"2.0\",\"id\":3,\"method\":\"ping\"}\n";
+    let file = folder().join("upgrade/example");
+    let answers = [
+        ("child< {\"jsonrpc\":\"2.0\",\"id\":3,\"result\":{}}", None),
+        ("child< {\"jsonrpc\":\"2.0\",\"id\":4,\"result\":{}}", Some("- 3: child<")),
+        ("child< {\"jsonrpc\":\"2.0\", \"id\":3,\"result\":{}}", Some("? the same value")),
+        ("1< {\"jsonrpc\":\"2.0\",\"id\":3,\"result\":{}}", Some("- 3: 1<")),
+        ("", Some("+ child< {\"jsonrpc\":\"2.0\",\"id\":3,\"result\":{}}")),
+    ];
+    for (answer, wrong) in answers {
+        let dialogues = script::parse(&file, &format!("{text}{answer}\n")).unwrap();
+        match (play::play(&dialogues[0], None), wrong) {
+            (Ok(()), None) => {}
+            (Err(why), Some(wrong)) => {
+                assert!(why.contains("upgrade/example:2: child>") && why.contains(wrong), "{why}");
+            }
+            other => panic!("{answer}: {other:?}"),
+        }
+    }
+}

@@ -101,9 +101,14 @@ pub(crate) struct Dialogue {
 /// All dialogues of a file.
 pub(crate) fn read(file: &Path) -> Result<Vec<Dialogue>, String> {
     let text = fs::read_to_string(file).map_err(|why| format!("{}: {why}", file.display()))?;
+    parse(file, &text)
+}
+
+/// The same of the text of one.
+pub(crate) fn parse(file: &Path, text: &str) -> Result<Vec<Dialogue>, String> {
     let mut dialogues: Vec<Dialogue> = Vec::new();
     let mut comments = Vec::new();
-    for (place, line) in lines(file, &text) {
+    for (place, line) in lines(file, text) {
         let fail = |why: &str| format!("{}:{}: {why}: {line}", place.file.display(), place.line);
         if let Some(comment) = line.strip_prefix('#') {
             comments.push(comment.trim().to_owned());
