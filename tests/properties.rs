@@ -304,3 +304,18 @@ fn each_request_ends_exactly_once_whatever_either_side_says() {
 fn each_request_of_clients_that_share_a_child_ends_exactly_once_and_reaches_no_other() {
     hold("modern", properties::modern);
 }
+
+#[test]
+fn each_request_of_2026_07_28_to_a_server_of_sessions_ends_exactly_once() {
+    hold("translators", properties::upgrade);
+}
+
+#[test]
+fn each_request_of_a_session_to_a_server_of_2026_07_28_ends_exactly_once() {
+    hold("translators", properties::downgrade);
+}
+
+#[test]
+fn each_request_of_sessions_that_share_a_server_ends_exactly_once_and_reaches_no_other() {
+    hold("translators", properties::shared);
+}

@@ -19,6 +19,7 @@ const DOCUMENTS: &[&str] = &[
     "examples/README.md",
     "examples/gateways.md",
     FAULTS,
+    "tests/dialogues/README.md",
     ".github/SECURITY.md",
 ];
 
@@ -140,7 +141,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn every_document_is_among_these() {
-    let folders = [".", "src", "docker", "examples", "tests", ".github", ".ci"];
+    let folders = [".", "src", "docker", "examples", "tests", "tests/dialogues", ".github", ".ci"];
     let mut there = BTreeSet::new();
     for folder in folders {
         for entry in fs::read_dir(root().join(folder)).unwrap() {

@@ -14,6 +14,7 @@ mod modern;
 mod readers;
 mod sse;
 mod sse_writer;
+mod translators;
 
 pub use batch::batch;
 pub use envelope::envelope;
@@ -23,6 +24,7 @@ pub use headers::headers;
 pub use last_event_id::last_event_id;
 pub use modern::modern;
 pub use sse_writer::sse_writer;
+pub use translators::{downgrade, shared, upgrade};
 
 /// Numbers that look random and are always the same for the same input: a finding must be repeatable.
 struct Dice(u64);
