@@ -60,9 +60,9 @@ struct Read {
     token: Option<Span>,
     /// The value of `_meta`, in `params` or in `result`.
     meta: Option<Span>,
-    /// Whether `params._meta` names a revision, as requests of 2026-07-28 do, or `result` its `resultType`, as results of
-    /// it do.
-    is_modern: bool,
+    /// The revision that `params._meta` names, as requests of 2026-07-28 do, or the `resultType` of a result, as results of
+    /// it have.
+    modern: Option<Span>,
     /// Whether `params._meta` asks for log messages, as a request of 2026-07-28 may.
     asks_for_logs: bool,
     /// The value of `_meta["io.modelcontextprotocol/subscriptionId"]`, in `params` or in `result`.
@@ -143,7 +143,7 @@ impl Envelope {
         let read = Read {
             token: at(TOKEN),
             meta: at(meta),
-            is_modern: at(modern).is_some(),
+            modern: at(modern),
             asks_for_logs: part(META_LEVEL).is_some_and(|level| level != "null"),
             subscription: Some(subscription).filter(|slot| doubted & (1 << slot) == 0).and_then(at),
             subject: subject.and_then(at),
@@ -210,7 +210,12 @@ impl Envelope {
 
     /// Whether it is of 2026-07-28 by its own word: a request or notification names the revision, a result its type.
     pub fn is_modern(&self) -> bool {
-        self.read.is_modern
+        self.read.modern.is_some()
+    }
+
+    /// Where the `resultType` of a result lies (2026-07-28 `basic/index`).
+    pub fn result_type(&self) -> Option<Span> {
+        self.read.modern.clone().filter(|_| self.kind == Kind::Success)
     }
 }
 
@@ -310,8 +315,8 @@ impl Message {
     /// Whether it names the revision by itself, in `params._meta`, as messages of 2026-07-28 do.
     pub fn names_revision(&self) -> bool {
         match self {
-            Self::Request(request) => request.read.is_modern,
-            Self::Notification(notification) => notification.read.is_modern,
+            Self::Request(request) => request.read.modern.is_some(),
+            Self::Notification(notification) => notification.read.modern.is_some(),
             Self::Response(_) => false,
         }
     }
@@ -391,10 +396,24 @@ impl Request {
         self.read.asks_for_logs
     }
 
-    /// The same with other parameters: the text of a JSON object, and where in it the progress token lies.
+    /// The same with other parameters, or with some where it had none: the text of a JSON object, and where in it the
+    /// progress token lies.
     pub fn with_params(&self, params: &str, token: Option<Span>) -> Self {
-        let Some(before) = self.params() else { return self.clone() };
-        let mut text = BytesMut::with_capacity(self.text.len() + params.len() - before.len());
+        const MEMBER: &str = ",\"params\":";
+        let Some(before) = self.params() else {
+            // Behind the method, as the value that it has from then on.
+            let at = self.method.end;
+            let mut text = BytesMut::with_capacity(self.text.len() + MEMBER.len() + "null".len());
+            for part in [self.text.get(..at), Some(MEMBER.as_bytes()), Some(b"null"), self.text.get(at..)] {
+                text.extend_from_slice(part.unwrap_or_default());
+            }
+            let (length, id) = (text.len() - self.text.len(), self.id_span());
+            let id_span = if id.start < at { id } else { id.start + length..id.end + length };
+            let place = Some(at + MEMBER.len()..at + length);
+            let with_null = Self { text: text.freeze(), id_span, params: place, ..self.clone() };
+            return with_null.with_params(params, token);
+        };
+        let mut text = BytesMut::with_capacity(self.text.len() + params.len());
         text.extend_from_slice(self.text.get(..before.start).unwrap_or_default());
         text.extend_from_slice(params.as_bytes());
         text.extend_from_slice(self.text.get(before.end..).unwrap_or_default());

@@ -31,7 +31,7 @@ mod parked;
 mod questions;
 mod request;
 
-use answer::{Greeting, URL_NEEDED, error_code, failed, input_required, is_tool_error};
+use answer::{Greeting, URL_NEEDED, failed, input_required, is_tool_error};
 use listens::{Added, Listens, NotAdded, Offered};
 use parked::{Parked, Place, State};
 use questions::{ASKED, Question, Undecided};
@@ -739,7 +739,7 @@ impl Upgrade {
         if let Some(need) = call.lacks.filter(|_| failure || is_tool_error(&answer)) {
             return decline(stream, call.client, Declined::Capability(need.capability()), out);
         }
-        if failure && let Some((URL_NEEDED, _)) = error_code(&answer).filter(|_| call.what.asks) {
+        if failure && let Some((URL_NEEDED, _)) = answer.error_code().filter(|_| call.what.asks) {
             return url_needed(stream, call, answer, out);
         }
         let message = if failure {

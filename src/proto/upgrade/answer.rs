@@ -6,18 +6,16 @@ use bytes::Bytes;
 use crate::proto::front::id_edit;
 use crate::proto::ids::ClientId;
 use crate::proto::incoming::Incoming;
-use crate::proto::json::{Span, slice, unquote, value_at};
+use crate::proto::json::{slice, unquote, value_at};
 use crate::proto::line::join_lines;
 use crate::proto::message::Kind;
+use crate::proto::meta::SERVER_INFO;
 use crate::proto::object::without;
 use crate::proto::version::Revision;
 
 /// The code of an error that says that the client must open URLs first (2025-11-25 `client/elicitation`, "URL Elicitation
 /// Required Error").
 pub(super) const URL_NEEDED: i64 = -32042;
-
-/// The name under which a result says who has made it (2026-07-28 `basic/index`, "`_meta`").
-const SERVER_INFO: &str = "\"io.modelcontextprotocol/serverInfo\"";
 
 /// The longest name of a server that is repeated in each result, in bytes.
 const MAX_SERVER_INFO: usize = 4 * 1024;
@@ -89,7 +87,7 @@ impl Greeting {
 
     fn push_meta(&self, text: &mut String) {
         if let Some(server) = &self.server {
-            text.push_str(&format!("\"_meta\":{{{SERVER_INFO}:{server}}},"));
+            text.push_str(&format!("\"_meta\":{{\"{SERVER_INFO}\":{server}}},"));
         }
     }
 
@@ -121,7 +119,7 @@ impl Greeting {
                     {
                         let behind = meta.start + 1..meta.start + 1;
                         let comma = if is_empty(inside) { "" } else { "," };
-                        edits.push((behind, format!("{SERVER_INFO}:{server}{comma}").into_bytes()));
+                        edits.push((behind, format!("\"{SERVER_INFO}\":{server}{comma}").into_bytes()));
                     }
                 }
                 None if answer.envelope.meta().is_none() => self.push_meta(&mut members),
@@ -141,13 +139,6 @@ fn is_empty(object: &str) -> bool {
     object.get(1..).is_some_and(|rest| rest.trim_start().starts_with('}'))
 }
 
-/// The code of an error, and where it lies.
-pub(super) fn error_code(answer: &Incoming<'_>) -> Option<(i64, Span)> {
-    let text = slice(answer.text(), 0..answer.text().len());
-    let span = value_at(text, &["error", "code"])?;
-    Some((text.get(span.clone())?.parse().ok()?, span))
-}
-
 /// An error of the child for this client. A resource that is not there has a code of its own in the session era, and none
 /// in 2026-07-28 (`server/resources`, "Error Handling"). Nor has that one a code for URLs that are needed (`basic/index`,
 /// "Error Codes"): where the client cannot be asked to open them, it is a failure.
@@ -156,7 +147,7 @@ pub(super) fn failed(answer: Incoming<'_>, client: &ClientId, is_read: bool) -> 
     const INVALID_PARAMS: &[u8] = b"-32602";
     const INTERNAL: &[u8] = b"-32603";
     let mut edits = vec![id_edit(&answer, client)];
-    match error_code(&answer) {
+    match answer.error_code() {
         Some((NO_RESOURCE, span)) if is_read => edits.push((span, INVALID_PARAMS.to_vec())),
         Some((URL_NEEDED, span)) => edits.push((span, INTERNAL.to_vec())),
         _ => {}
