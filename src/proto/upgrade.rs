@@ -14,7 +14,7 @@ use super::front::keyed::MAX_GREETING;
 use super::front::{self, Front, Keeps, Origin, Readers, Refusal, Takes, expired, too_long};
 use super::ids::{BridgeId, ChildId, ClientId, Id, ProgressToken, StreamId};
 use super::incoming::Incoming;
-use super::json::{slice, unquote, value_at};
+use super::json::{quote, slice, unquote, value_at};
 use super::level::Level;
 use super::line::join_lines;
 use super::link::{Answered, CANCEL_GRACE, Limits, Link, Outgoing, own_reply};
@@ -941,7 +941,7 @@ fn decline(stream: StreamId, id: ClientId, why: Declined, out: &mut Out) {
 }
 
 fn uri_params(uri: &str) -> String {
-    format!(r#"{{"uri":{}}}"#, serde_json::Value::from(uri))
+    format!(r#"{{"uri":{}}}"#, quote(uri))
 }
 
 /// The child needs the client to open URLs before it serves the request (2025-11-25 `client/elicitation`, "URL Elicitation

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use crate::proto::ids::{ClientId, StreamId};
-use crate::proto::json::{Span, elements, splice, unquote, value_at};
+use crate::proto::json::{Span, elements, quote, splice, unquote, value_at};
 use crate::proto::subscription::{SUBSCRIPTION_ID, graceful_end};
 
 /// How many subscriptions there may be.
@@ -358,10 +358,6 @@ impl Filter {
 fn covers(wanted: &str, changed: &str) -> bool {
     let rest = changed.strip_prefix(wanted);
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || wanted.ends_with('/'))
-}
-
-fn quote(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
 }
 
 /// A notification of the bridge's own to a subscription; `params`: its further parameters.
