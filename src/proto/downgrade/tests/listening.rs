@@ -261,8 +261,12 @@ fn subscriptions_that_the_child_ends_are_made_again_after_a_pause_or_with_the_ne
     session.send(3, &subscribe("8", "v"));
     assert_eq!(session.stdin(), [listen("4", &uris(&["u", "v"]))]);
     session.says(&error("4"));
-    assert_eq!(session.front.next_deadline(), Some(session.now + FIRST_PAUSE), "what it had is wanted yet");
-    session.pass(FIRST_PAUSE);
+    assert_eq!(
+        session.front.next_deadline(),
+        Some(session.now + 2 * FIRST_PAUSE),
+        "what it had is wanted yet"
+    );
+    session.pass(2 * FIRST_PAUSE);
     assert_eq!(session.stdin(), [listen("5", &uris(&["u"]))]);
     session.says(r#"{"jsonrpc":"2.0","id":5,"error":{"code":-32601,"message":"no"}}"#);
     assert_eq!(session.front.next_deadline(), None, "it knows no subscriptions");
@@ -370,10 +374,10 @@ impl Child {
 fn in_every_order_each_change_is_told_once_and_each_request_is_answered_once() {
     // The client subscribes to u, lets go of it, and subscribes to v; the child reads a line; u changes.
     const STEPS: [char; 5] = ['u', 'n', 'v', 'r', 'c'];
-    const LENGTH: u32 = 6;
+    const LENGTH: u32 = 5;
     for order in 0..STEPS.len().pow(LENGTH) {
-        let steps: String =
-            (0..LENGTH).map(|place| STEPS[order / STEPS.len().pow(place) % STEPS.len()]).collect();
+        let then = (0..LENGTH).map(|place| STEPS[order / STEPS.len().pow(place) % STEPS.len()]);
+        let steps: String = std::iter::once('u').chain(then).collect();
         let mut session = Harness::open();
         let mut child = Child { unread: VecDeque::new(), listens: Vec::new() };
         let (mut answers, mut sent, mut want) = (Vec::new(), 0, BTreeSet::new());
