@@ -20,7 +20,7 @@ use super::incoming::Incoming;
 use super::json::{Span, elements, slice, unquote, value_at};
 use super::level::Level;
 use super::link::{Answered, Expired, Limits, Link, OWN_LIMIT, Outgoing, Untaken, own_reply};
-use super::message::{Kind, Message, Notification, Request, Response};
+use super::message::{Kind, Message, Notification, Request, Response, ResultType};
 use super::nearly::Broken;
 use super::output::{Dropped, Handshake, Note, Out, Output, Unanswered};
 
@@ -30,7 +30,7 @@ mod questions;
 mod request;
 
 use answer::{
-    Failure, INTERNAL, INVALID_PARAMS, NO_METHOD, Offers, Type, complete, done, failed, initialized,
+    Failure, INTERNAL, INVALID_PARAMS, NO_METHOD, Offers, complete, done, failed, initialized, type_of,
     unsubscribed,
 };
 use listens::{Lists, Make, Resources, Ticket, Turn};
@@ -599,7 +599,8 @@ impl Downgrade {
     /// The child has answered `server/discover`.
     fn greeted(&mut self, how: &Handshake, answer: Incoming<'_>, now: Duration, out: &mut Out) {
         let opener = self.opener.take();
-        let is_complete = matches!(how, Handshake::Done(_)) && Type::of(&answer) == Type::Complete;
+        let is_complete = matches!(how, Handshake::Done(_))
+            && matches!(answer.envelope.result_type(), ResultType::None | ResultType::Complete);
         if let Some(offers) = Offers::of(&answer).filter(|_| is_complete) {
             let revision = self.profile.revision;
             // First of all the version: it decides the form of the answer.
@@ -643,20 +644,21 @@ impl Downgrade {
             let message = failed(answer, &call.client, call.is_read);
             return out.push(Output::Answer { stream, message, success: false });
         }
-        match Type::of(&answer) {
-            Type::Complete => {
+        match answer.envelope.result_type() {
+            ResultType::None | ResultType::Complete => {
                 let message = complete(answer, &call.client);
                 out.push(Output::Answer { stream, message, success: true });
             }
-            Type::InputRequired if call.is_cancelled => {
+            ResultType::InputRequired if call.is_cancelled => {
                 unanswered(stream, call.client, Unanswered::Cancelled, out);
             }
-            Type::InputRequired if call.asks => self.ask(id, call, &answer, now, readers, out),
-            Type::InputRequired => {
+            ResultType::InputRequired if call.asks => self.ask(id, call, &answer, now, readers, out),
+            ResultType::InputRequired => {
                 let why = "The server needs something of the client for a request that has no room for it";
                 fail(stream, &call.client, &unserved(why), out);
             }
-            Type::Other(token) => {
+            ResultType::Other => {
+                let token = type_of(&answer);
                 let why =
                     format!("The server has answered with a result that the client does not know: {token}");
                 fail(stream, &call.client, &Failure::own(INTERNAL, "invalid_response", &why), out);

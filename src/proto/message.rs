@@ -60,15 +60,28 @@ struct Read {
     token: Option<Span>,
     /// The value of `_meta`, in `params` or in `result`.
     meta: Option<Span>,
-    /// The revision that `params._meta` names, as requests of 2026-07-28 do, or the `resultType` of a result, as results of
-    /// it have.
-    modern: Option<Span>,
+    /// Whether `params._meta` names a revision, as requests of 2026-07-28 do, or `result` its `resultType`, as results of
+    /// it do.
+    is_modern: bool,
+    result_type: ResultType,
     /// Whether `params._meta` asks for log messages, as a request of 2026-07-28 may.
     asks_for_logs: bool,
     /// The value of `_meta["io.modelcontextprotocol/subscriptionId"]`, in `params` or in `result`.
     subscription: Option<Span>,
     /// The one that the message is about: see [`Envelope::subject`].
     subject: Option<Span>,
+}
+
+/// The type of a result (2026-07-28 `basic/index`, "`resultType`").
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ResultType {
+    /// It has none, as results of the session era, or null in its place.
+    #[default]
+    None,
+    Complete,
+    /// The server needs something of the client first.
+    InputRequired,
+    Other,
 }
 
 /// The longest token that is looked at for what it says, in bytes. A longer one is no method, name or id of ours.
@@ -143,7 +156,16 @@ impl Envelope {
         let read = Read {
             token: at(TOKEN),
             meta: at(meta),
-            modern: at(modern),
+            is_modern: at(modern).is_some(),
+            result_type: part(RESULT_TYPE).filter(|_| kind == Kind::Success).map_or_else(
+                ResultType::default,
+                |token| match &*unquote(token) {
+                    _ if token == "null" => ResultType::None,
+                    "complete" => ResultType::Complete,
+                    "input_required" => ResultType::InputRequired,
+                    _ => ResultType::Other,
+                },
+            ),
             asks_for_logs: part(META_LEVEL).is_some_and(|level| level != "null"),
             subscription: Some(subscription).filter(|slot| doubted & (1 << slot) == 0).and_then(at),
             subject: subject.and_then(at),
@@ -210,12 +232,12 @@ impl Envelope {
 
     /// Whether it is of 2026-07-28 by its own word: a request or notification names the revision, a result its type.
     pub fn is_modern(&self) -> bool {
-        self.read.modern.is_some()
+        self.read.is_modern
     }
 
-    /// Where the `resultType` of a result lies (2026-07-28 `basic/index`).
-    pub fn result_type(&self) -> Option<Span> {
-        self.read.modern.clone().filter(|_| self.kind == Kind::Success)
+    /// What its `result` says that it is.
+    pub fn result_type(&self) -> ResultType {
+        self.read.result_type
     }
 }
 
@@ -315,8 +337,8 @@ impl Message {
     /// Whether it names the revision by itself, in `params._meta`, as messages of 2026-07-28 do.
     pub fn names_revision(&self) -> bool {
         match self {
-            Self::Request(request) => request.read.modern.is_some(),
-            Self::Notification(notification) => notification.read.modern.is_some(),
+            Self::Request(request) => request.read.is_modern,
+            Self::Notification(notification) => notification.read.is_modern,
             Self::Response(_) => false,
         }
     }

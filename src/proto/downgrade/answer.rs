@@ -93,25 +93,9 @@ pub(super) fn initialized(answer: &Incoming<'_>, client: &ClientId, revision: Re
     text.into()
 }
 
-/// What a result is, by its type (2026-07-28 `basic/index`).
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Type {
-    Complete,
-    InputRequired,
-    /// One that the client does not know; as it stands.
-    Other(String),
-}
-
-impl Type {
-    pub(super) fn of(answer: &Incoming<'_>) -> Self {
-        let token = answer.envelope.result_type().map_or("null", |span| slice(answer.text(), span));
-        match &*unquote(token) {
-            _ if token == "null" => Self::Complete,
-            "complete" => Self::Complete,
-            "input_required" => Self::InputRequired,
-            _ => Self::Other(cut(token).into_owned()),
-        }
-    }
+/// The type of a result as it stands, as far as it may be shown.
+pub(super) fn type_of(answer: &Incoming<'_>) -> String {
+    cut(part(result_of(answer), &["resultType"]).unwrap_or_default()).into_owned()
 }
 
 /// A result of the child for this client.
