@@ -112,7 +112,7 @@ struct World {
     /// The questions that the client has and has not answered.
     questions: BTreeSet<u64>,
     is_greeted: bool,
-    is_over: bool,
+    capabilities: &'static str,
 }
 
 impl World {
@@ -125,15 +125,10 @@ impl World {
             work: BTreeMap::new(),
             questions: BTreeSet::new(),
             is_greeted: false,
-            is_over: false,
+            capabilities,
         };
-        world.capabilities(capabilities);
         world.settle(Vec::new());
         world
-    }
-
-    fn capabilities(&mut self, capabilities: &'static str) {
-        CAPABLE.set(capabilities);
     }
 
     /// Looks at all that has come out.
@@ -227,7 +222,7 @@ impl World {
         let Some(wire) = wire.map(|(wire, _)| wire.clone()) else { return };
         self.work.remove(&wire);
         self.is_greeted = true;
-        self.child(&discovered(&wire, CAPABLE.get()));
+        self.child(&discovered(&wire, self.capabilities));
     }
 
     fn take(&mut self, step: Step) {
@@ -348,11 +343,8 @@ impl World {
         assert!(self.open.is_empty(), "each request has its end: {:?}", self.open);
         assert!(self.questions.is_empty(), "the client is told of each question that needs no answer");
         self.session.assert_empty();
-        self.is_over = true;
     }
 }
-
-thread_local!(static CAPABLE: std::cell::Cell<&'static str> = const { std::cell::Cell::new("{}") });
 
 proptest! {
     #[test]
