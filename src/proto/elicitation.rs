@@ -2,17 +2,10 @@
 //! `client/elicitation`, "URL Elicitation Required Error").
 
 use super::incoming::Incoming;
-use super::json::{Span, elements, slice, unquote, value_at};
+use super::json::{elements, slice, unquote, value_at};
 
 /// The code of an error that says so.
 pub const URL_NEEDED: i64 = -32042;
-
-/// The code of an error, and where it lies.
-pub fn error_code(answer: &Incoming<'_>) -> Option<(i64, Span)> {
-    let text = slice(answer.text(), 0..answer.text().len());
-    let span = value_at(text, &["error", "code"])?;
-    Some((text.get(span.clone())?.parse().ok()?, span))
-}
 
 /// The elicitations that such an error names: the parameters of each.
 pub fn elicitations<'t>(answer: &'t Incoming<'_>) -> impl Iterator<Item = &'t str> {

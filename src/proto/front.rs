@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::ids::{BridgeId, ClientId, Id, ProgressToken, StreamId};
+use super::ids::{BridgeId, ClientId, Id, ProgressToken, StreamId, echoed};
 use super::incoming::Incoming;
 use super::json::Span;
 use super::link::{Expired, Link, Untaken};
@@ -224,7 +224,7 @@ impl Caller {
 
 /// Whether this is `initialized`, sent as a request: some clients give an id to everything. It must not reach the child,
 /// which would take it for the handshake, or answer that it knows no such method; and a refusal would end such a client.
-fn is_initialized(request: &Request) -> bool {
+pub(super) fn is_initialized(request: &Request) -> bool {
     request.method() == "notifications/initialized"
 }
 
@@ -236,13 +236,36 @@ fn acknowledge<C>(link: &mut Link<C>, caller: &Caller, now: Duration, out: &mut 
 }
 
 /// The id that a cancellation names, and where it lies in the text; `None` where the notification is none, or names none.
-fn cancelled(notification: &Notification) -> Option<(Option<ClientId>, Span)> {
+pub(super) fn cancelled(notification: &Notification) -> Option<(Option<ClientId>, Span)> {
     if notification.method() != "notifications/cancelled" {
         return None;
     }
     let span = notification.subject()?;
     let token = notification.text().get(span.clone()).and_then(|token| std::str::from_utf8(token).ok());
     Some((token.and_then(Id::parse).map(ClientId), span))
+}
+
+/// The progress token that a child of one client names. Children that keep numbers as floats echo 7 as 7.0.
+pub(super) fn progress_token(named: &str) -> Option<ProgressToken> {
+    Id::parse(named).or_else(|| Id::parse(&echoed(named)?.to_string())).map(ProgressToken)
+}
+
+/// The stream for what belongs to one of a client's calls, the newest first, if it does not say to which: the newest that
+/// can take it. Where there is none, it is for the listening stream; and where nothing reads, for the newest call whose
+/// client can come back for it.
+pub(super) fn related_stream<I: Iterator<Item = (StreamId, Takes)>>(
+    calls: impl Fn() -> I,
+    readers: Readers<'_>,
+) -> StreamId {
+    let newest = |wanted| {
+        let mut calls = calls().filter(|(_, takes)| *takes == Takes::Events);
+        calls.find(|(stream, _)| readers(*stream) == wanted)
+    };
+    let related = newest(Readership::Present).or_else(|| match readers(StreamId::LISTENING) {
+        Readership::Present => None,
+        _ => newest(Readership::MayResume),
+    });
+    related.map_or(StreamId::LISTENING, |(stream, _)| stream)
 }
 
 /// Gives a message of the child to the client whose request it is of, as that client is to see it.

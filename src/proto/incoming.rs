@@ -6,7 +6,7 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::json::{Span, Step, Walk, splice};
+use super::json::{Span, Step, Walk, slice, splice, value_at};
 use super::line::{HEAD, join_lines, push_one_line};
 use super::message::{Envelope, Malformed, Reading, token};
 
@@ -53,6 +53,13 @@ impl<'l> Incoming<'l> {
     /// A token of it; empty where that is longer than any of ours.
     pub fn token(&self, span: Span) -> &str {
         token(self.text(), span)
+    }
+
+    /// The code of the error that it answers, and where that lies.
+    pub fn error_code(&self) -> Option<(i64, Span)> {
+        let text = slice(self.text(), 0..self.text().len());
+        let span = value_at(text, &["error", "code"])?;
+        Some((text.get(span.clone())?.parse().ok()?, span))
     }
 
     /// Its text as one line.

@@ -537,6 +537,11 @@ pub(super) fn slice(text: &[u8], span: Span) -> &str {
     text.get(span).and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or_default()
 }
 
+/// The JSON string that stands for a text.
+pub fn quote(text: &str) -> String {
+    serde_json::to_string(text).unwrap_or_else(|_| "\"\"".to_owned()) // it cannot fail
+}
+
 /// The text that a JSON string stands for; empty for another token, and where the escapes are no Unicode.
 pub fn unquote(token: &str) -> Cow<'_, str> {
     let plain = token.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));

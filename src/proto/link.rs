@@ -197,7 +197,7 @@ impl<C> Link<C> {
     }
 
     /// Until when what is passed on now may wait before the child serves it; `None`: it does not.
-    fn serves_at(&self) -> Option<Duration> {
+    pub fn serves_at(&self) -> Option<Duration> {
         let Readiness { delay, refusal, timeout } = &self.limits.ready;
         let retry = if refusal.is_some() { *timeout } else { Duration::ZERO };
         let handshake = self.handshake.asked().map(|asked| asked.deadline + *delay + retry);

@@ -63,12 +63,25 @@ struct Read {
     /// Whether `params._meta` names a revision, as requests of 2026-07-28 do, or `result` its `resultType`, as results of
     /// it do.
     is_modern: bool,
+    result_type: ResultType,
     /// Whether `params._meta` asks for log messages, as a request of 2026-07-28 may.
     asks_for_logs: bool,
     /// The value of `_meta["io.modelcontextprotocol/subscriptionId"]`, in `params` or in `result`.
     subscription: Option<Span>,
     /// The one that the message is about: see [`Envelope::subject`].
     subject: Option<Span>,
+}
+
+/// The type of a result (2026-07-28 `basic/index`, "`resultType`").
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ResultType {
+    /// It has none, as results of the session era, or null in its place.
+    #[default]
+    None,
+    Complete,
+    /// The server needs something of the client first.
+    InputRequired,
+    Other,
 }
 
 /// The longest token that is looked at for what it says, in bytes. A longer one is no method, name or id of ours.
@@ -144,6 +157,15 @@ impl Envelope {
             token: at(TOKEN),
             meta: at(meta),
             is_modern: at(modern).is_some(),
+            result_type: part(RESULT_TYPE).filter(|_| kind == Kind::Success).map_or_else(
+                ResultType::default,
+                |token| match &*unquote(token) {
+                    _ if token == "null" => ResultType::None,
+                    "complete" => ResultType::Complete,
+                    "input_required" => ResultType::InputRequired,
+                    _ => ResultType::Other,
+                },
+            ),
             asks_for_logs: part(META_LEVEL).is_some_and(|level| level != "null"),
             subscription: Some(subscription).filter(|slot| doubted & (1 << slot) == 0).and_then(at),
             subject: subject.and_then(at),
@@ -212,6 +234,11 @@ impl Envelope {
     /// Whether it is of 2026-07-28 by its own word: a request or notification names the revision, a result its type.
     pub fn is_modern(&self) -> bool {
         self.read.is_modern
+    }
+
+    /// What its `result` says that it is.
+    pub fn result_type(&self) -> ResultType {
+        self.read.result_type
     }
 }
 
@@ -392,10 +419,24 @@ impl Request {
         self.read.asks_for_logs
     }
 
-    /// The same with other parameters: the text of a JSON object, and where in it the progress token lies.
+    /// The same with other parameters, or with some where it had none: the text of a JSON object, and where in it the
+    /// progress token lies.
     pub fn with_params(&self, params: &str, token: Option<Span>) -> Self {
-        let Some(before) = self.params() else { return self.clone() };
-        let mut text = BytesMut::with_capacity(self.text.len() + params.len() - before.len());
+        const MEMBER: &str = ",\"params\":";
+        let Some(before) = self.params() else {
+            // Behind the method, as the value that it has from then on.
+            let at = self.method.end;
+            let mut text = BytesMut::with_capacity(self.text.len() + MEMBER.len() + "null".len());
+            for part in [self.text.get(..at), Some(MEMBER.as_bytes()), Some(b"null"), self.text.get(at..)] {
+                text.extend_from_slice(part.unwrap_or_default());
+            }
+            let (length, id) = (text.len() - self.text.len(), self.id_span());
+            let id_span = if id.start < at { id } else { id.start + length..id.end + length };
+            let place = Some(at + MEMBER.len()..at + length);
+            let with_null = Self { text: text.freeze(), id_span, params: place, ..self.clone() };
+            return with_null.with_params(params, token);
+        };
+        let mut text = BytesMut::with_capacity(self.text.len() + params.len());
         text.extend_from_slice(self.text.get(..before.start).unwrap_or_default());
         text.extend_from_slice(params.as_bytes());
         text.extend_from_slice(self.text.get(before.end..).unwrap_or_default());

@@ -4,6 +4,7 @@
 use bytes::Bytes;
 
 use super::ids::ClientId;
+use super::json::quote;
 
 /// The member of `_meta` that says to which subscription a message belongs: its value is the id of the
 /// `subscriptions/listen` that has begun it.
@@ -26,7 +27,7 @@ pub fn covers(wanted: &str, changed: &str) -> bool {
 
 /// The parameters of a `resources/subscribe` or `resources/unsubscribe` of the bridge's own.
 pub fn uri_params(uri: &str) -> String {
-    format!(r#"{{"uri":{}}}"#, serde_json::Value::from(uri))
+    format!(r#"{{"uri":{}}}"#, quote(uri))
 }
 
 /// The answer to a `subscriptions/listen` that its server ends ("Graceful Closure").

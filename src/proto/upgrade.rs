@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::capabilities::{Declared, Need};
-use super::elicitation::{URL_NEEDED, elicitations, error_code};
+use super::elicitation::{URL_NEEDED, elicitations};
 use super::front::{self, Front, Keeps, MAX_GREETING, Origin, Readers, Refusal, Takes, expired, too_long};
 use super::ids::{BridgeId, ChildId, ClientId, Id, ProgressToken, StreamId};
 use super::incoming::Incoming;
@@ -716,7 +716,7 @@ impl Upgrade {
         if let Some(need) = call.lacks.filter(|_| failure || is_tool_error(&answer)) {
             return decline(stream, call.client, Declined::Capability(need.capability()), out);
         }
-        if failure && let Some((URL_NEEDED, _)) = error_code(&answer).filter(|_| call.what.asks) {
+        if failure && let Some((URL_NEEDED, _)) = answer.error_code().filter(|_| call.what.asks) {
             return url_needed(stream, call, answer, out);
         }
         let message = if failure {

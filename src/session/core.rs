@@ -107,9 +107,7 @@ impl<'s> Core<'s> {
                 let from = Origin { stream, takes, arrived: now, mirrored: Mirrored::nothing() };
                 match child {
                     Era::Legacy => Box::new(single::Single::open(limits, initialize, from, now, &mut out)),
-                    Era::Modern => {
-                        Box::new(Downgrade::open(limits, initialize, from, now, &mut out).into_front())
-                    }
+                    Era::Modern => Box::new(Downgrade::open(limits, initialize, from, now, &mut out)),
                 }
             }
             Whose::Clients(Clients::Sessions) => {

@@ -278,7 +278,7 @@ impl Player {
                 let mirrored = Mirrored::nothing();
                 let takes = takes(along);
                 let from = Origin { stream: StreamId(*number), takes, arrived: now, mirrored };
-                Box::new(Downgrade::open(limits, &initialize, from, now, &mut out).into_front())
+                Box::new(Downgrade::open(limits, &initialize, from, now, &mut out))
             }
             _ => return Err("the front is not known, or its first line is missing".to_owned()),
         };

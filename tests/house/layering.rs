@@ -64,6 +64,27 @@ const WALLS: &[(&str, &[&str])] = &[
     ("proto/elicitation", &["super::front", "super::link", "super::output", "super::upgrade"]),
     // What an upgrade is made of: neither part knows the link or the front, nor the other part.
     ("proto/upgrade/listens", &["proto::front", "proto::link", "proto::output", "proto::tools"]),
+    // Nor do the translators know each other; what both need has rooms of its own.
+    ("proto/upgrade", &["downgrade", "Downgrade"]),
+    (
+        "proto/downgrade",
+        &["upgrade", "Upgrade", "front::single", "front::keyed", "front::modern", "front::shared"],
+    ),
+    // What a downgrade is made of: no part knows the link or its own front.
+    (
+        "proto/downgrade/request",
+        &[
+            "proto::front",
+            "proto::link",
+            "proto::output",
+            "super::answer",
+            "super::listens",
+            "super::questions",
+        ],
+    ),
+    ("proto/downgrade/answer", &["proto::link", "proto::output", "super::listens", "super::questions"]),
+    ("proto/downgrade/questions", &["proto::front", "proto::link", "proto::output::Out", "super::listens"]),
+    ("proto/downgrade/listens", &["proto::front", "proto::link", "proto::output", "super::answer"]),
     ("proto/tools", &["super::link", "super::output", "super::upgrade", "proto::link", "proto::output"]),
     ("proto/mirrored", &["super::", "crate::", "serde"]),
     ("proto/subscription", &["super::front", "super::link", "super::output"]),

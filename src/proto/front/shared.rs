@@ -16,7 +16,7 @@ use super::{
     too_long, with_id,
 };
 use crate::proto::capabilities::Declared;
-use crate::proto::elicitation::{URL_NEEDED, elicitation_id, elicitations, error_code};
+use crate::proto::elicitation::{URL_NEEDED, elicitation_id, elicitations};
 use crate::proto::ids::{BridgeId, ChildId, ClientId, Id, ProgressToken, StreamId};
 use crate::proto::incoming::Incoming;
 use crate::proto::json::{Span, slice, unquote, value_at};
@@ -514,7 +514,7 @@ impl Shared {
     /// The child needs URLs to be opened before it serves this lane's request, and says later when they have been.
     fn remember_elicitations(&mut self, lane: StreamId, error: &Incoming<'_>) {
         let Some(lane) = self.lanes.get_mut(&lane) else { return };
-        if error_code(error).is_some_and(|(code, _)| code == URL_NEEDED) {
+        if error.error_code().is_some_and(|(code, _)| code == URL_NEEDED) {
             elicitations(error).filter_map(elicitation_id).for_each(|id| lane.remember(id));
         }
     }

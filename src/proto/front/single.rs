@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use super::{
     Caller, Front, LISTENER_GRACE, Origin, Readers, Readership, Refusal, Takes, acknowledge, cancelled,
-    is_initialized, with_id,
+    is_initialized, progress_token, related_stream, with_id,
 };
-use crate::proto::ids::{BridgeId, ChildId, ClientId, Id, ProgressToken, StreamId, echoed};
+use crate::proto::ids::{BridgeId, ChildId, ClientId, Id, ProgressToken, StreamId};
 use crate::proto::incoming::Incoming;
 use crate::proto::json::Span;
 use crate::proto::link::{Answered, Expired, Limits, Link, Outgoing, Untaken};
@@ -212,9 +212,7 @@ impl Single {
     fn progress_of(&self, message: &Incoming<'_>) -> Option<(&Caller, Option<Span>)> {
         let span = message.envelope.subject()?;
         let named = message.token(span.clone());
-        // Children that keep numbers as floats echo 7 as 7.0.
-        let token = Id::parse(named).or_else(|| Id::parse(&echoed(named)?.to_string()));
-        let token = token.map(ProgressToken);
+        let token = progress_token(named);
         let opener = self.opener.as_ref().filter(|opener| opener.token.is_some() && opener.token == token);
         let by_token = token.and_then(|token| self.by_token.get(&token));
         if let Some(caller) = by_token.and_then(|id| self.link.caller(*id)).or(opener) {
@@ -243,18 +241,10 @@ impl Single {
         }
     }
 
-    /// stdio does not say which call a log line or a request of the child belongs to. With one call in flight it is that
-    /// one's; with several, the newest that can take it; with none, it is for the listening stream. Where nothing reads,
-    /// it is for the newest call whose client can come back for it.
+    /// stdio does not say which call a log line or a request of the child belongs to.
     fn related_stream(&self, readers: Readers<'_>) -> StreamId {
-        let callers =
-            || self.link.at_work().chain(&self.opener).filter(|caller| caller.takes == Takes::Events);
-        let newest = |wanted| callers().find(|caller| readers(caller.stream) == wanted);
-        let related = newest(Readership::Present).or_else(|| match readers(StreamId::LISTENING) {
-            Readership::Present => None,
-            _ => newest(Readership::MayResume),
-        });
-        related.map_or(StreamId::LISTENING, |caller| caller.stream)
+        let callers = || self.link.at_work().chain(&self.opener);
+        related_stream(|| callers().map(|caller| (caller.stream, caller.takes)), readers)
     }
 
     /// Whether this is the id of the client's `initialize`, and that has no answer yet.

@@ -41,7 +41,7 @@ impl Effect {
             return None;
         }
         match &*request.request.method() {
-            "initialize" => Some(Self::Opened(request.detached())),
+            "initialize" | "server/discover" => Some(Self::Opened(request.detached())),
             "logging/setLevel" => Some(Self::Level(request.detached())),
             "resources/subscribe" => Some(Self::Subscribed(request.detached())),
             "resources/unsubscribe" => Some(Self::Unsubscribed(request.detached())),
@@ -51,7 +51,7 @@ impl Effect {
 }
 
 impl Restore {
-    /// How the session was opened.
+    /// How the session was opened: with `initialize`, or with the `server/discover` of a child of 2026-07-28.
     pub(super) fn initialize(&self) -> Option<&Outgoing> {
         self.initialize.as_ref()
     }

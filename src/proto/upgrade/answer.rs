@@ -3,18 +3,16 @@
 
 use bytes::Bytes;
 
-use crate::proto::elicitation::{URL_NEEDED, error_code};
+use crate::proto::elicitation::URL_NEEDED;
 use crate::proto::front::id_edit;
 use crate::proto::ids::ClientId;
 use crate::proto::incoming::Incoming;
 use crate::proto::json::{slice, unquote, value_at};
 use crate::proto::line::join_lines;
 use crate::proto::message::Kind;
+use crate::proto::meta::SERVER_INFO;
 use crate::proto::object::without;
 use crate::proto::version::Revision;
-
-/// The name under which a result says who has made it (2026-07-28 `basic/index`, "`_meta`").
-const SERVER_INFO: &str = "\"io.modelcontextprotocol/serverInfo\"";
 
 /// The longest name of a server that is repeated in each result, in bytes.
 const MAX_SERVER_INFO: usize = 4 * 1024;
@@ -86,7 +84,7 @@ impl Greeting {
 
     fn push_meta(&self, text: &mut String) {
         if let Some(server) = &self.server {
-            text.push_str(&format!("\"_meta\":{{{SERVER_INFO}:{server}}},"));
+            text.push_str(&format!("\"_meta\":{{\"{SERVER_INFO}\":{server}}},"));
         }
     }
 
@@ -118,7 +116,7 @@ impl Greeting {
                     {
                         let behind = meta.start + 1..meta.start + 1;
                         let comma = if is_empty(inside) { "" } else { "," };
-                        edits.push((behind, format!("{SERVER_INFO}:{server}{comma}").into_bytes()));
+                        edits.push((behind, format!("\"{SERVER_INFO}\":{server}{comma}").into_bytes()));
                     }
                 }
                 None if answer.envelope.meta().is_none() => self.push_meta(&mut members),
@@ -146,7 +144,7 @@ pub(super) fn failed(answer: Incoming<'_>, client: &ClientId, is_read: bool) -> 
     const INVALID_PARAMS: &[u8] = b"-32602";
     const INTERNAL: &[u8] = b"-32603";
     let mut edits = vec![id_edit(&answer, client)];
-    match error_code(&answer) {
+    match answer.error_code() {
         Some((NO_RESOURCE, span)) if is_read => edits.push((span, INVALID_PARAMS.to_vec())),
         Some((URL_NEEDED, span)) => edits.push((span, INTERNAL.to_vec())),
         _ => {}

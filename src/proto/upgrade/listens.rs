@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use crate::proto::ids::{ClientId, StreamId};
-use crate::proto::json::{Span, elements, splice, unquote, value_at};
+use crate::proto::json::{Span, elements, quote, splice, unquote, value_at};
 use crate::proto::subscription::{MAX_URI_BYTES, MAX_URIS, SUBSCRIPTION_ID, UPDATED, covers, graceful_end};
 
 /// How many subscriptions there may be.
@@ -345,10 +345,6 @@ impl Filter {
         }
         Ok(Self { lists, uris })
     }
-}
-
-fn quote(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
 }
 
 /// A notification of the bridge's own to a subscription; `params`: its further parameters.

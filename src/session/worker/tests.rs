@@ -28,6 +28,7 @@ use crate::session::{MAILBOX, MAX_STDIN_QUEUE, Posted, Session};
 
 mod calls;
 mod deaf;
+mod downgrade;
 mod end;
 mod exits;
 mod handshake;

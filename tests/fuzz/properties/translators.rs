@@ -19,6 +19,7 @@ use mcp_bridge::proto::upgrade::{Upgrade, own_initialize};
 use super::one_line;
 
 const LIMITS: Limits = Limits {
+    restore: None,
     init_timeout: Duration::from_secs(10),
     request_timeout: Duration::from_secs(100),
     max_in_flight: 4,
@@ -138,7 +139,7 @@ impl Session {
                 open.insert((StreamId(1), ClientId(initialize.id().clone())));
                 let mirrored = Mirrored::nothing();
                 let from = Origin { stream: StreamId(1), takes: Takes::Events, arrived: now, mirrored };
-                Box::new(Downgrade::open(LIMITS, &initialize, from, now, &mut out).into_front())
+                Box::new(Downgrade::open(LIMITS, &initialize, from, now, &mut out))
             }
         };
         let mut session = Self {
