@@ -37,6 +37,7 @@ fn state() -> u128 {
 }
 
 const LIMITS: Limits = Limits {
+    restore: None,
     init_timeout: Duration::from_secs(10),
     request_timeout: Duration::from_secs(1000),
     max_in_flight: 100,

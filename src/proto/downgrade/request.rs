@@ -91,13 +91,14 @@ impl Profile {
 }
 
 /// Capabilities without what 2026-07-28 does not know: tasks of the session era, and the announcement that the roots change
-/// (2026-07-28 `changelog`).
+/// (2026-07-28 `changelog`). Nor does a session carry extensions of that revision, whose results a client of the session era
+/// could not take.
 fn raised(capabilities: &str) -> String {
     let mut kept = Kept::default();
     let read = members(capabilities, |name, value| {
         let value = capabilities.get(value).unwrap_or_default();
         match &*unquote(name) {
-            "tasks" => {}
+            "extensions" | "tasks" => {}
             "roots" => kept.push(name, &without(value, &["listChanged"])),
             _ => kept.push(name, value),
         }
@@ -138,7 +139,10 @@ mod tests {
     fn what_a_client_says_of_itself_is_said_again_as_far_as_the_new_revision_knows_it() {
         let table = [
             ("{}", "{}"),
-            (r#"{"capabilities":{"tasks":{"list":{}},"roots":{"listChanged":true}}}"#, r#"{"roots":{}}"#),
+            (
+                r#"{"capabilities":{"extensions":{"a/b":{}},"tasks":{"list":{}},"roots":{"listChanged":true}}}"#,
+                r#"{"roots":{}}"#,
+            ),
             (
                 r#"{"capabilities":{"experimental":{"tasks":1},"roots":{"x" : 1,"listChanged":true},"y":[ 1e400 ]}}"#,
                 r#"{"experimental":{"tasks":1},"roots":{"x":1},"y":[ 1e400 ]}"#,
