@@ -37,6 +37,7 @@ mod post;
 pub mod problem;
 pub mod response;
 mod route;
+mod sharing;
 pub mod sse;
 mod sse_2024;
 
@@ -48,11 +49,12 @@ use head::Head;
 pub use keyed::{SessionKey, Share};
 use legacy::Legacy;
 use metadata::Metadata;
-use modern::{Modern, Sharing};
+use modern::Modern;
 use post::Posts;
 use problem::Problem;
 use response::{Body, Rejection};
 use route::{Paths, Route};
+use sharing::Sharing;
 use sse_2024::Sse2024;
 
 /// What an operator sets.

@@ -12,6 +12,7 @@ use super::head::{Accepts, Head, Kept};
 use super::legacy::not_started;
 use super::problem::Problem;
 use super::response::{Body, Rejection, empty, event_stream};
+use super::sharing::{Company, Key, Sharing};
 use super::sse::EventStream;
 use crate::proto::front::{Mirrored, Takes};
 use crate::proto::ids::Id;
@@ -23,11 +24,8 @@ use crate::session::stream::{Delivery, Payload};
 use crate::session::{BodyPermit, NotTaken, Posted, Session};
 use crate::sessions::{Opening, Sessions};
 
-mod key;
 mod mirror;
 
-pub(super) use key::Sharing;
-use key::{Company, Key};
 use mirror::Mirror;
 
 /// Opens a stream of what the server tells unasked (`basic/patterns/subscriptions`).

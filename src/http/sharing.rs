@@ -4,18 +4,18 @@ use std::ffi::OsString;
 
 use hyper::header::HeaderName;
 
-use crate::http::head::{self, Head};
-use crate::http::keyed::{SessionKey, Share, key_value};
-use crate::http::problem::Problem;
+use super::head::{self, Head};
+use super::keyed::{SessionKey, Share, key_value};
+use super::problem::Problem;
 use crate::proto::version::Era;
 use crate::secret::Digest;
 use crate::session::Clients;
 
 /// What the operator has said of it.
 #[derive(Debug)]
-pub(in crate::http) struct Sharing {
-    pub(in crate::http) share: Share,
-    pub(in crate::http) session_key: Option<SessionKey>,
+pub(super) struct Sharing {
+    pub(super) share: Share,
+    pub(super) session_key: Option<SessionKey>,
 }
 
 /// Who shares a server with the client of a request.
