@@ -12,7 +12,7 @@ use crate::secret::Digest;
 use crate::session::Clients;
 
 /// What the operator has said of it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Sharing {
     pub(super) share: Share,
     pub(super) session_key: Option<SessionKey>,
@@ -53,6 +53,13 @@ pub(super) struct Key {
     /// The only caller to whom the session belongs; `None` where callers share it.
     pub(super) owner: Option<Digest>,
     pub(super) environment: Vec<(OsString, OsString)>,
+}
+
+impl Key {
+    /// What names the session of its clients of 2026-07-28 where that is not the server's own, but on a lane of it.
+    pub(super) fn on_lane(&self) -> Digest {
+        Digest::of_all([b"2026-07-28".as_slice(), b"lane", self.digest.as_bytes()])
+    }
 }
 
 impl Sharing {
@@ -232,11 +239,13 @@ mod tests {
             caller: None,
             arrived: Instant::now(),
         };
-        let legacy = crate::http::keyed::Keyed::of(&by_header, &head, &[]).expect("fine").expect("a key").key;
+        let given = Sharing { share: Share::None, session_key: Some(by_header) };
+        let legacy = crate::http::keyed::Keyed::of(&given, &head, &[]).expect("fine").expect("a key").key;
         for session_key in ["x-user", "shared"] {
             for share in [Share::None, Share::All] {
                 let key = sharing(share, Some(session_key)).key(&head, &[]).expect("a key");
-                assert!(key.digest != legacy, "{share:?} {session_key}");
+                assert!(key.digest != legacy && key.on_lane() != legacy, "{share:?} {session_key}");
+                assert!(key.digest != key.on_lane(), "{share:?} {session_key}");
             }
         }
     }
