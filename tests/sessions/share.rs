@@ -467,3 +467,24 @@ fn a_client_of_the_old_transport_is_served_by_a_server_of_2026_07_28_alone() {
     assert_eq!(greeting["id"], 1);
     assert!(greeting["result"]["serverInfo"].is_object(), "one answer, which is a session's: {greeting}");
 }
+
+#[test]
+fn a_session_of_a_key_has_a_process_of_its_own_beside_one_of_2026_07_28() {
+    let bridge = start(&BY_USER, &[], &["modern", "dual"]);
+    let answer = bridge.send(modern("echo", json!({ "text": "m" })).header("X-User", "ada")).answer();
+    assert_eq!(text_of(&answer), "m", "{answer}");
+    echoes(&session_of(&bridge, "ada"), "a");
+    eventually("those that were asked have left", || servers(&bridge) == 1);
+    assert_eq!(text_of(&call_of(&bridge, "ada", "echo", json!({ "text": "k" })).answer()), "k");
+    assert_eq!(servers(&bridge), 2, "nobody translates for it");
+}
+
+#[test]
+fn sessions_that_outlive_a_server_of_2026_07_28_go_on_over_one_new_one() {
+    let bridge = start(&ALL, &["--on-exit", "respawn", "--era", "modern"], &["modern", "only"]);
+    let sessions = [bridge.session(), bridge.session()];
+    sessions.iter().for_each(|session| echoes(session, "a"));
+    kill_server(&bridge);
+    sessions.iter().for_each(|session| echoes(session, "b"));
+    assert_eq!(servers(&bridge), 1);
+}
