@@ -297,6 +297,7 @@ fn sessions_that_outlive_their_server_go_on_over_one_new_one() {
     kill_server(&bridge);
     let answer = call.answer();
     assert_eq!(answer["error"]["data"]["respawned"], true, "{answer}");
+    eventually("all have noticed", || lines(&bridge, &["child.lost"]).len() == 4);
     let mut pids: Vec<_> = sessions.iter().map(|session| session.look("pids")["pid"].to_string()).collect();
     pids.dedup();
     assert!(pids.len() == 1 && pids[0] != before, "{pids:?} after {before}");
@@ -342,11 +343,13 @@ fn calls_without_a_session_share_the_server_of_their_key() {
     assert_eq!(text_of(&call_of(&bridge, "ada", "list_notes", json!({})).answer()), "1. a");
     assert_eq!(servers(&bridge), 1);
     session.delete().expect(204, "it ends");
-    assert_eq!(session.ping().status, 404, "its id is not taken for a platform's");
-    let platform = Request::post("/mcp", tool_call(1, "list_notes", json!({})).to_string());
-    let mut response =
-        bridge.send(platform.header("X-User", "ada").header("Mcp-Session-Id", "platform-made-7"));
-    assert_eq!(text_of(&response.answer()), "1. a", "a platform's is");
+    assert_eq!(session.ping().status, 404);
+    let list = |id: &str| {
+        let request = Request::post("/mcp", tool_call(1, "list_notes", json!({})).to_string());
+        bridge.send(request.header("X-User", "ada").header("Mcp-Session-Id", id))
+    };
+    assert_eq!(text_of(&list("platform-made-7").answer()), "1. a", "a platform's id is none");
+    assert_eq!(list(&"ab".repeat(24)).status, 404, "and one of a bridge has been lost");
 }
 
 #[test]
@@ -485,6 +488,7 @@ fn sessions_that_outlive_a_server_of_2026_07_28_go_on_over_one_new_one() {
     let sessions = [bridge.session(), bridge.session()];
     sessions.iter().for_each(|session| echoes(session, "a"));
     kill_server(&bridge);
+    eventually("both have noticed", || lines(&bridge, &["child.lost"]).len() == 2);
     sessions.iter().for_each(|session| echoes(session, "b"));
     assert_eq!(servers(&bridge), 1);
 }
