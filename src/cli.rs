@@ -82,7 +82,7 @@ pub enum Era {
     Modern,
 }
 
-/// Which clients of 2026-07-28 share a server.
+/// Which clients share a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Share {
     None,

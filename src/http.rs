@@ -33,10 +33,12 @@ mod keyed;
 mod legacy;
 pub mod metadata;
 mod modern;
+mod opening;
 mod post;
 pub mod problem;
 pub mod response;
 mod route;
+mod sharing;
 pub mod sse;
 mod sse_2024;
 
@@ -48,11 +50,12 @@ use head::Head;
 pub use keyed::{SessionKey, Share};
 use legacy::Legacy;
 use metadata::Metadata;
-use modern::{Modern, Sharing};
+use modern::Modern;
 use post::Posts;
 use problem::Problem;
 use response::{Body, Rejection};
 use route::{Paths, Route};
+use sharing::Sharing;
 use sse_2024::Sse2024;
 
 /// What an operator sets.
@@ -67,7 +70,7 @@ pub struct Config {
     pub metadata: Option<Metadata>,
     /// What names the sessions of clients that carry no `Mcp-Session-Id`; `None`: they have none.
     pub session_key: Option<SessionKey>,
-    /// Which clients of 2026-07-28 share a server.
+    /// Which clients share a server.
     pub share: Share,
     /// Variables of a child's environment, and the headers of `initialize` that they are taken from.
     pub env_from_header: Vec<(String, HeaderName)>,
@@ -110,6 +113,7 @@ impl Http {
         let bodies = Arc::new(Bodies::new(limits, Arc::clone(&sessions)));
         let env_from_header: Arc<[_]> = config.env_from_header.into();
         let metadata = config.metadata.as_ref().and_then(Metadata::document);
+        let sharing = Sharing { share: config.share, session_key: config.session_key };
         let answers = Answers { keep_alive: config.keep_alive, prime: config.prime };
         Self {
             paths: Paths { endpoint: config.path, metadata: metadata.is_some(), sse_2024: config.sse_compat },
@@ -125,20 +129,20 @@ impl Http {
                     sessions: Arc::clone(&sessions),
                     bodies: Arc::clone(&bodies),
                     answers,
-                    session_key: config.session_key.clone(),
+                    sharing: sharing.clone(),
                     env_from_header: Arc::clone(&env_from_header),
                 },
                 modern: Modern {
                     sessions: Arc::clone(&sessions),
                     bodies: Arc::clone(&bodies),
                     answers,
-                    sharing: Sharing { share: config.share, session_key: config.session_key },
+                    sharing: sharing.clone(),
                     env_from_header: Arc::clone(&env_from_header),
                 },
             },
-            sse_2024: config
-                .sse_compat
-                .then(|| Sse2024::new(Arc::clone(&sessions), bodies, env_from_header, config.keep_alive)),
+            sse_2024: config.sse_compat.then(|| {
+                Sse2024::new(Arc::clone(&sessions), bodies, sharing, env_from_header, config.keep_alive)
+            }),
             sessions,
         }
     }

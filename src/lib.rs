@@ -1,5 +1,5 @@
 //! `mcp-bridge -- COMMAND` turns a stdio MCP server into an HTTP-native, stateful MCP backend: one initialized
-//! protocol session, which is one child process, per `Mcp-Session-Id`.
+//! protocol session per `Mcp-Session-Id`, which is one child process unless sessions are to share one.
 //!
 //! The house, from the door inwards. Imports run one way, and `tests/house/layering.rs` holds them to it:
 //!
@@ -34,7 +34,7 @@
 //! | [`heap`] | freed memory goes back to the system |
 //! | [`http`] | which request means what; [`http::problem`] is the one table of refusals |
 //! | [`probe`] | asks servers: starts one to see whether it works, and whether a bridge is ready |
-//! | [`sessions`] | which sessions exist; seats, keys, warm children, what the server speaks; starts and ends them, and says how they are |
+//! | [`sessions`] | which sessions exist; seats, keys, lanes, warm children, what the server speaks; starts and ends them, and says how they are |
 //! | [`session`] | one session: a handle, and the one loop that owns link, front, pipes and streams |
 //! | [`child`] | one process in a session of its own: pipes, environment, the signals that end it, what it leaves |
 //! | [`exit_status`] | how a process ended |

@@ -119,6 +119,16 @@ pub enum Clients {
     },
 }
 
+impl Clients {
+    /// The era of the child.
+    pub fn child(self) -> Era {
+        match self {
+            Self::Keyed | Self::Upgraded { .. } | Self::Sessions => Era::Legacy,
+            Self::Modern { .. } => Era::Modern,
+        }
+    }
+}
+
 /// Whose a session is.
 #[derive(Debug)]
 enum Whose {
@@ -191,8 +201,8 @@ pub struct Session(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     id: SessionId,
-    /// Whether the bridge opens it in its own name, for clients that share it.
-    is_shared: bool,
+    /// The clients that share it, for whom the bridge opens it in its own name; `None`: it is one client's.
+    clients: Option<Clients>,
     mailbox: mpsc::Sender<Command>,
     account: Arc<Account>,
     bodies: BodyBudget,
@@ -219,7 +229,7 @@ impl Session {
         child: Era,
     ) -> (Self, Worker, Reader) {
         let (sender, mailbox) = mpsc::channel(MAILBOX);
-        let session = Self::handle(config.max_body, id, sender, false);
+        let session = Self::handle(config.max_body, id, sender, None);
         let (feed, reader) = stream::queue(&session.0.outlet);
         let shared = Arc::clone(&session.0);
         let whose = Whose::Client(feed, takes, child);
@@ -235,17 +245,22 @@ impl Session {
             (config.replay_buffer, config.prime, config.limits.respawn) = (0, false, false);
         }
         let (sender, mailbox) = mpsc::channel(MAILBOX);
-        let session = Self::handle(config.max_body, id, sender, true);
+        let session = Self::handle(config.max_body, id, sender, Some(clients));
         let shared = Arc::clone(&session.0);
         (session, Worker { config, shared, mailbox, initialize: first, whose: Whose::Clients(clients) })
     }
 
-    fn handle(max_body: usize, id: SessionId, mailbox: mpsc::Sender<Command>, is_shared: bool) -> Self {
+    fn handle(
+        max_body: usize,
+        id: SessionId,
+        mailbox: mpsc::Sender<Command>,
+        clients: Option<Clients>,
+    ) -> Self {
         let (account, attention) = (Arc::<Account>::default(), Arc::<Notify>::default());
         let outlet = Arc::new(Outlet::new(Arc::clone(&account), Arc::clone(&attention)));
         Self(Arc::new(Shared {
             id,
-            is_shared,
+            clients,
             mailbox,
             bodies: BodyBudget::new(SMALL_BODIES, max_body, Arc::clone(&account)),
             account,
@@ -259,9 +274,9 @@ impl Session {
         }))
     }
 
-    /// Whether several clients share it.
-    pub fn is_shared(&self) -> bool {
-        self.0.is_shared
+    /// The clients that share it; `None`: it is one client's.
+    pub fn clients(&self) -> Option<Clients> {
+        self.0.clients
     }
 
     /// Why it ended, where it has: it takes nothing any more.

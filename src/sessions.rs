@@ -1,4 +1,4 @@
-//! All sessions of the bridge: starts each with a child of its own, finds it, ends it.
+//! All sessions of the bridge: starts each with a child of its own or on a lane of one that sessions share, finds it, ends it.
 
 use std::ffi::OsString;
 use std::io;
@@ -17,6 +17,7 @@ use crate::heap;
 use crate::log_limit::SharedLogLimit;
 use crate::proto::front::Takes;
 use crate::proto::ids::SessionId;
+use crate::proto::link::era_of;
 use crate::proto::message::Request;
 use crate::proto::version::Era;
 use crate::reaper::Reaper;
@@ -29,6 +30,8 @@ use crate::sync;
 mod blame;
 mod era;
 mod keys;
+mod lanes;
+mod pipes;
 mod registry;
 mod seats;
 mod sibling;
@@ -39,11 +42,13 @@ mod supervisor;
 mod trial;
 mod warm;
 
+pub use lanes::SharedServer;
 pub use snapshot::{NotReady, SessionSnapshot, Snapshot, State};
 
 use blame::{Blame, Cause, Lately, Pause};
 use era::ServerEra;
 use keys::KeyLocks;
+use lanes::Wanted;
 use registry::{Live, Registry};
 use seats::Seats;
 use start_limit::{Held, StartLimit};
@@ -57,7 +62,8 @@ static SUSPECT_STARTS: SharedLogLimit = SharedLogLimit::new("session.start");
 /// What an operator sets.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// How many sessions, and so children, there may be. A child that is on its way out still counts.
+    /// How many children there may be, and so sessions with one; and as many sessions on lanes. A child that is on its way
+    /// out still counts.
     pub max_sessions: usize,
     /// What session ids begin with.
     pub replica: Option<String>,
@@ -82,9 +88,9 @@ pub struct Config {
 }
 
 /// What opens a session.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Opening {
-    /// The client's `initialize`; its answer comes to the session's first reader.
+    /// The client's `initialize`, or what the bridge says in its own name; the answer comes to the session's first reader.
     pub initialize: Request,
     /// What the stream of the answer may carry.
     pub takes: Takes,
@@ -92,6 +98,30 @@ pub struct Opening {
     pub owner: Option<Digest>,
     /// What is added to the child's environment.
     pub environment: Vec<(OsString, OsString)>,
+    /// In which era a child is opened for it.
+    pub era: Era,
+    pub server: Server,
+}
+
+/// Which child a session gets.
+#[derive(Clone, Debug)]
+pub enum Server {
+    /// One of its own.
+    Own,
+    /// One that sessions share, through a lane of the session's own.
+    Shared(SharedServer),
+}
+
+impl Opening {
+    /// What the bridge opens in its own name with a child of its own.
+    pub fn own(
+        initialize: Request,
+        owner: Option<Digest>,
+        environment: Vec<(OsString, OsString)>,
+        era: Era,
+    ) -> Self {
+        Self { initialize, takes: Takes::AnswerOnly, owner, environment, era, server: Server::Own }
+    }
 }
 
 /// Why no session was started.
@@ -111,6 +141,8 @@ pub enum NoSession {
         /// Whether a resource was lacking, so that it may work later: processes, descriptors, memory.
         resource: bool,
     },
+    /// The server that it was to share ended, and the next one did, before it had its lane.
+    Lost(End),
 }
 
 impl NoSession {
@@ -140,6 +172,8 @@ pub struct Sessions {
     reaper: Reaper,
     leftovers: Leftovers,
     seats: Seats,
+    /// Places for sessions on lanes.
+    lane_seats: Seats,
     starts: StartLimit,
     blame: Mutex<Blame>,
     era: ServerEra,
@@ -163,6 +197,7 @@ impl Sessions {
         let accounts = Accounts::default();
         Arc::new(Self {
             seats: Seats::new(config.max_sessions),
+            lane_seats: Seats::new(config.max_sessions),
             starts: StartLimit::new(config.max_starting),
             blame: Mutex::new(Blame::new(!config.env_from_clients)),
             era: ServerEra::new(config.era),
@@ -197,20 +232,28 @@ impl Sessions {
     /// [`NoSession`]; nothing has happened then.
     pub async fn start(self: &Arc<Self>, opening: Opening) -> Result<(Session, Reader), NoSession> {
         let takes = opening.takes;
-        let open = |config, id, initialize| Session::new(config, id, initialize, takes, Era::Legacy);
-        self.launch(opening, None, open).await
+        let open = move |config, id, initialize, child| Session::new(config, id, initialize, takes, child);
+        match opening.server.clone() {
+            Server::Own => self.launch(opening, None, open).await,
+            Server::Shared(server) => {
+                let wanted = Wanted::of(server, &opening);
+                let joined = self.join(&wanted).await?;
+                self.launch_on_lane(opening, wanted, joined, None, open)
+            }
+        }
     }
 
-    /// Starts a session that `open` makes, under this key if it has one.
+    /// Starts a session that `open` makes with a child of its own, under this key if it has one.
     async fn launch<T>(
         self: &Arc<Self>,
         opening: Opening,
         key: Option<Digest>,
-        open: impl FnOnce(session::Config, SessionId, Request) -> (Session, Worker, T),
+        open: impl FnOnce(session::Config, SessionId, Request, Era) -> (Session, Worker, T),
     ) -> Result<(Session, T), NoSession> {
-        let Opening { initialize, owner, environment, .. } = opening;
+        let Opening { initialize, owner, environment, era, .. } = opening;
         let id = self.new_id()?;
-        let cause = Cause::of(owner, &initialize, &environment);
+        let mut cause = Cause::of(owner, &initialize, &environment);
+        cause.era = era;
         let (Unclaimed { child, sid, seat }, mut start) = self.take_child(&cause, &environment).await?;
         let _ = sid.set(id.short().to_owned());
         let (pid, keyed) = (child.process.pid(), key.is_some());
@@ -218,14 +261,17 @@ impl Sessions {
         if let Some(count) = limit.take() {
             info!(event = "session.start", sid = id.short(), pid, keyed, count, "a session has started");
         }
-        start.initialize = self.blame().kept(&initialize);
-        let (session, worker, rest) = open(self.config.session.clone(), id.clone(), initialize);
+        // What is translated for a child is not what that was asked.
+        let asked = Some(&initialize).filter(|initialize| era_of(initialize) == era);
+        start.initialize = asked.and_then(|initialize| self.blame().kept(initialize));
+        let (session, worker, rest) = open(self.config.session.clone(), id.clone(), initialize, era);
         self.accounts.add(session.account());
         let live = Live {
             session: session.clone(),
             key,
             began: Instant::now().into_std(),
             child: Some(child.process.tag().clone()),
+            server: None,
             state: State::Starting,
             has_worked: self.blame().has_worked(&cause),
         };
@@ -341,7 +387,7 @@ impl Sessions {
             self.end(&session, End::Revoked);
         }
         let digests: Vec<_> = callers.iter().map(|caller| *caller.as_bytes()).collect();
-        for session in self.all().into_iter().filter(Session::is_shared) {
+        for session in self.all().into_iter().filter(|session| session.clients().is_some()) {
             session.keep_callers(digests.clone());
         }
     }
@@ -395,6 +441,7 @@ impl Sessions {
     /// Waits until every session has ended and every child is gone.
     pub async fn drained(&self) {
         self.seats.all_free().await;
+        self.lane_seats.all_free().await;
     }
 
     /// How many sessions are live.

@@ -306,9 +306,9 @@ options! {
         value ready_timeout: Duration, "TIME" = "120s", some_time;
     }
     "Sessions" {
-        /// How many sessions there may be, each with a server process of its own.
+        /// How many sessions there may be, and how many server processes.
         ///
-        /// More are refused with 503.
+        /// More are refused with 503. Sessions that share a server (--share) are counted by themselves, and so are servers.
         #[common = true]
         value max_sessions: usize, "N" = "64", count;
         /// End a session after this time without a request in flight and without an open stream.
@@ -335,10 +335,11 @@ options! {
         /// With header:NAME each value of that header has a session; with shared all such requests have the same one.
         #[common = true]
         optional session_key: KeySource, "header:NAME|shared", key_source;
-        /// Which clients of 2026-07-28 share a server: none, those of one key, or all.
+        /// Which clients share a server process: none, those of one key, or all.
         ///
-        /// That revision has no sessions. With none such clients fall back to a session of their own. The key is that of
-        /// --session-key, or else the token; --session-key alone means key.
+        /// Each keeps a session of its own, but what the server itself keeps is there for all of them. The key is that of
+        /// --session-key, or else the token. Clients of 2026-07-28 have no session and need a server to share: with none they
+        /// fall back to a session, but with --session-key they share by key.
         value share: Share, "none|key|all" = "none", share;
         /// Put this label in front of session ids, so that a load balancer can route by it.
         optional replica: String, "LABEL", replica;

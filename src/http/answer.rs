@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::header::HeaderValue;
 use hyper::{Response, StatusCode};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use super::head::Accepts;
 use super::json_body::{JsonBody, Outline, text};
@@ -55,8 +55,10 @@ impl Answers {
     /// As [`form`](Self::form), for the request that opens a session: a stream does not begin before the answer is there, or
     /// a comment on it would be due. A head that is out says that there is a session, and names it; if the child then does
     /// not start, clients keep the name, lose the reason and look for a session that never was.
-    pub(super) async fn form_of_opening(&self, reader: &Reader, accepts: Accepts) -> Form {
-        let answered = timeout(self.keep_alive, self.form_at(reader, accepts, false)).await;
+    ///
+    /// `began`: from when on it has been waited for.
+    pub(super) async fn form_of_opening(&self, reader: &Reader, accepts: Accepts, began: Instant) -> Form {
+        let answered = timeout_at(began + self.keep_alive, self.form_at(reader, accepts, false)).await;
         match answered {
             Ok(form) => form,
             Err(_) => self.form(reader, accepts).await,

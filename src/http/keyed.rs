@@ -1,19 +1,18 @@
 //! Requests that carry no `Mcp-Session-Id` and have a session all the same: a key names it.
 
-use std::ffi::OsString;
 use std::sync::Arc;
 
 use hyper::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 
 use super::head::{self, Head, Kept};
 use super::legacy::not_started;
+use super::opening::Place;
 use super::problem::Problem;
 use super::response::Rejection;
-use crate::proto::front::Takes;
-use crate::proto::json::unquote;
-use crate::proto::link::own_initialize;
-use crate::proto::message::{Message, Request};
-use crate::proto::version::Revision;
+use super::sharing::Sharing;
+use crate::proto::link::{own_initialize, wanted_revision};
+use crate::proto::message::Message;
+use crate::proto::version::{Era, Revision};
 use crate::secret::Digest;
 use crate::session::{Clients, Session};
 use crate::sessions::{Opening, Sessions};
@@ -26,10 +25,10 @@ pub enum SessionKey {
     Shared,
 }
 
-/// Which clients of 2026-07-28 share a server.
+/// Which clients share a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Share {
-    /// None of them: those are not served where the server can open sessions.
+    /// None of them: those of 2026-07-28 are not served where the server can open sessions.
     None,
     /// Those of the same key: the session key where one is configured, and else the caller's token.
     Key,
@@ -55,35 +54,40 @@ pub(super) fn key_value<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result
 /// The key of one request, and what the child of its session gets from the request's headers.
 pub(super) struct Keyed {
     pub(super) key: Digest,
-    environment: Vec<(OsString, OsString)>,
+    /// Where its session is opened, or one with an id.
+    pub(super) place: Place,
 }
 
 impl Keyed {
-    /// The key of a request; `None` where its header names none.
+    /// The key of a request; `None` where its header names none, or no key is configured.
     ///
     /// # Errors
     /// [`Problem::HeaderTwice`], or [`Problem::Header`].
     pub(super) fn of(
-        key: &SessionKey,
+        sharing: &Sharing,
         head: &Head<'_>,
         env_from_header: &[(String, HeaderName)],
     ) -> Result<Option<Self>, Problem> {
-        let value = match key {
-            SessionKey::Shared => None,
-            SessionKey::Header(name) => match key_value(head.headers, name)? {
+        let value = match &sharing.session_key {
+            None => return Ok(None),
+            Some(SessionKey::Shared) => None,
+            Some(SessionKey::Header(name)) => match key_value(head.headers, name)? {
                 Some(value) => Some(value),
                 None => return Ok(None),
             },
         };
-        let environment = head::environment(head.headers, env_from_header)?;
+        let place = Place::of(sharing, head, env_from_header)?;
         // A different token or environment value makes a different session.
         let caller = head.caller.as_ref().map(|caller| caller.as_bytes().as_slice());
-        let variables =
-            environment.iter().flat_map(|(name, value)| [name, value]).map(|text| text.as_encoded_bytes());
+        let variables = place
+            .environment
+            .iter()
+            .flat_map(|(name, value)| [name, value])
+            .map(|text| text.as_encoded_bytes());
         let key = Digest::of_all(
             [value.unwrap_or_default(), caller.unwrap_or_default()].into_iter().chain(variables),
         );
-        Ok(Some(Self { key, environment }))
+        Ok(Some(Self { key, place }))
     }
 
     /// The session of this key, opened by the bridge if need be; `first` is the request that wants it.
@@ -101,16 +105,13 @@ impl Keyed {
     /// first client speaks.
     fn opening(&self, head: &Kept, first: &Message) -> Opening {
         let initialize = first.request().filter(|request| request.method() == "initialize");
-        let wanted = match initialize.and_then(Request::subject) {
-            Some(token) => Revision::parse(&unquote(token)),
-            None => head.revision(),
+        let wanted = match (initialize, head.revision()) {
+            (Some(initialize), _) if initialize.subject().is_some() => wanted_revision(initialize),
+            (_, Some(revision)) if !revision.modern() => revision,
+            _ => Revision::R2025_11_25,
         };
-        let wanted = wanted.filter(|revision| !revision.modern()).unwrap_or(Revision::R2025_11_25);
-        Opening {
-            initialize: own_initialize(wanted),
-            takes: Takes::AnswerOnly,
-            owner: head.caller,
-            environment: self.environment.clone(),
-        }
+        let Place { server, environment } = self.place.clone();
+        // Nobody translates for its clients: they cannot be told apart.
+        Opening { server, ..Opening::own(own_initialize(wanted), head.caller, environment, Era::Legacy) }
     }
 }

@@ -1,26 +1,29 @@
 //! The session era (2025-03-26 to 2025-11-25, `basic/transports`): what POSTs carry, GET and DELETE of the endpoint.
 
 use std::collections::VecDeque;
-use std::ffi::OsString;
 use std::sync::Arc;
 
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
+use tokio::time::Instant;
 use tracing::warn;
 
 use super::answer::{Answers, Form};
 use super::body::Bodies;
 use super::head::{self, Accepts, Asked, Head, Kept, MCP_SESSION_ID, Named};
-use super::keyed::{Keyed, SessionKey};
+use super::keyed::{Keyed, Share};
+use super::opening::{Place, Unclaimed, begin};
 use super::problem::Problem;
 use super::response::{Body, Rejection, empty, event_stream};
+use super::sharing::Sharing;
 use super::sse::EventStream;
 use crate::log_limit::SharedLogLimit;
 use crate::proto::ids::Id;
 use crate::proto::message::Message;
+use crate::proto::version::Era;
 use crate::secret::Digest;
 use crate::session::stream::{Delivery, Payload};
-use crate::session::{BodyPermit, End, NotTaken, Posted, Session};
+use crate::session::{BodyPermit, End, Fault, NotTaken, Posted, Session};
 use crate::sessions::{Found, NoSession, Opening, Sessions};
 
 /// Says that a session was opened for this request.
@@ -37,7 +40,7 @@ pub(super) struct Legacy {
     pub(super) sessions: Arc<Sessions>,
     pub(super) bodies: Arc<Bodies>,
     pub(super) answers: Answers,
-    pub(super) session_key: Option<SessionKey>,
+    pub(super) sharing: Sharing,
     pub(super) env_from_header: Arc<[(String, HeaderName)]>,
 }
 
@@ -47,8 +50,10 @@ pub(super) enum Target {
     Session(Session),
     /// To the session of a key; `None`: that is still to be opened.
     Key(Keyed, Option<Session>),
-    /// To none: only `initialize` is served, whose child gets this environment.
-    None(Result<Vec<(OsString, OsString)>, Problem>),
+    /// The same, but for `initialize`, which opens a session with an id beside it.
+    KeyOrNew(Keyed, Option<Session>),
+    /// To none: only `initialize` is served, and where.
+    None(Result<Place, Problem>),
     /// To the session that it names, which is not here: why it is refused.
     Lost(Problem),
 }
@@ -57,7 +62,7 @@ impl Target {
     pub(super) fn session(&self) -> Option<&Session> {
         match self {
             Self::Session(session) => Some(session),
-            Self::Key(_, session) => session.as_ref(),
+            Self::Key(_, session) | Self::KeyOrNew(_, session) => session.as_ref(),
             Self::None(_) | Self::Lost(_) => None,
         }
     }
@@ -98,10 +103,13 @@ impl Legacy {
     ) -> Result<Response<Body>, Rejection> {
         match target {
             Target::Session(session) => Ok(self.post_to(&session, head, posted, permit, accepts).await?),
-            Target::Key(keyed, found) => self.post_keyed(&keyed, found, head, posted, permit, accepts).await,
-            Target::None(environment) => {
-                self.post_without_session(head, environment, posted, permit, accepts).await
+            Target::KeyOrNew(keyed, _) if opens(&posted) => {
+                self.post_without_session(head, Ok(keyed.place), posted, permit, accepts).await
             }
+            Target::Key(keyed, found) | Target::KeyOrNew(keyed, found) => {
+                self.post_keyed(&keyed, found, head, posted, permit, accepts).await
+            }
+            Target::None(place) => self.post_without_session(head, place, posted, permit, accepts).await,
             Target::Lost(problem) => Err(problem.into()),
         }
     }
@@ -116,24 +124,31 @@ impl Legacy {
             Named::None => None,
             named => match self.find(named, head.caller) {
                 Ok(session) => return Ok(Target::Session(session)),
-                // Platforms put an id of their own on every request. A session of a key has no id, so that no client
-                // waits for a 404 to begin anew.
-                Err(Problem::SessionNotFound) if self.session_key.is_some() => Some(Problem::SessionNotFound),
+                Err(Problem::SessionNotFound) if self.is_as_none(named) => Some(Problem::SessionNotFound),
                 Err(problem) => return Err(problem),
             },
         };
-        let keyed = match &self.session_key {
-            Some(key) => Keyed::of(key, head, &self.env_from_header)?,
-            None => None,
-        };
+        let keyed = Keyed::of(&self.sharing, head, &self.env_from_header)?;
+        let find = |keyed: &Keyed| self.sessions.find_keyed(keyed.key);
         match (keyed, lost) {
+            (Some(keyed), None) if self.sharing.share != Share::None => {
+                let session = find(&keyed);
+                Ok(Target::KeyOrNew(keyed, session))
+            }
             (Some(keyed), _) => {
-                let session = self.sessions.find_keyed(keyed.key);
+                let session = find(&keyed);
                 Ok(Target::Key(keyed, session))
             }
             (None, Some(lost)) => Err(lost),
-            (None, None) => Ok(Target::None(head::environment(head.headers, &self.env_from_header))),
+            (None, None) => Ok(Target::None(Place::of(&self.sharing, head, &self.env_from_header))),
         }
+    }
+
+    /// Whether an id that names no session is as good as none. Platforms put one of their own on every request. A session
+    /// of a key has no id, so that no client waits for a 404 to begin anew; where there are others beside it, clients may.
+    fn is_as_none(&self, named: &Named) -> bool {
+        let may_be_ours = matches!(named, Named::Id(id) if id.is_random());
+        self.sharing.session_key.is_some() && (self.sharing.share == Share::None || !may_be_ours)
     }
 
     async fn post_to(
@@ -145,12 +160,12 @@ impl Legacy {
         accepts: Accepts,
     ) -> Result<Response<Body>, Failure> {
         let id = request_id(&posted);
-        let opens = matches!(&posted, Posted::One(message) if is_initialize(message));
+        let opens = opens(&posted);
         head.asked.check(session.negotiated()).map_err(|problem| problem.about(id.as_ref()))?;
         let posting = session.post(posted, Some(permit), accepts.takes(), head.arrived);
         let reader = posting.await.map_err(Failure::NotTaken)?;
         let form = match opens {
-            true => self.answers.form_of_opening(&reader, accepts).await,
+            true => self.answers.form_of_opening(&reader, accepts, Instant::now()).await,
             false => self.answers.form(&reader, accepts).await,
         };
         match form {
@@ -221,7 +236,7 @@ impl Legacy {
     async fn post_without_session(
         &self,
         head: &Kept,
-        environment: Result<Vec<(OsString, OsString)>, Problem>,
+        place: Result<Place, Problem>,
         posted: Posted,
         permit: BodyPermit,
         accepts: Accepts,
@@ -232,17 +247,15 @@ impl Legacy {
             message => return Err(Problem::SessionRequired.about(message.id())),
         };
         let id = initialize.id().clone();
-        let opening = Opening {
-            initialize,
-            takes: accepts.takes(),
-            owner: head.caller,
-            environment: environment.map_err(|problem| problem.about(Some(&id)))?,
-        };
-        let started = self.sessions.start(opening).await;
-        drop(permit); // the session has the message now, and others may want to open one
-        let (session, reader) = started.map_err(|error| not_started(&error).about(Some(&id)))?;
-        let unclaimed = Unclaimed { sessions: &self.sessions, session: Some(&session) };
-        let form = self.answers.form_of_opening(&reader, accepts).await;
+        let (takes, owner) = (accepts.takes(), head.caller);
+        let Place { server, environment } = place.map_err(|problem| problem.about(Some(&id)))?;
+        let era = self.sessions.known_era().unwrap_or(Era::Legacy);
+        let opening = Opening { initialize, takes, owner, environment, era, server };
+        let (began, patience) = (Instant::now(), self.answers.keep_alive);
+        let begun = begin(&self.sessions, &self.bodies, head, opening, permit, patience).await;
+        let (session, reader) = begun.map_err(|problem| problem.about(Some(&id)))?;
+        let unclaimed = Unclaimed::new(&self.sessions, &session);
+        let form = self.answers.form_of_opening(&reader, accepts, began).await;
         let opened = match reader.look(last_event) {
             Some(Payload::Fault { fault, .. }) => {
                 return Err(Problem::StartFailed(fault).about(Some(&id)));
@@ -291,9 +304,7 @@ impl Legacy {
     /// The session that a GET or DELETE is for. With keys a foreign id is as good as none, as it is for POST.
     fn named(&self, named: &Named, head: &Head<'_>) -> Result<Session, Problem> {
         self.find(named, head.caller).map_err(|problem| match problem {
-            Problem::SessionNotFound if self.session_key.is_some() => {
-                Problem::Method(METHODS_WITHOUT_SESSION)
-            }
+            Problem::SessionNotFound if self.is_as_none(named) => Problem::Method(METHODS_WITHOUT_SESSION),
             problem => problem,
         })
     }
@@ -336,29 +347,13 @@ fn request_id(posted: &Posted) -> Option<Id> {
     }
 }
 
+fn opens(posted: &Posted) -> bool {
+    matches!(posted, Posted::One(message) if is_initialize(message))
+}
+
 /// Whether the message opens a session.
 pub(super) fn is_initialize(message: &Message) -> bool {
     message.request().is_some_and(|request| request.method() == "initialize")
-}
-
-/// Ends a session whose client leaves before it was told the id: no other client can ever use or end it.
-struct Unclaimed<'s> {
-    sessions: &'s Sessions,
-    session: Option<&'s Session>,
-}
-
-impl Unclaimed<'_> {
-    fn claim(mut self) {
-        self.session = None;
-    }
-}
-
-impl Drop for Unclaimed<'_> {
-    fn drop(&mut self) {
-        if let Some(session) = self.session {
-            self.sessions.end(session, End::Unclaimed);
-        }
-    }
 }
 
 /// Why there is no session, as a client is told.
@@ -368,6 +363,7 @@ pub(super) fn not_started(error: &NoSession) -> Problem {
         NoSession::Draining => Problem::Draining,
         NoSession::Crashing(pause) => Problem::Crashing(*pause),
         NoSession::Blamed(pause) => Problem::Blamed(*pause),
+        NoSession::Lost(end) => Problem::StartFailed(Fault::Ended(*end)),
         NoSession::Spawn { error, resource } => {
             if let Some(count) = SPAWN_FAILURES.take() {
                 warn!(

@@ -10,24 +10,23 @@ use super::answer::{Answers, Form, json_answer};
 use super::body::Bodies;
 use super::head::{Accepts, Head, Kept};
 use super::legacy::not_started;
+use super::opening;
 use super::problem::Problem;
 use super::response::{Body, Rejection, empty, event_stream};
+use super::sharing::{Company, Key, Sharing};
 use super::sse::EventStream;
-use crate::proto::front::{Mirrored, Takes};
+use crate::proto::front::Mirrored;
 use crate::proto::ids::Id;
 use crate::proto::link::own_discover;
 use crate::proto::message::{Message, Request, refusal};
 use crate::proto::upgrade::own_initialize;
 use crate::proto::version::{Era, Revision};
 use crate::session::stream::{Delivery, Payload};
-use crate::session::{BodyPermit, NotTaken, Posted, Session};
-use crate::sessions::{Opening, Sessions};
+use crate::session::{BodyPermit, Clients, NotTaken, Posted, Session};
+use crate::sessions::{Opening, Server, Sessions};
 
-mod key;
 mod mirror;
 
-pub(super) use key::Sharing;
-use key::{Company, Key};
 use mirror::Mirror;
 
 /// Opens a stream of what the server tells unasked (`basic/patterns/subscriptions`).
@@ -105,8 +104,17 @@ impl Modern {
     /// Reads the head of a POST that is in no session and may be of this era.
     pub(super) fn address(&self, head: &Head<'_>) -> Addressed {
         let key = self.sharing.key(head, &self.env_from_header);
-        let session = key.as_ref().ok().and_then(|key| self.sessions.find_keyed(key.digest));
+        let session = key.as_ref().ok().and_then(|key| self.find(key));
         Addressed { mirror: Mirror::of(head.headers), key, session }
+    }
+
+    /// The session of a key: of the server, or on a lane of it where that is a server of sessions.
+    fn find(&self, key: &Key) -> Option<Session> {
+        let session = self.sessions.find_keyed(key.digest)?;
+        match session.clients() {
+            Some(Clients::Sessions) => self.sessions.find_keyed(key.on_lane()),
+            _ => Some(session),
+        }
     }
 
     /// Answers a message of this era. `addressed`: `None` where its head does not say that it is one. `lost`: it names a
@@ -216,19 +224,25 @@ impl Modern {
         length: usize,
         permit: BodyPermit,
     ) -> Result<(Session, BodyPermit), Problem> {
-        let Key { digest, company, owner, environment } = placed.key;
-        let era = self.bodies.in_time(placed.head, self.sessions.era_for_modern()).await?;
+        let key @ Key { digest, company, owner, environment } = placed.key;
+        let server = self.sessions.find_keyed(*digest).and_then(|server| server.clients());
+        let era = match server {
+            Some(clients) => clients.child(), // it has been opened, for clients of whichever era
+            None => self.bodies.in_time(placed.head, self.sessions.era_for_modern()).await?,
+        };
         if !company.is_served(era) {
             // It has shown in the meantime that it has sessions.
             return Err(Problem::NotShared(Revision::R2026_07_28.as_str().to_owned()));
         }
-        let opening = Opening {
-            initialize: first_words(era),
-            takes: Takes::AnswerOnly,
-            owner: *owner,
-            environment: environment.clone(),
+        let server = opening::server(&self.sharing, key);
+        // A session on a lane is one of the session era; the server is opened in its own.
+        let (name, child) = match &server {
+            Server::Own => (*digest, era),
+            Server::Shared(_) => (key.on_lane(), Era::Legacy),
         };
-        let opened = self.sessions.keyed(*digest, opening, company.clients(era)).await;
+        let opening =
+            Opening { server, ..Opening::own(first_words(child), *owner, environment.clone(), era) };
+        let opened = self.sessions.keyed(name, opening, company.clients(child)).await;
         let session = opened.map_err(|error| not_started(&error))?;
         drop(permit); // first: who waits for a session's memory must not hold up those who have none
         let permit = self.bodies.take(placed.head, &session, length).await?;
@@ -271,7 +285,7 @@ impl Modern {
 /// What the bridge says first to a child that is opened in this era, in its own name.
 fn first_words(era: Era) -> Request {
     match era {
-        Era::Legacy => own_initialize(),
+        Era::Legacy => own_initialize(Revision::R2025_11_25),
         Era::Modern => own_discover(),
     }
 }

@@ -70,7 +70,10 @@ impl Posts {
             None => read?,
         };
         let message = match (parse(body, revision)?, &target) {
-            (Posted::One(message), Target::Key(..) | Target::None(_) | Target::Lost(_)) => message,
+            (
+                Posted::One(message),
+                Target::Key(..) | Target::KeyOrNew(..) | Target::None(_) | Target::Lost(_),
+            ) => message,
             (posted, _) => return self.legacy.post(&head, target, posted, permit, accepts).await,
         };
         if modern::is_modern(&head, &message) {

@@ -593,7 +593,11 @@ fn fault_row(fault: &Fault) -> (i32, &'static str, Cow<'static, str>) {
             | End::Unclaimed => {
                 ("session_terminated", "The session ended while the request was in flight".into())
             }
-            End::Refused => ("session_terminated", "The server refused initialize".into()),
+            End::Refused => {
+                let message = "The server refused initialize. One of 2026-07-28 alone serves clients of that revision, \
+                               and sessions with an id, but none of a key";
+                ("session_terminated", message.into())
+            }
         },
     };
     (INTERNAL_ERROR, reason, message)

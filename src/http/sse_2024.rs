@@ -3,7 +3,6 @@
 //! the endpoint's; each ends with its stream, because no header names it.
 
 use std::collections::HashMap;
-use std::ffi::OsString;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -16,13 +15,16 @@ use super::body::{Bodies, parse_one};
 use super::guard;
 use super::head::{self, Head, Kept};
 use super::legacy::{ended, not_started};
+use super::opening::{Place, begin};
 use super::problem::Problem;
 use super::response::{Body, Rejection, empty, event_stream};
 use super::route::MESSAGE;
+use super::sharing::Sharing;
 use super::sse::{self, Member, MergedStream};
 use crate::proto::front::{Refusal, Takes};
 use crate::proto::ids::{ClientId, SessionId};
 use crate::proto::message::{Message, Request};
+use crate::proto::version::Era;
 use crate::secret::Digest;
 use crate::session::stream::Delivery;
 use crate::session::{BodyPermit, End, NotTaken, Posted, Session};
@@ -40,6 +42,7 @@ const JOINING: usize = 4;
 pub(super) struct Sse2024 {
     sessions: Arc<Sessions>,
     bodies: Arc<Bodies>,
+    sharing: Sharing,
     env_from_header: Arc<[(String, HeaderName)]>,
     keep_alive: Duration,
     connections: Arc<Mutex<Connections>>,
@@ -60,8 +63,8 @@ pub(super) struct Posting {
     head: Kept,
     session: Option<Session>,
     connection: Arc<Connection>,
-    /// What the child of `initialize` gets.
-    environment: Result<Vec<(OsString, OsString)>, Problem>,
+    /// Where `initialize` opens a session; `None`: it has one.
+    place: Option<Result<Place, Problem>>,
 }
 
 #[derive(Clone, Debug)]
@@ -78,10 +81,11 @@ impl Sse2024 {
     pub(super) fn new(
         sessions: Arc<Sessions>,
         bodies: Arc<Bodies>,
+        sharing: Sharing,
         env_from_header: Arc<[(String, HeaderName)]>,
         keep_alive: Duration,
     ) -> Self {
-        Self { sessions, bodies, env_from_header, keep_alive, connections: Arc::default() }
+        Self { sessions, bodies, sharing, env_from_header, keep_alive, connections: Arc::default() }
     }
 
     /// Opens a stream.
@@ -140,23 +144,23 @@ impl Sse2024 {
     pub(super) fn posting(&self, head: &Head<'_>) -> Result<Posting, Problem> {
         guard::check_body_head(head.headers, self.bodies.max())?;
         let (session, connection) = self.find(head)?;
-        let environment = match session {
-            Some(_) => Ok(Vec::new()),
-            None => head::environment(head.headers, &self.env_from_header),
+        let place = match session {
+            Some(_) => None,
+            None => Some(Place::of(&self.sharing, head, &self.env_from_header)),
         };
-        Ok(Posting { head: head.keep(), session, connection, environment })
+        Ok(Posting { head: head.keep(), session, connection, place })
     }
 
     /// Takes one message of a client; its answer comes on the client's stream.
     pub(super) async fn post(&self, posting: Posting, body: Incoming) -> Result<Response<Body>, Rejection> {
-        let Posting { head, session: known, connection, environment } = posting;
+        let Posting { head, session: known, connection, place } = posting;
         let head = &head;
         let (body, permit) = self.bodies.read(head, body, known.as_ref()).await?;
         let message = parse_one(body)?;
         let message = match message {
             Message::Request(request) if request.method() == "initialize" => {
                 let id = request.id().clone();
-                let initialized = self.initialize(&connection, environment, request, permit).await;
+                let initialized = self.initialize(head, &connection, place, request, permit).await;
                 return initialized.map_err(|problem| problem.about(Some(&id)));
             }
             message => message,
@@ -198,30 +202,34 @@ impl Sse2024 {
     /// Starts the session of a connection.
     async fn initialize(
         &self,
+        head: &Kept,
         connection: &Connection,
-        environment: Result<Vec<(OsString, OsString)>, Problem>,
+        place: Option<Result<Place, Problem>>,
         initialize: Request,
         permit: BodyPermit,
     ) -> Result<Response<Body>, Problem> {
-        let environment = environment?;
         let id = initialize.id().clone();
+        let again = || Problem::Refused(Refusal::AlreadyInitialized(ClientId(id.clone())));
+        let Place { server, environment } = place.ok_or_else(again)??;
         // In one step: two initializes at once must not start two sessions.
         let before = std::mem::replace(&mut *lock(&connection.state), State::Starting);
         if !matches!(before, State::Fresh) {
             *lock(&connection.state) = before;
-            return Err(Problem::Refused(Refusal::AlreadyInitialized(ClientId(id))));
+            return Err(again());
         }
         // A client that closes the POST while it waits for a session may post again.
         let mut starting = Starting { connection, started: false };
         let (takes, owner) = (Takes::Events, connection.owner);
-        let opening = Opening { initialize, takes, owner, environment };
-        let started = self.sessions.start(opening).await;
-        drop(permit); // the session has the message now, and others may want to open one
-        let (session, reader) = started.map_err(|error| not_started(&error))?;
+        let era = self.sessions.known_era().unwrap_or(Era::Legacy);
+        let opening = Opening { initialize, takes, owner, environment, era, server };
+        let (session, reader) =
+            begin(&self.sessions, &self.bodies, head, opening, permit, self.keep_alive).await?;
         *lock(&connection.state) = State::Open(session.clone());
         starting.started = true;
-        let _ = connection.readers.send(Member::new(reader, Some(id), false)).await;
-        if let Ok(reader) = session.listen(None).await {
+        let listening = session.listen(None).await;
+        // Where the session has ended already its stream does, with what `initialize` has got.
+        let _ = connection.readers.send(Member::new(reader, Some(id.clone()), listening.is_err())).await;
+        if let Ok(reader) = listening {
             let _ = connection.readers.send(Member::new(reader, None, true)).await;
         }
         if connection.readers.is_closed() {

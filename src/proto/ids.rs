@@ -295,6 +295,14 @@ impl SessionId {
         Self(text.into())
     }
 
+    /// Whether it has the form of those that a bridge makes.
+    pub fn is_random(&self) -> bool {
+        let (label, random) =
+            self.0.split_at_checked(self.0.len().saturating_sub(RANDOM)).unwrap_or_default();
+        let is_hex = random.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        random.len() == RANDOM && is_hex && (label.is_empty() || label.ends_with('-'))
+    }
+
     /// The id in a header, or `None` where no session of any bridge can have it.
     pub fn parse(text: &str) -> Option<Self> {
         let fits = (1..=MAX_SESSION_ID).contains(&text.len())
@@ -451,6 +459,12 @@ mod tests {
         assert_eq!(format!("{session:?}"), "SessionId(abababab…)");
         for text in ["", "a b", "a_b", "ä", &"x".repeat(129)] {
             assert_eq!(SessionId::parse(text), None, "{text:?}");
+        }
+        assert!(labelled.is_random() && session.is_random());
+        for text in
+            ["platform-made", "8f14e45f-ceea-467f-a9f0-2c1d7e0b3f11", &"AB".repeat(24), &"ab".repeat(25)]
+        {
+            assert!(!SessionId::parse(text).unwrap().is_random(), "{text}");
         }
     }
 }

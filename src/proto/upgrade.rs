@@ -56,12 +56,11 @@ const MAX_EARLY: usize = 8 * 1024 * 1024;
 /// after [`OWN_LIMIT`](super::link::OWN_LIMIT).
 const MAX_OWN: usize = 1000;
 
-/// The bridge's own `initialize` for a child whose clients are of 2026-07-28. It declares all that such clients can be
-/// asked: what each of them declares comes with its requests, and what it does not is refused then.
-pub fn own_initialize() -> Request {
+/// The bridge's own `initialize` for a child whose clients are of 2026-07-28, or have sessions of their own. It declares all
+/// that such clients can be asked: what each of them declares comes by itself, and what it does not is refused then.
+pub fn own_initialize(revision: Revision) -> Request {
     let params = format!(
-        r#"{{"protocolVersion":"{}","capabilities":{{"elicitation":{{"form":{{}},"url":{{}}}},"sampling":{{"tools":{{}}}},"roots":{{}}}},"clientInfo":{{"name":"mcp-bridge","version":"{}"}}}}"#,
-        Revision::R2025_11_25,
+        r#"{{"protocolVersion":"{revision}","capabilities":{{"elicitation":{{"form":{{}},"url":{{}}}},"sampling":{{"tools":{{}}}},"roots":{{}}}},"clientInfo":{{"name":"mcp-bridge","version":"{}"}}}}"#,
         env!("CARGO_PKG_VERSION"),
     );
     Request::own("initialize", &params)

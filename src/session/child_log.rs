@@ -17,8 +17,7 @@ static REFUSALS: SharedLogLimit = SharedLogLimit::new("child.refused_initialize"
 /// UnsupportedProtocolVersion (2026-07-28 `basic`, "Error Codes"): in answer to `initialize`, as servers say it that only
 /// know that revision or later ones.
 const UNSUPPORTED_PROTOCOL_VERSION: &str = "-32022";
-const MODERN_ONLY: &str =
-    "it speaks 2026-07-28, which has no initialize: its clients must speak that too; see --era";
+const MODERN_ONLY: &str = "it speaks 2026-07-28 alone: sessions are translated for it, those of --session-key are not; see --era modern";
 const NOT_MODERN: &str = "does it know 2026-07-28, as --era modern or an earlier server has said?";
 
 /// How much of a line that is no message is logged, in characters.

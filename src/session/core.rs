@@ -134,7 +134,7 @@ impl<'s> Core<'s> {
             began,
             active: began,
             stats: Stats::default(),
-            is_claimed: shared.is_shared,
+            is_claimed: shared.clients.is_some(),
             end_if_idle: Vec::new(),
             ending: None,
             losses: Losses::new(start.answered, began),

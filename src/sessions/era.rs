@@ -224,7 +224,7 @@ impl Sessions {
     }
 
     /// The era as of [`era`](Self::era), if it is known.
-    pub(super) fn known_era(&self) -> Option<Era> {
+    pub fn known_era(&self) -> Option<Era> {
         self.era.sessions.known().map(|has_sessions| if has_sessions { Era::Legacy } else { Era::Modern })
     }
 

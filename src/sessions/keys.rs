@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use super::{NoSession, Opening, Sessions};
+use super::lanes::Wanted;
+use super::{NoSession, Opening, Server, Sessions};
+use crate::proto::version::Era;
 use crate::secret::Digest;
-use crate::session::{Clients, Session};
+use crate::session::{self, Clients, Session};
 use crate::sync;
 
 /// One lock for each key whose session is being started: its holder starts the session, the others wait for it.
@@ -50,11 +52,56 @@ impl Sessions {
     }
 
     /// The session of this key, of such clients; opens it if there is none. However many callers ask at once, one is opened.
+    ///
+    /// Where it is to share a server that turns out to be of 2026-07-28, clients of that revision get the server's own
+    /// session; others, for whom nobody translates, get a session with a child of its own.
     pub async fn keyed(
         self: &Arc<Self>,
         key: Digest,
         opening: Opening,
         clients: Clients,
+    ) -> Result<Session, NoSession> {
+        self.of_key(key, self.open_keyed(key, opening, clients)).await
+    }
+
+    async fn open_keyed(
+        self: &Arc<Self>,
+        key: Digest,
+        opening: Opening,
+        clients: Clients,
+    ) -> Result<Session, NoSession> {
+        let open = move |config: session::Config, id, initialize, _| {
+            let (session, worker) = Session::shared(config, id, initialize, clients);
+            (session, worker, ())
+        };
+        if let Server::Shared(server) = &opening.server {
+            let is_modern = matches!(clients, Clients::Upgraded { .. });
+            let wanted = Wanted::of(server.clone(), &opening);
+            if is_modern && opening.era == Era::Modern {
+                let server = self.server(&wanted).await?;
+                if server.clients().is_some_and(|clients| clients.child() == Era::Modern) {
+                    return Ok(server);
+                }
+            }
+            let joined = self.join(&wanted).await?;
+            match joined.child() {
+                Era::Modern if is_modern => return Ok(joined.server),
+                Era::Modern => {}
+                Era::Legacy => {
+                    let launched = self.launch_on_lane(opening, wanted, joined, Some(key), open);
+                    return launched.map(|(session, ())| session);
+                }
+            }
+        }
+        let (session, ()) = self.launch(opening, Some(key), open).await?;
+        Ok(session)
+    }
+
+    /// The session of this key; where there is none, what comes of opening it. One of all who ask at once does.
+    pub(super) async fn of_key(
+        &self,
+        key: Digest,
+        opened: impl Future<Output = Result<Session, NoSession>>,
     ) -> Result<Session, NoSession> {
         if let Some(session) = self.find_keyed(key) {
             return Ok(session);
@@ -64,12 +111,7 @@ impl Sessions {
         if let Some(session) = self.find_keyed(key) {
             return Ok(session);
         }
-        let open = |config, id, initialize| {
-            let (session, worker) = Session::shared(config, id, initialize, clients);
-            (session, worker, ())
-        };
-        let (session, ()) = self.launch(opening, Some(key), open).await?;
-        Ok(session)
+        opened.await
     }
 }
 

@@ -37,8 +37,10 @@ pub(super) struct Live<S> {
     /// The key that names it; `None`: its id does.
     pub(super) key: Option<Digest>,
     pub(super) began: Instant,
-    /// Its present child.
+    /// Its present child, or that of the server that it shares.
     pub(super) child: Option<Tag>,
+    /// The server that it shares: it is on a lane of it, and takes no place among children.
+    pub(super) server: Option<SessionId>,
     pub(super) state: State,
     /// Whether what it was opened with had worked before.
     pub(super) has_worked: bool,
@@ -109,11 +111,13 @@ impl<S, P> Registry<S, P> {
         self.live.get(self.keys.get(key)?).map(|owned| &owned.value.session)
     }
 
-    /// Takes a session out of the live ones, for this reason; its seat is taken until [`Self::left`]. Nothing happens
+    /// Takes a session out of the live ones, for this reason; the seat of its child is taken until [`Self::left`]. Nothing happens
     /// if that was done before.
     pub(super) fn retire(&mut self, id: &SessionId, why: End) {
         let Some(Owned { owner, value: live }) = self.live.remove(id) else { return };
-        self.leaving += 1;
+        if live.server.is_none() {
+            self.leaving += 1;
+        }
         // The key may name a later session by now.
         if let Some(key) = live.key
             && self.keys.get(&key) == Some(id)
@@ -159,6 +163,24 @@ impl<S, P> Registry<S, P> {
         }
     }
 
+    /// Notes what a live session is doing on a lane of this server. Returns the server's child.
+    pub(super) fn note_lane(&mut self, id: &SessionId, state: State, server: &SessionId) -> Option<&P> {
+        let child = self.live.get(server).and_then(|owned| owned.value.child.clone());
+        if let Some(Owned { value: live, .. }) = self.live.get_mut(id) {
+            (live.state, live.child, live.server) = (state, child.clone(), Some(server.clone()));
+        }
+        self.children.get(&child?)
+    }
+
+    /// Notes that a live session has been opened on a lane of this server; nothing happens if it has lost it since.
+    pub(super) fn note_lane_open(&mut self, id: &SessionId, server: &SessionId) {
+        if let Some(Owned { value: live, .. }) = self.live.get_mut(id)
+            && live.server.as_ref() == Some(server)
+        {
+            live.state = State::Open;
+        }
+    }
+
     pub(super) fn add_child(&mut self, tag: Tag, child: P) {
         self.children.insert(tag, child);
     }
@@ -195,7 +217,15 @@ mod tests {
     }
 
     fn live(session: u32, key: Option<Digest>) -> Live<u32> {
-        Live { session, key, began: Instant::now(), child: None, state: State::Starting, has_worked: false }
+        Live {
+            session,
+            key,
+            began: Instant::now(),
+            child: None,
+            server: None,
+            state: State::Starting,
+            has_worked: false,
+        }
     }
 
     #[test]
@@ -234,6 +264,27 @@ mod tests {
         assert_eq!(registry.ended(&id(1), None), Some(End::Deleted), "the first reason");
         registry.left();
         assert_eq!(registry.leaving(), 0);
+    }
+
+    #[test]
+    fn a_session_on_a_lane_shows_its_servers_child_and_holds_no_seat_of_one() {
+        let mut registry = Numbers::default();
+        let (tag, pid) = (Tag::of("child"), 4711);
+        registry.add_child(tag.clone(), pid);
+        registry.add(id(1), None, Live { child: Some(tag), ..live(1, Some(digest("key"))) });
+        registry.add(id(2), None, live(2, None));
+        assert_eq!(registry.note_lane(&id(2), State::Starting, &id(1)), Some(&pid));
+        registry.note_lane_open(&id(2), &id(3));
+        let state =
+            |registry: &Numbers| registry.live().find(|live| live.session == 2).map(|live| live.state);
+        assert_eq!(state(&registry), Some(State::Starting), "another server than the one that it has by now");
+        registry.note_lane_open(&id(2), &id(1));
+        assert_eq!(state(&registry), Some(State::Open));
+        registry.retire(&id(2), End::Deleted);
+        assert_eq!(registry.leaving(), 0);
+        registry.retire(&id(1), End::Deleted);
+        assert_eq!(registry.leaving(), 1);
+        assert_eq!(registry.note_lane(&id(2), State::Starting, &id(1)), None, "both have ended");
     }
 
     #[test]

@@ -73,7 +73,7 @@ impl Seats {
         LentSeat { _seat: seat, _lent: Lent(Arc::clone(&self.lent)) }
     }
 
-    async fn take(&self) -> Option<Seat> {
+    pub(super) async fn take(&self) -> Option<Seat> {
         Arc::clone(&self.free).acquire_owned().await.ok()
     }
 
@@ -109,7 +109,7 @@ impl Sessions {
             (blame.has_worked(cause), blame.is_trusted(cause, Lately::One, Instant::now()))
         };
         let gives_way = || self.starts.give_way(cause, has_worked) || (has_worked && self.end_stuck_start());
-        let evicts = async || may_evict && self.evict().await;
+        let evicts = async || may_evict && self.evict(false).await;
         // While the idle sessions were asked, another one may have ended.
         if !self.is_seat_coming() && !gives_way() && !evicts().await && !self.is_seat_coming() {
             return self.seats.try_take().ok_or_else(full);
@@ -157,8 +157,10 @@ impl Sessions {
     /// Ends the session that no client has claimed for the longest time, or else, if the operator wants it, that has been
     /// idle for the longest time. The session itself decides: one that a client has posted to meanwhile goes on, and the
     /// next is asked.
-    async fn evict(&self) -> bool {
-        for (session, is_claimed) in self.idle() {
+    ///
+    /// `on_lanes`: of those on lanes, which give way among themselves; else of those with a child.
+    pub(super) async fn evict(&self, on_lanes: bool) -> bool {
+        for (session, is_claimed) in self.idle(on_lanes) {
             if is_claimed && !self.config.evict {
                 break;
             }
@@ -173,10 +175,11 @@ impl Sessions {
 
     /// The idle sessions and whether a client has claimed them: first those that none has for [`UNCLAIMED`], and of both
     /// the longest idle one first.
-    fn idle(&self) -> Vec<(Session, bool)> {
+    fn idle(&self, on_lanes: bool) -> Vec<(Session, bool)> {
         let registry = self.lock();
         let mut idle: Vec<_> = registry
             .live()
+            .filter(|live| live.server.is_some() == on_lanes)
             .filter_map(|live| {
                 let stats = live.session.stats();
                 let since = stats.idle_since?;

@@ -1,5 +1,6 @@
 //! The state of the bridge at one moment, as plain data: for the log, for pages and for metrics.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -8,7 +9,8 @@ use tracing::info;
 use super::Sessions;
 use super::registry::Live;
 use crate::account::Place;
-use crate::session::Session;
+use crate::proto::ids::SessionId;
+use crate::session::{Clients, Session};
 
 /// The state of the bridge at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +25,8 @@ pub struct Snapshot {
     pub warm: usize,
     /// Children that are not gone: of live sessions, of those that are leaving, and the warm ones.
     pub processes: usize,
-    /// How many sessions there may be; those that are leaving and the warm children count.
+    /// How many sessions with a child there may be, those that are leaving and the warm children among them, and how many
+    /// on lanes.
     pub max_sessions: usize,
     /// Bytes that wait in all sessions, those that have ended among them, and in none.
     pub waiting_bytes: usize,
@@ -51,8 +54,12 @@ pub struct SessionSnapshot {
     /// Whether a key names it and not its id.
     pub keyed: bool,
     pub state: State,
-    /// The process id of its child; `None` between two children.
+    /// The process id of its child, or of that which it shares; `None` between two children.
     pub pid: Option<i32>,
+    /// The short form of the id of the server that it shares.
+    pub server: Option<String>,
+    /// How many sessions share its child; `None`: it is none that sessions share.
+    pub sessions: Option<usize>,
     /// How long ago it started.
     pub age: Duration,
     /// For how long nothing has been in flight and no client has listened; `None` while that is not so.
@@ -129,6 +136,8 @@ impl Snapshot {
                 keyed = session.keyed,
                 state = session.state.as_str(),
                 pid = session.pid,
+                server = session.server,
+                sessions = session.sessions,
                 in_flight = session.in_flight,
                 waiting_bytes = session.waiting_bytes(),
                 bodies,
@@ -152,14 +161,22 @@ impl Sessions {
         let now = Instant::now();
         let (warm, waiting) = (self.pool.len(), self.seats.waiting());
         let registry = self.lock();
+        let mut on_lanes: HashMap<&SessionId, usize> = HashMap::new();
+        for server in registry.live().filter_map(|live| live.server.as_ref()) {
+            *on_lanes.entry(server).or_default() += 1;
+        }
         let of_session = |live: &Live<Session>| {
             let stats = live.session.stats();
+            let is_server = live.session.clients() == Some(Clients::Sessions);
+            let sessions = on_lanes.get(live.session.id()).copied();
             SessionSnapshot {
                 sid: live.session.id().short().to_owned(),
                 keyed: live.key.is_some(),
                 state: live.state,
                 pid: live.child.as_ref().and_then(|tag| registry.child(tag)).map(|child| child.pid()),
                 age: now.into_std().saturating_duration_since(live.began),
+                server: live.server.as_ref().map(|server| server.short().to_owned()),
+                sessions: if is_server { sessions.or(Some(0)) } else { sessions },
                 idle: stats.idle_since.map(|since| now.saturating_duration_since(since)),
                 in_flight: stats.in_flight,
                 waiting: Place::ALL.map(|place| live.session.account().at(place)),

@@ -1,16 +1,17 @@
 //! A session's children, one after the other: gives their pipes to the session's loop and ends them.
 
 use std::ffi::OsString;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use super::Sessions;
 use super::blame::{Cause, backoff};
+use super::pipes::{Stdin, Stdout};
 use super::seats::Seat;
 use super::snapshot::State;
 use super::start_limit::{AFTER_FAILURE, Held, MAX_START};
@@ -24,7 +25,7 @@ use crate::session::{End, ExitStatus, Session};
 use crate::sync;
 
 /// After how many starts in a row that the system refused the session is given up.
-const MAX_REFUSED: u32 = 5;
+pub(super) const MAX_REFUSED: u32 = 5;
 
 /// Looks after the children of one session. When it is dropped the session's seat is free.
 #[derive(Debug)]
@@ -51,10 +52,15 @@ impl Drop for Supervisor {
 
 /// See the limits of `session.start`.
 static ENDS: SharedLogLimit = SharedLogLimit::of_sessions("session.end");
-static LOSSES: SharedLogLimit = SharedLogLimit::of_sessions("child.lost");
+pub(super) static LOSSES: SharedLogLimit = SharedLogLimit::of_sessions("child.lost");
 static SLOW_STARTS: SharedLogLimit = SharedLogLimit::new("child.slow_start");
-static RESPAWNS: SharedLogLimit = SharedLogLimit::of_sessions("child.respawned");
+pub(super) static RESPAWNS: SharedLogLimit = SharedLogLimit::of_sessions("child.respawned");
 static SUSPECT_ENDS: SharedLogLimit = SharedLogLimit::new("session.end");
+
+/// What finds a session's next child. One type for all: there is one loop.
+pub(super) type Respawn = Box<
+    dyn FnMut(LostChild<Stdout>) -> Pin<Box<dyn Future<Output = Option<Pipes<Stdin, Stdout>>> + Send>> + Send,
+>;
 
 /// How a child ended.
 #[derive(Debug)]
@@ -71,36 +77,20 @@ impl Supervisor {
     pub(super) async fn run(self: Arc<Self>, worker: Worker, child: Child<Arc<FirstWords>>, start: Held) {
         let began = Instant::now();
         let this = Arc::clone(&self);
-        let respawn = move |lost| Arc::clone(&this).respawn(lost);
+        let respawn: Respawn = Box::new(move |lost| Box::pin(Arc::clone(&this).respawn(lost)));
         let first = self.attach(child, start, true);
         let Ended { why, opened, stdout } = worker.run(first, respawn).await;
         self.sessions.retire(self.session.id(), why);
 
-        let sid = self.session.id().short();
         let gone = self.terminate(stdout).await;
         let first_words = gone.as_ref().map(|gone| Arc::clone(&gone.first_words));
         let hint = hint(why, first_words.filter(|_| !opened).as_deref());
-        let (status, stopped_by) = described(gone);
-        let (status, stopped_by) = (&*status, &*stopped_by);
-        let (reason, seconds) = (why.cause(), began.elapsed().as_secs());
-        let limit = if self.is_suspect && !opened { &SUSPECT_ENDS } else { &ENDS };
-        let Some(count) = limit.take() else { return };
-        // A server that ends in good order before it was of any use is trouble too.
-        if why.is_trouble() || (matches!(why, End::Exited(_)) && !opened) {
-            warn!(
-                event = "session.end",
-                sid, reason, status, stopped_by, seconds, count, hint, "a session has ended"
-            );
-        } else {
-            info!(
-                event = "session.end",
-                sid, reason, status, stopped_by, seconds, count, hint, "a session has ended"
-            );
-        }
+        let end = SessionEnd { sid: self.session.id().short(), server: None, why, opened };
+        end.log(Some(described(gone)), began.elapsed(), hint, self.is_suspect);
     }
 
     /// The session has lost its child: ends it and starts another, after a pause if it was not the first.
-    async fn respawn(self: Arc<Self>, lost: LostChild<Receiver>) -> Option<Pipes<Sender, Receiver>> {
+    async fn respawn(self: Arc<Self>, lost: LostChild<Stdout>) -> Option<Pipes<Stdin, Stdout>> {
         let (id, sid) = (self.session.id(), self.session.id().short());
         let LostChild { why, stdout, count } = lost;
         self.sessions.lock().note(id, State::Restarting, None);
@@ -153,7 +143,7 @@ impl Supervisor {
     }
 
     /// The child as the session's loop takes it; its start is watched from now on.
-    fn attach(&self, child: Child<Arc<FirstWords>>, held: Held, is_first: bool) -> Pipes<Sender, Receiver> {
+    fn attach(&self, child: Child<Arc<FirstWords>>, held: Held, is_first: bool) -> Pipes<Stdin, Stdout> {
         let Child { process, stdin, stdout, stderr: first_words } = child;
         let (answered, is_answered) = oneshot::channel();
         let id = self.session.id().clone();
@@ -162,8 +152,8 @@ impl Supervisor {
         tokio::spawn(start.watch(Arc::clone(&self.sessions)));
         let mut exit = process.exit;
         Pipes {
-            stdin,
-            stdout,
+            stdin: Stdin::Process(stdin),
+            stdout: Stdout::Process(stdout),
             exit: Box::pin(async move { End::Exited(exit.wait().await) }),
             answered,
             first_words,
@@ -175,11 +165,51 @@ impl Supervisor {
     }
 
     /// Ends the present child, if there is one.
-    async fn terminate(&self, stdout: Option<Receiver>) -> Option<Gone> {
+    async fn terminate(&self, stdout: Option<Stdout>) -> Option<Gone> {
+        let stdout = stdout.and_then(Stdout::into_process);
         let (process, first_words) = sync::lock(&self.process).take()?;
         let stopped_by = self.sessions.terminate(process.clone(), stdout, &first_words).await;
         let status = process.exit.status().unwrap_or(ExitStatus::Unknown);
         Some(Gone { status, stopped_by, first_words })
+    }
+}
+
+/// The end of a session, for the log.
+pub(super) struct SessionEnd<'s> {
+    pub(super) sid: &'s str,
+    /// The server that it shared.
+    pub(super) server: Option<&'s str>,
+    pub(super) why: End,
+    /// Whether a child has answered its `initialize`.
+    pub(super) opened: bool,
+}
+
+impl SessionEnd<'_> {
+    /// `child`: how its own child ended, and what stopped that; `lasted`: how long the session was there.
+    pub(super) fn log(
+        self,
+        child: Option<(String, String)>,
+        lasted: Duration,
+        hint: Option<&str>,
+        is_suspect: bool,
+    ) {
+        let Self { sid, server, why, opened } = self;
+        let limit = if is_suspect && !opened { &SUSPECT_ENDS } else { &ENDS };
+        let Some(count) = limit.take() else { return };
+        let (status, stopped_by) = child.unzip();
+        let (reason, seconds) = (why.cause(), lasted.as_secs());
+        // A server that ends in good order before it was of any use is trouble too.
+        if why.is_trouble() || (matches!(why, End::Exited(_)) && !opened) {
+            warn!(
+                event = "session.end",
+                sid, server, reason, status, stopped_by, seconds, count, hint, "a session has ended"
+            );
+        } else {
+            info!(
+                event = "session.end",
+                sid, server, reason, status, stopped_by, seconds, count, hint, "a session has ended"
+            );
+        }
     }
 }
 
@@ -250,7 +280,7 @@ const UNCLAIMED: &str =
 /// What may be behind an end.
 ///
 /// `first_words`: what the child wrote, where it has not answered `initialize`.
-fn hint(why: End, first_words: Option<&FirstWords>) -> Option<&'static str> {
+pub(super) fn hint(why: End, first_words: Option<&FirstWords>) -> Option<&'static str> {
     let said = |how| first_words.and_then(|words| words.hint(how));
     match why {
         End::Unclaimed => Some(UNCLAIMED),

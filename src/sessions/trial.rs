@@ -10,12 +10,13 @@ use tracing::warn;
 use super::Sessions;
 use super::blame::{Blame, Cause, Verdict, backoff};
 use super::era::Shown;
+use super::registry::Live;
 use super::sibling::{Purpose, Tried};
 use super::snapshot::State;
 use crate::log_limit::SharedLogLimit;
 use crate::proto::message::Request;
 use crate::proto::version::Era;
-use crate::session::End;
+use crate::session::{End, Session};
 use crate::sync;
 
 /// A session that has been opened within this time and is still there shows that the server starts.
@@ -53,11 +54,18 @@ impl Sessions {
                 self.blame().succeeded(cause, initialize, Instant::now());
                 self.starts.note_worked(&cause.words);
             }
-            // That can be the client's words, which change nothing for others.
+            // A server of 2026-07-28 alone does nothing else, and is no worse for it: its clients are translated then.
+            Err(End::Refused) if cause.era == Era::Legacy && self.known_era() != Some(Era::Legacy) => {
+                let this = Arc::clone(self);
+                tokio::spawn(async move {
+                    if this.era().await == Era::Legacy {
+                        this.note_refused();
+                    }
+                });
+            }
             Err(End::Refused) => {
                 self.note_not_opened(cause);
-                let due = self.blame().refused(self.is_serving(), Instant::now());
-                self.begin_trial(due);
+                self.note_refused();
             }
             // A child whose session ended first may run.
             Err(
@@ -73,6 +81,12 @@ impl Sessions {
             }
             Err(_) => {}
         }
+    }
+
+    /// A server has refused what it is asked first. That can be the client's words, which change nothing for others.
+    fn note_refused(self: &Arc<Self>) {
+        let due = self.blame().refused(self.is_serving(), Instant::now());
+        self.begin_trial(due);
     }
 
     /// A server that does not answer in the era that it is known to speak may have changed.
@@ -140,9 +154,10 @@ impl Sessions {
         self.watch_broken();
     }
 
-    /// Whether a session serves that was opened not long ago.
+    /// Whether a session serves that was opened not long ago, and whose child was.
     fn is_serving(&self) -> bool {
-        self.lock().live().any(|live| live.state == State::Open && live.began.elapsed() < RECENT)
+        let serves = |live: &Live<Session>| live.state == State::Open && live.began.elapsed() < RECENT;
+        self.lock().live().any(|live| live.server.is_none() && serves(live))
     }
 
     /// Finds out whether the server fails by itself.

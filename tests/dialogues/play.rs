@@ -19,6 +19,7 @@ use mcp_bridge::proto::message::{Envelope, Kind, Message, Request};
 use mcp_bridge::proto::nearly::{Part, beginning, look};
 use mcp_bridge::proto::output::{Declined, Handshake, Note, Out, Output, Unanswered};
 use mcp_bridge::proto::upgrade::{self, Upgrade};
+use mcp_bridge::proto::version::Revision;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -266,9 +267,13 @@ impl Player {
         let now = Duration::ZERO;
         let mut open = BTreeSet::new();
         let front: Box<dyn Front> = match (&*opening.front, &opening.first) {
-            ("upgrade", None) => {
-                Box::new(Upgrade::open(limits, &upgrade::own_initialize(), strangers, now, &mut out))
-            }
+            ("upgrade", None) => Box::new(Upgrade::open(
+                limits,
+                &upgrade::own_initialize(Revision::R2025_11_25),
+                strangers,
+                now,
+                &mut out,
+            )),
             ("modern", None) => Box::new(Modern::open(limits, &own_discover(), strangers, now, &mut out)),
             ("shared", Some((_, _, text))) => {
                 Box::new(Shared::open(limits, &request(&names.expand(text)?)?, now, &mut out))

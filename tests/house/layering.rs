@@ -203,7 +203,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ),
     // What a request must say is a matter of its head and its text; who shares a server, of its head and the options.
     ("http/modern/mirror", &["tokio", "crate::sessions", "Session,", "super::super", "Response<"]),
-    ("http/modern/key", &["crate::sessions", "Session,", "super::super", "Response<", "proto::message"]),
+    ("http/sharing", &["crate::sessions", "Session,", "super::super", "Response<", "proto::message"]),
     ("proto/mirrored", &["super::", "crate::"]),
     ("http/sse", &["hyper", "StatusCode", "super::response", "super::body", "super::head"]),
     (

@@ -23,6 +23,7 @@ mod races;
 mod ready;
 mod respawn;
 mod resumption;
+mod share;
 mod share_load;
 mod sse_2024;
 mod streams;

@@ -11,6 +11,7 @@ use mcp_bridge::assembly::{self, Prepared};
 use mcp_bridge::cli::{self, EnvSource, Task};
 use mcp_bridge::proto::front::Takes;
 use mcp_bridge::proto::message::Message;
+use mcp_bridge::proto::version::Era;
 use mcp_bridge::reaper::Reaper;
 use mcp_bridge::session::stream::{Delivery, Payload, Reader};
 use mcp_bridge::session::{End, Posted, Session};
@@ -73,7 +74,7 @@ async fn open(sessions: &Arc<Sessions>) -> Session {
 
 async fn try_open(sessions: &Arc<Sessions>) -> Result<Session, NoSession> {
     let Message::Request(initialize) = message(initialize(1, "2025-06-18").to_string()) else { panic!() };
-    let opening = Opening { initialize, takes: Takes::AnswerOnly, owner: None, environment: Vec::new() };
+    let opening = Opening::own(initialize, None, Vec::new(), Era::Legacy);
     let (session, reader) = sessions.start(opening).await?;
     assert!(answer(&reader).await.contains("serverInfo"));
     let initialized = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" }).to_string();

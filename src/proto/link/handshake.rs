@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::restore::Effect;
 use crate::proto::ids::{BridgeId, Id};
 use crate::proto::incoming::Incoming;
+use crate::proto::json::{unquote, value_at};
 use crate::proto::message::Request;
 use crate::proto::output::{Note, Out};
 use crate::proto::version::{Era, Revision};
@@ -33,6 +34,15 @@ pub fn own_modern(method: &str, more: &str) -> Request {
         env!("CARGO_PKG_VERSION"),
     );
     Request::own(method, &params)
+}
+
+/// The revision of the session era that an `initialize` asks for; where it names none that is known, the newest.
+pub fn wanted_revision(initialize: &Request) -> Revision {
+    // The bridge's own has not been read.
+    let text = std::str::from_utf8(initialize.text()).unwrap_or_default();
+    let named = value_at(text, &["params", "protocolVersion"]).and_then(|span| text.get(span));
+    let named = named.and_then(|token| Revision::parse(&unquote(token)));
+    named.filter(|revision| !revision.modern()).unwrap_or(Revision::R2025_11_25)
 }
 
 /// The era of a child that is told this first.
@@ -100,5 +110,24 @@ impl Handshake {
     /// Whether messages must wait for it.
     pub(super) fn is_starting(&self) -> bool {
         matches!(self, Self::Starting { .. })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_revision_that_an_initialize_asks_for_is_one_of_the_session_era() {
+        for (named, wanted) in [
+            (r#""2024-11-05""#, "2024-11-05"),
+            (r#""2025\u002d06-18""#, "2025-06-18"),
+            (r#""2026-07-28""#, "2025-11-25"),
+            (r#""1.0""#, "2025-11-25"),
+            ("7", "2025-11-25"),
+        ] {
+            let initialize = Request::own("initialize", &format!(r#"{{"protocolVersion":{named}}}"#));
+            assert_eq!(wanted_revision(&initialize).as_str(), wanted, "{named}");
+        }
     }
 }

@@ -179,7 +179,13 @@ fn told(mut outputs: Vec<Output>) -> Vec<Output> {
 impl Harness<Upgrade> {
     fn upgrade(limits: Limits, strangers: bool) -> Self {
         let mut out = Out::default();
-        let front = Upgrade::open(limits, &own_initialize(), strangers, Duration::ZERO, &mut out);
+        let front = Upgrade::open(
+            limits,
+            &own_initialize(Revision::R2025_11_25),
+            strangers,
+            Duration::ZERO,
+            &mut out,
+        );
         Self {
             front,
             now: Duration::ZERO,

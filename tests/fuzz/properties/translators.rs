@@ -15,6 +15,7 @@ use mcp_bridge::proto::message::{Envelope, Kind, Message, Request};
 use mcp_bridge::proto::nearly::{Part, beginning, look};
 use mcp_bridge::proto::output::{Handshake, Out, Output};
 use mcp_bridge::proto::upgrade::{Upgrade, own_initialize};
+use mcp_bridge::proto::version::Revision;
 
 use super::one_line;
 
@@ -133,8 +134,16 @@ impl Session {
         let initialize = request(INITIALIZE);
         let mut open = HashSet::new();
         let front: Box<dyn Front> = match which {
-            Which::Upgrade => Box::new(Upgrade::open(LIMITS, &own_initialize(), strangers, now, &mut out)),
-            Which::Shared => Box::new(Shared::open(LIMITS, &own_initialize(), now, &mut out)),
+            Which::Upgrade => Box::new(Upgrade::open(
+                LIMITS,
+                &own_initialize(Revision::R2025_11_25),
+                strangers,
+                now,
+                &mut out,
+            )),
+            Which::Shared => {
+                Box::new(Shared::open(LIMITS, &own_initialize(Revision::R2025_11_25), now, &mut out))
+            }
             Which::Downgrade => {
                 open.insert((StreamId(1), ClientId(initialize.id().clone())));
                 let mirrored = Mirrored::nothing();

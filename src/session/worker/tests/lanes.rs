@@ -154,7 +154,6 @@ macro_rules! for_both {
 
         mod over_a_child_of_the_session_era {
             $(#[tokio::test(start_paused = true)]
-            #[ignore = "its front passes nothing on yet"]
             async fn $name() {
                 super::$name(super::Clients::Sessions).await;
             })+

@@ -4,18 +4,18 @@ use std::ffi::OsString;
 
 use hyper::header::HeaderName;
 
-use crate::http::head::{self, Head};
-use crate::http::keyed::{SessionKey, Share, key_value};
-use crate::http::problem::Problem;
+use super::head::{self, Head};
+use super::keyed::{SessionKey, Share, key_value};
+use super::problem::Problem;
 use crate::proto::version::Era;
 use crate::secret::Digest;
 use crate::session::Clients;
 
 /// What the operator has said of it.
-#[derive(Debug)]
-pub(in crate::http) struct Sharing {
-    pub(in crate::http) share: Share,
-    pub(in crate::http) session_key: Option<SessionKey>,
+#[derive(Clone, Debug)]
+pub(super) struct Sharing {
+    pub(super) share: Share,
+    pub(super) session_key: Option<SessionKey>,
 }
 
 /// Who shares a server with the client of a request.
@@ -53,6 +53,13 @@ pub(super) struct Key {
     /// The only caller to whom the session belongs; `None` where callers share it.
     pub(super) owner: Option<Digest>,
     pub(super) environment: Vec<(OsString, OsString)>,
+}
+
+impl Key {
+    /// What names the session of its clients of 2026-07-28 where that is not the server's own, but on a lane of it.
+    pub(super) fn on_lane(&self) -> Digest {
+        Digest::of_all([b"2026-07-28".as_slice(), b"lane", self.digest.as_bytes()])
+    }
 }
 
 impl Sharing {
@@ -232,11 +239,13 @@ mod tests {
             caller: None,
             arrived: Instant::now(),
         };
-        let legacy = crate::http::keyed::Keyed::of(&by_header, &head, &[]).expect("fine").expect("a key").key;
+        let given = Sharing { share: Share::None, session_key: Some(by_header) };
+        let legacy = crate::http::keyed::Keyed::of(&given, &head, &[]).expect("fine").expect("a key").key;
         for session_key in ["x-user", "shared"] {
             for share in [Share::None, Share::All] {
                 let key = sharing(share, Some(session_key)).key(&head, &[]).expect("a key");
-                assert!(key.digest != legacy, "{share:?} {session_key}");
+                assert!(key.digest != legacy && key.on_lane() != legacy, "{share:?} {session_key}");
+                assert!(key.digest != key.on_lane(), "{share:?} {session_key}");
             }
         }
     }
