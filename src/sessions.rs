@@ -234,10 +234,11 @@ impl Sessions {
         let takes = opening.takes;
         let open = move |config, id, initialize, child| Session::new(config, id, initialize, takes, child);
         match opening.server.clone() {
-            Server::Own => self.launch(opening, None, open).await,
+            // Boxed, as what follows is: each connection has room for the largest future that may come on it.
+            Server::Own => Box::pin(self.launch(opening, None, open)).await,
             Server::Shared(server) => {
                 let wanted = Wanted::of(server, &opening);
-                let joined = self.join(&wanted).await?;
+                let joined = Box::pin(self.join(&wanted)).await?;
                 self.launch_on_lane(opening, wanted, joined, None, open)
             }
         }

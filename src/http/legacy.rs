@@ -252,7 +252,8 @@ impl Legacy {
         let era = self.sessions.known_era().unwrap_or(Era::Legacy);
         let opening = Opening { initialize, takes, owner, environment, era, server };
         let (began, patience) = (Instant::now(), self.answers.keep_alive);
-        let begun = begin(&self.sessions, &self.bodies, head, opening, permit, patience).await;
+        // Boxed: each connection has room for the largest future that may come on it.
+        let begun = Box::pin(begin(&self.sessions, &self.bodies, head, opening, permit, patience)).await;
         let (session, reader) = begun.map_err(|problem| problem.about(Some(&id)))?;
         let unclaimed = Unclaimed::new(&self.sessions, &session);
         let form = self.answers.form_of_opening(&reader, accepts, began).await;

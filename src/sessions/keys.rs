@@ -61,7 +61,8 @@ impl Sessions {
         opening: Opening,
         clients: Clients,
     ) -> Result<Session, NoSession> {
-        self.of_key(key, self.open_keyed(key, opening, clients)).await
+        // Boxed: each connection has room for the largest future that may come on it.
+        Box::pin(self.of_key(key, self.open_keyed(key, opening, clients))).await
     }
 
     async fn open_keyed(

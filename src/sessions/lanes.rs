@@ -28,6 +28,9 @@ use crate::session::worker::{Ended, LostChild, Pipes, Worker};
 use crate::session::{self, Clients, End, Lane, Session};
 use crate::sync;
 
+/// How many bytes longer a message may be on its way to a session, because of the ids in it.
+const IDS: usize = 1024;
+
 /// How long the place of a session that ends is waited for: it has no process that must leave.
 const LEAVING: Duration = Duration::from_secs(2);
 
@@ -158,6 +161,7 @@ impl Sessions {
         let (child, Joined { server, lane, seat }) = (joined.child(), joined);
         let mut config = self.config.session.clone();
         config.limits.ready = Readiness::AT_ONCE; // the server's own link waits until it is ready
+        config.max_message = config.max_message.saturating_add(IDS); // what the server's own link has let in
         let (session, worker, rest) = open(config, id.clone(), opening.initialize, child);
         self.accounts.add(session.account());
         let owner = opening.owner;

@@ -10,12 +10,13 @@ use serde_json::value::RawValue;
 const REVISION: &str = "io.modelcontextprotocol/protocolVersion";
 
 /// Methods and the parameter that decides what the bridge does.
-const SUBJECTS: [(&str, &str); 5] = [
+const SUBJECTS: [(&str, &str); 6] = [
     ("initialize", "protocolVersion"),
     ("notifications/cancelled", "requestId"),
     ("notifications/progress", "progressToken"),
     ("resources/subscribe", "uri"),
     ("resources/unsubscribe", "uri"),
+    ("tools/call", "name"),
 ];
 
 /// How a parser finds a member by its name.
@@ -196,7 +197,9 @@ pub(super) fn may_differ(text: &[u8]) -> bool {
     let alike = |name: &String| known.iter().any(|known| known != name && folded(known) == loose(name));
     let positional = Reader::Last.read(text.as_bytes()).is_some_and(|reading| {
         let method = reading.method.as_ref().and_then(Value::as_str).unwrap_or_default();
-        SUBJECTS.iter().any(|(subject, _)| *subject == method) && reading.subject.is_none()
+        // A call without a name goes to its server, which refuses it itself.
+        let mut positional = SUBJECTS.iter().filter(|(subject, _)| *subject != "tools/call");
+        positional.any(|(subject, _)| *subject == method) && reading.subject.is_none()
     });
     let odd = Reader::Last.read(text.as_bytes()).is_some_and(|reading| {
         let method = reading.method.as_ref().and_then(Value::as_str).unwrap_or_default();
