@@ -68,8 +68,7 @@ const MAX_ELICITATION: usize = 1024;
 const MAX_OWN: usize = 1000;
 
 /// What a session is answered that asks for what the bridge does not pass on.
-const NO_METHOD: &str =
-    r#""error":{"code":-32601,"message":"sessions that share a server cannot ask it this"}"#;
+const NO_METHOD: &str = r#""error":{"code":-32601,"message":"Sessions that share a server cannot ask it this","data":{"source":"mcp-bridge","reason":"method_not_found"}}"#;
 
 /// What a request at the link is.
 #[derive(Debug)]
@@ -297,6 +296,10 @@ impl Shared {
             Some(uri) if method == "resources/subscribe" => {
                 if !self.holders.has_room(lane, &uri) {
                     return caller.unanswered(Unanswered::Overload, out);
+                }
+                // The child has said yes, and one that counts would tell of each change twice.
+                if self.holders.join(lane, &uri) {
+                    return reply(&caller, r#""result":{}"#, true, out);
                 }
                 let what = What::Subscribe(uri.clone());
                 let id = self.pass_on(caller, what, outgoing, arrived, now, out);
@@ -776,15 +779,17 @@ impl Front for Shared {
         }
         let unwanted = self.holders.left(lane);
         self.levels.left(lane);
-        for (child, need) in self.asked.left(lane) {
-            give_up(&child, need, out);
-        }
+        let asked = self.asked.left(lane);
         let mut calls: Vec<_> = calls.into_values().collect();
         calls.sort();
         for id in calls {
             if let Some((who, was_seen)) = self.link.withdraw(id, out) {
                 self.end(id, who, Unanswered::Cancelled, !was_seen, now, out);
             }
+        }
+        // Behind the cancellations: the child is not to go on with a call because this has an end.
+        for (child, need) in asked {
+            give_up(&child, need, out);
         }
         for uri in unwanted {
             self.release(&uri, now, out);

@@ -51,6 +51,18 @@ impl Holders {
         }
     }
 
+    /// A lane wants what the child has confirmed to another one, and so has it. Returns whether that is so.
+    #[must_use]
+    pub(super) fn join(&mut self, lane: StreamId, uri: &str) -> bool {
+        let Some(resource) = self.resources.get_mut(uri) else { return false };
+        let is_confirmed = resource.lanes.iter().any(|(other, hold)| *other != lane && hold.is_confirmed);
+        if is_confirmed {
+            self.held += usize::from(!resource.lanes.contains_key(&lane));
+            resource.lanes.entry(lane).or_default().is_confirmed = true;
+        }
+        is_confirmed
+    }
+
     /// The child has been asked for it with the request of this id.
     pub(super) fn asked(&mut self, lane: StreamId, uri: &str, id: BridgeId) {
         if !self.resources.contains_key(uri) {

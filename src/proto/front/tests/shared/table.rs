@@ -86,14 +86,14 @@ fn what_would_touch_another_session_is_not_passed_on() {
                 "A",
                 r#"{"id":7,"method":"tasks/list"}"#,
                 &[
-                    r#"A {"id":7,"error":{"code":-32601,"message":"sessions that share a server cannot ask it this"}}"#,
+                    r#"A {"id":7,"error":{"code":-32601,"message":"Sessions that share a server cannot ask it this","data":{"source":"mcp-bridge","reason":"method_not_found"}}}"#,
                 ],
             ),
             (
                 "A",
                 r#"{"id":7,"method":"notifications/cancelled","params":{"requestId":2}}"#,
                 &[
-                    r#"A {"id":7,"error":{"code":-32601,"message":"sessions that share a server cannot ask it this"}}"#,
+                    r#"A {"id":7,"error":{"code":-32601,"message":"Sessions that share a server cannot ask it this","data":{"source":"mcp-bridge","reason":"method_not_found"}}}"#,
                 ],
             ),
             ("A", r#"{"id":7,"method":"notifications/initialized"}"#, &[r#"A {"id":7,"result":{}}"#]),
@@ -293,7 +293,7 @@ fn a_resource_has_one_subscription_at_the_child_and_many_here() {
             (
                 "B",
                 r#"{"id":7,"method":"resources/subscribe","params":{"uri":"a:\/b"}}"#,
-                &[r#"child {"id":3,"method":"resources/subscribe","params":{"uri":"a:\/b"}}"#],
+                &[r#"B {"id":7,"result":{}}"#],
             ),
             (
                 "C",
@@ -305,7 +305,6 @@ fn a_resource_has_one_subscription_at_the_child_and_many_here() {
                 r#"{"id":8,"method":"resources/unsubscribe","params":{"uri":"a:/b"}}"#,
                 &[r#"A {"id":8,"result":{}}"#],
             ),
-            ("child", r#"{"id":3,"result":{}}"#, &[r#"B {"id":7,"result":{}}"#]),
             (
                 "child",
                 updated,
@@ -319,16 +318,16 @@ fn a_resource_has_one_subscription_at_the_child_and_many_here() {
             (
                 "B",
                 r#"{"id":8,"method":"resources/unsubscribe","params":{"uri":"a:/b"}}"#,
-                &[r#"child {"id":4,"method":"resources/unsubscribe","params":{"uri":"a:/b"}}"#],
+                &[r#"child {"id":3,"method":"resources/unsubscribe","params":{"uri":"a:/b"}}"#],
             ),
             ("child", updated, &["dropped: shared"]),
-            ("child", r#"{"id":4,"result":{}}"#, &[r#"B {"id":8,"result":{}}"#]),
+            ("child", r#"{"id":3,"result":{}}"#, &[r#"B {"id":8,"result":{}}"#]),
             (
                 "A",
                 r#"{"id":7,"method":"resources/unsubscribe","params":{"uri":"x"}}"#,
-                &[r#"child {"id":5,"method":"resources/unsubscribe","params":{"uri":"x"}}"#],
+                &[r#"child {"id":4,"method":"resources/unsubscribe","params":{"uri":"x"}}"#],
             ),
-            ("child", r#"{"id":5,"error":{}}"#, &[r#"A {"id":7,"error":{}}"#]),
+            ("child", r#"{"id":4,"error":{}}"#, &[r#"A {"id":7,"error":{}}"#]),
         ],
     );
     play(
@@ -350,12 +349,12 @@ fn a_resource_has_one_subscription_at_the_child_and_many_here() {
                 r#"{"id":7,"method":"resources/subscribe","params":{"uri":"u"}}"#,
                 &[r#"child {"id":3,"method":"resources/subscribe","params":{"uri":"u"}}"#],
             ),
-            ("child", r#"{"id":3,"result":{}}"#, &[r#"A {"id":7,"result":{}}"#]),
             (
                 "B",
                 r#"{"id":7,"method":"resources/subscribe","params":{"uri":"u"}}"#,
                 &[r#"child {"id":4,"method":"resources/subscribe","params":{"uri":"u"}}"#],
             ),
+            ("child", r#"{"id":3,"result":{}}"#, &[r#"A {"id":7,"result":{}}"#]),
             (
                 "A",
                 r#"{"id":7,"method":"resources/unsubscribe","params":{"uri":"u"}}"#,
@@ -380,12 +379,12 @@ fn a_resource_has_one_subscription_at_the_child_and_many_here() {
                 r#"{"id":7,"method":"resources/subscribe","params":{"uri":"u"}}"#,
                 &[r#"child {"id":2,"method":"resources/subscribe","params":{"uri":"u"}}"#],
             ),
-            ("child", r#"{"id":2,"result":{}}"#, &[r#"A {"id":7,"result":{}}"#]),
             (
                 "B",
                 r#"{"id":7,"method":"resources/subscribe","params":{"uri":"u"}}"#,
                 &[r#"child {"id":3,"method":"resources/subscribe","params":{"uri":"u"}}"#],
             ),
+            ("child", r#"{"id":2,"result":{}}"#, &[r#"A {"id":7,"result":{}}"#]),
             ("A", "leaves", &[]),
             (
                 "B",
@@ -505,8 +504,8 @@ fn the_child_asks_the_session_whose_call_it_is() {
                 "leaves",
                 &[
                     "A 7 ends: Cancelled",
-                    r#"child {"id":"q","result":{"action":"cancel"}}"#,
                     r#"child {"method":"notifications/cancelled","params":{"requestId":2,"reason":"the client has gone"}}"#,
+                    r#"child {"id":"q","result":{"action":"cancel"}}"#,
                 ],
             ),
             (
