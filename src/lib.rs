@@ -1,5 +1,5 @@
 //! `mcp-bridge -- COMMAND` turns a stdio MCP server into an HTTP-native, stateful MCP backend: one initialized
-//! protocol session per `Mcp-Session-Id`, which is one child process unless sessions are to share one.
+//! protocol session per `Mcp-Session-Id`, with a child process of its own unless sessions are to share one.
 //!
 //! The house, from the door inwards. Imports run one way, and `tests/house/layering.rs` holds them to it:
 //!
@@ -35,7 +35,7 @@
 //! | [`http`] | which request means what; [`http::problem`] is the one table of refusals |
 //! | [`probe`] | asks servers: starts one to see whether it works, and whether a bridge is ready |
 //! | [`sessions`] | which sessions exist; seats, keys, lanes, warm children, what the server speaks; starts and ends them, and says how they are |
-//! | [`session`] | one session: a handle, and the one loop that owns link, front, pipes and streams |
+//! | [`session`] | one session: a handle, and the one loop that owns link, front, pipes and streams; its lanes, which are the pipes of other sessions |
 //! | [`child`] | one process in a session of its own: pipes, environment, the signals that end it, what it leaves |
 //! | [`exit_status`] | how a process ended |
 //! | [`sync`] | the lock that no panic poisons |
@@ -45,6 +45,19 @@
 //! A request's way: [`http::Http::handle`] finds or starts the session, [`session::Session::post`] puts the message
 //! into its mailbox, the loop gives it to the front, and the link writes it for the child under the bridge's own id. The
 //! child's answer comes back through link and front, gets the client's id again, and goes to the stream of the POST.
+//!
+//! Where sessions share a child, it goes through two loops. What the session's own link writes goes into a [`session::Lane`],
+//! a pair of pipes in memory, and comes out at the shared server: that is a session too, which the bridge has opened, and
+//! alone has the process. To its front ([`proto::front::shared`], [`proto::front::modern`]) each lane is a stream.
+//!
+//! A front for each cell of clients and children:
+//!
+//! | clients | child of the session era | child of 2026-07-28 |
+//! |---|---|---|
+//! | one, with a session of its own | [`proto::front::single`] | [`proto::downgrade`] |
+//! | without an id, of a session key | [`proto::front::keyed`] | none: they have a child of the session era |
+//! | of 2026-07-28 | [`proto::upgrade`] | [`proto::front::modern`] |
+//! | other sessions, on lanes | [`proto::front::shared`] | [`proto::front::modern`] |
 
 pub mod account;
 pub mod address;

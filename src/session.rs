@@ -1,5 +1,6 @@
 //! One session: a [`Session`] handle that HTTP uses, and the [`worker::Worker`] loop that owns the protocol state,
-//! the child's pipes and the readers.
+//! the child's pipes and the readers. Its child is a process, or a [`Lane`] to that of another session; to the loop both
+//! are two pipes and an end.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, OnceLock};

@@ -1,4 +1,5 @@
-//! Who shares a server: what names the session of a request that has none, by what the operator has said.
+//! Who shares a server, by what the operator has said: what names the server that sessions share, and the session of a
+//! request that has none.
 
 use std::ffi::OsString;
 

@@ -2,7 +2,9 @@
 //! message of the child is for. Beneath it is a [link](super::link) to the child; what comes out goes into [`Out`].
 //!
 //! [`single::Single`] has one client with a session of its own, [`keyed::Keyed`] several that cannot be told apart,
-//! [`shared::Shared`] sessions that share a child, [`modern::Modern`] clients of 2026-07-28 over a child of it. A session's loop knows its front as [`Front`] alone.
+//! [`shared::Shared`] sessions that share a child of the session era, [`modern::Modern`] clients of 2026-07-28, and such
+//! sessions, over a child of it. Those that translate are [`Upgrade`](super::upgrade::Upgrade) and
+//! [`Downgrade`](super::downgrade::Downgrade). A session's loop knows its front as [`Front`] alone.
 
 use std::time::Duration;
 

@@ -239,7 +239,7 @@ impl fmt::Debug for Speck {
     }
 }
 
-/// One ordered sequence of events to a client: the answer to one POST, or the listening GET.
+/// One ordered sequence of messages: the answer to one POST, the listening GET, or the lane of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId(pub u64);
 

@@ -2,9 +2,9 @@
 //!
 //! A link knows one child at a time: the handshake, the bridge's own ids, the requests in flight and their deadlines,
 //! what waits, what is sent again, and what a new child must be told. The eras differ in the handshake alone: a child of
-//! 2026-07-28 has none, and is asked `server/discover` in its place, so that it is clear when it serves. A link does not know clients: of each request it
-//! keeps what its [front](super::front) gave along, and hands that back when the request ends. Time is a [`Duration`]
-//! since the session began.
+//! 2026-07-28 has none, and is asked `server/discover` in its place, so that it is clear when it serves. A link does not
+//! know clients: of each request it keeps what its [front](super::front) gave along, and hands that back when the request
+//! ends. Nor does it know whether the child is a process or a lane to one. Time is a [`Duration`] since the session began.
 //!
 //! A long file with one idea: each step with the child changes the handshake, the requests in flight and what waits
 //! together.

@@ -1,5 +1,5 @@
-//! What a session hands to one HTTP exchange: an ordered queue, bounded in bytes, from the session's [`Feed`] to the
-//! exchange's [`Reader`].
+//! What a session hands to one HTTP exchange, or to the lane of another session: an ordered queue, bounded in bytes, from
+//! the session's [`Feed`] to the [`Reader`] of the exchange or lane.
 //!
 //! Not a channel of the runtime, because three questions must have exact answers: how many bytes wait (a reader that
 //! stops is cut off, never waited for), which event was taken last (what a successor has to be given again), and
