@@ -45,7 +45,7 @@ const MAX_PENDING: usize = 256;
 
 /// Bytes that are kept for calls that may be sent again: the requests, and what has been asked and answered. A call beyond
 /// it is sent once, and ends with an error if the child needs something of the client for it.
-const MAX_KEPT: usize = 8 * 1024 * 1024;
+pub const MAX_KEPT: usize = 8 * 1024 * 1024;
 
 /// A request of the client that the child answers.
 #[derive(Debug)]

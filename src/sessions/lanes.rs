@@ -18,6 +18,7 @@ use super::supervisor::{LOSSES, MAX_REFUSED, RESPAWNS, Respawn, SessionEnd, hint
 use super::{NoSession, Opening, STARTS, Sessions};
 use crate::first_words::FirstWords;
 use crate::heap;
+use crate::proto::downgrade::MAX_KEPT;
 use crate::proto::ids::SessionId;
 use crate::proto::link::{Readiness, own_discover, wanted_revision};
 use crate::proto::message::Request;
@@ -109,8 +110,9 @@ impl Sessions {
     /// A lane of the shared server. One that has just ended is replaced, once.
     async fn lane(self: &Arc<Self>, wanted: &Wanted) -> Result<(Session, Lane), NoSession> {
         let config = &self.config.session;
-        // What a session says is what its client has said, and what translation adds to that.
-        let max_message = config.max_message.max(config.max_body.saturating_mul(2));
+        // What a session says is what its client has said, and what translation adds to that: with a call that is sent again,
+        // all that its client has answered.
+        let max_message = config.max_message.max(config.max_body.saturating_mul(2)).saturating_add(MAX_KEPT);
         let mut is_first = true;
         loop {
             let server = self.server(wanted).await?;

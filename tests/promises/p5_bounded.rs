@@ -306,7 +306,6 @@ fn bodies_count_in_their_session() {
 fn bodies_that_wait_for_a_child_count_until_they_are_forwarded() {
     let bridge = Bridge::start(&[], &["hostile", "deaf"]);
     let session = bridge.session();
-    let before = proc::resident_memory(bridge.pid());
     let text = "x".repeat(1 << 20);
     let calls: Vec<_> =
         (0..7).map(|id| session.begin(tool_call(id, "echo", json!({ "text": text })).to_string())).collect();
@@ -330,7 +329,6 @@ fn bodies_without_a_session_count_for_the_bridge() {
 fn what_a_child_does_not_read_counts() {
     let bridge = Bridge::start(&[], &["hostile", "deaf"]);
     let session = bridge.session();
-    let before = proc::resident_memory(bridge.pid());
     let text = "x".repeat(1 << 20);
     let call = session.begin(tool_call(1, "echo", json!({ "text": text })).to_string());
     assert_counted(&bridge, "stdin", 900_000, || _ = session.delete());
