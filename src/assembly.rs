@@ -193,6 +193,7 @@ pub fn sessions_config(options: &Options) -> sessions::Config {
             limits: limits(options),
             idle_timeout: options.idle_timeout,
             unclaimed_timeout: options.unclaimed_timeout,
+            is_on_lane: false,
             sse_after: options.sse_after,
             max_lifetime: options.max_lifetime,
             max_body: options.max_body,

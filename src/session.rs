@@ -75,6 +75,8 @@ pub struct Config {
     pub replay_buffer: usize,
     /// Whether streams begin with an event that carries only an id, so that they can be resumed from the start.
     pub prime: bool,
+    /// Whether its child is a lane: what holds it up holds up other sessions.
+    pub is_on_lane: bool,
     /// The JSON-RPC error that tells the client of a request with this id of a fault.
     pub fault_text: fn(&Id, Fault) -> Bytes,
 }

@@ -591,6 +591,7 @@ members! {
     LEVEL = "params.level",
     NAME = "params.name",
     ARGUMENTS = "params.arguments",
+    TASK = "params.task",
     TASK_ID = "params.taskId",
     NOTIFICATIONS = "params.notifications",
     INPUT_RESPONSES = "params.inputResponses",
@@ -638,6 +639,7 @@ const PARAMS_FIELDS: &[Field] = &[
     field("level", LEVEL),
     field("name", NAME),
     field("arguments", ARGUMENTS),
+    field("task", TASK),
     field("taskId", TASK_ID),
     field("notifications", NOTIFICATIONS),
     field("inputResponses", INPUT_RESPONSES),
@@ -699,7 +701,7 @@ const fn method(name: &'static str, subject: Option<usize>, strict: u32) -> Meth
 
 /// No other method may be spelt almost like one of these.
 const METHODS: &[Method] = &[
-    method("tools/call", Some(NAME), 1 << NAME | 1 << ARGUMENTS | ANSWERS),
+    method("tools/call", Some(NAME), 1 << NAME | 1 << ARGUMENTS | 1 << TASK | ANSWERS),
     method(
         "initialize",
         Some(PROTOCOL_VERSION),

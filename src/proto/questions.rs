@@ -2,13 +2,16 @@
 //!
 //! stdio does not say that. Where several clients share the child, a question may be given to nobody but the one whose
 //! call it belongs to: it waits until all calls of others have ended that the child had when it asked, because a call that
-//! waits for an answer does not end.
+//! waits for an answer does not end. One that was cancelled does, with an error: what may have been its question is nobody's.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::capabilities::Need;
 use super::ids::{BridgeId, ChildId};
+use super::incoming::Incoming;
+use super::json::{slice, value_at};
+use super::message::Kind;
 use super::output::{Capability, Note, Out};
 
 /// How long a question may wait for it to become clear whose it is.
@@ -39,6 +42,17 @@ pub(super) fn give_up(child: &ChildId, need: Option<Need>, out: &mut Out) {
         }
     };
     out.reply(child.0.as_json(), member, Note::Replied("a request whose client has gone"));
+}
+
+/// Whether the answer to a call that was cancelled says that the child has broken it off, and not that it was done: servers
+/// answer so, and what they had asked for the call is over without a word.
+pub(super) fn is_broken_off(answer: &Incoming<'_>) -> bool {
+    let is_error = || {
+        let text = slice(answer.text(), 0..answer.text().len());
+        let span = value_at(text, &["result", "isError"]);
+        span.is_some_and(|span| text.get(span) == Some("true"))
+    };
+    answer.envelope.kind == Kind::Failure || is_error()
 }
 
 /// A question as it waits.
@@ -114,6 +128,13 @@ impl<Q: Waits, O: Copy + Eq> Undecided<Q, O> {
             }
         }
         self.take_clear()
+    }
+
+    /// A call has ended that was cancelled before, and [is broken off](is_broken_off). Returns the questions that may be
+    /// its: who else had a call would be shown what is another's.
+    pub(super) fn broken_off(&mut self, call: BridgeId) -> Vec<Q> {
+        let its = self.0.extract_if(.., |unclear| unclear.among.contains_key(&call));
+        its.map(|unclear| unclear.question).collect()
     }
 
     /// Looks again at the questions for which it is time: calls that had asked before, and whose clients still have

@@ -23,7 +23,7 @@ use super::message::{Kind, Message, Request};
 use super::nearly::{Broken, Wrong};
 use super::object::without;
 use super::output::{Declined, Dropped, Handshake, Note, Out, Output, Unanswered};
-use super::questions::{NOBODYS, TOO_MANY_UNCLEAR, UNCLEAR, UNSERVED, Undecided, sole_owner};
+use super::questions::{NOBODYS, TOO_MANY_UNCLEAR, UNCLEAR, UNSERVED, Undecided, is_broken_off, sole_owner};
 use super::subscription::uri_params;
 use super::tools::{Tools, page_member};
 use super::version::{Revision, is_removed};
@@ -590,12 +590,19 @@ impl Upgrade {
         }
     }
 
-    /// The child has answered a call after its end: it is not at work on that any more.
-    fn not_lingering(&mut self, id: BridgeId, now: Duration, out: &mut Out) {
-        if self.lingering.answered(id) {
-            for (id, question) in self.undecided.ended(id) {
-                self.assign(id, question, now, out);
+    /// The child has answered a call after its end: it is not at work on that any more. If it has broken it off, what may
+    /// have been its questions are over.
+    fn not_lingering(&mut self, id: BridgeId, answer: &Incoming<'_>, now: Duration, out: &mut Out) {
+        if !self.lingering.answered(id) {
+            return;
+        }
+        if is_broken_off(answer) {
+            for question in self.undecided.broken_off(id) {
+                question.refuse(UNCLEAR, out);
             }
+        }
+        for (id, question) in self.undecided.ended(id) {
+            self.assign(id, question, now, out);
         }
     }
 
@@ -642,7 +649,7 @@ impl Upgrade {
         let token = answer.envelope.id.clone().map_or("null", |span| answer.token(span));
         let doubtful = token == "null" && self.lingering.doubts(now);
         if let Some(id) = self.link.id_named(token) {
-            self.not_lingering(id, now, out);
+            self.not_lingering(id, &answer, now, out);
         }
         match self.link.answer(&answer, now, out) {
             Answered::Call { id, caller } if doubtful => {

@@ -38,8 +38,42 @@ const AGAIN: Duration = Duration::from_secs(10);
 /// Readers that take nothing and have less waiting are cut off only as far as that is needed, in bytes.
 const SPARED: usize = 64 * 1024;
 
-/// How long the child may not be read because of a reader that does take something.
+/// How long the child may not be read because of a reader that does take something, and holds up no other session.
 const TOO_SLOW: Duration = Duration::from_secs(30);
+
+/// For how long a lane may hold up the others all in all, and for how long all streams of a session that has one: its
+/// client loses a stream before the session loses its lane. Both come back six times as slowly as they go.
+const HOLD_OF_LANE: Duration = Duration::from_secs(60);
+const HOLD_ON_LANE: Duration = Duration::from_secs(5);
+const BACK: u32 = 6;
+
+/// For how long the child was not read because of a reader that goes on taking, but more slowly than the child writes. Such a
+/// one has too much waiting again and again, and never for long.
+#[derive(Debug)]
+struct Held {
+    spent: Duration,
+    /// When that was so.
+    at: Instant,
+}
+
+impl Held {
+    fn new(now: Instant) -> Self {
+        Self { spent: Duration::ZERO, at: now }
+    }
+
+    /// How much is left of so much.
+    fn left(&self, all: Duration, now: Instant) -> Duration {
+        let back = now.saturating_duration_since(self.at) / BACK;
+        all.saturating_sub(self.spent.saturating_sub(back))
+    }
+
+    /// It has been held up since then.
+    fn add(&mut self, since: Instant, now: Instant) {
+        let back = since.saturating_duration_since(self.at) / BACK;
+        self.spent = self.spent.saturating_sub(back) + now.saturating_duration_since(since.max(self.at));
+        self.at = now;
+    }
+}
 
 /// One stream: the answer to a POST, or what a GET listens to.
 #[derive(Debug)]
@@ -55,12 +89,16 @@ struct Stream {
     known: bool,
     /// Whether it is another session's way to the child, and no answer ends it.
     is_lane: bool,
+    /// How long a lane has held up the others.
+    held: Option<Held>,
 }
 
 /// A reader that has too much waiting.
 #[derive(Debug)]
 struct Full {
     since: Instant,
+    /// Until when it may be so, whatever the reader takes.
+    until: Instant,
     /// When it was last seen to take something.
     checked: Instant,
     /// How long it may take nothing.
@@ -71,6 +109,8 @@ struct Full {
 #[derive(Clone, Copy, Debug)]
 struct Overdue {
     since: Instant,
+    /// Until when it may be so, whatever the readers take.
+    until: Instant,
     /// When the readers were last looked at.
     checked: Instant,
 }
@@ -93,6 +133,8 @@ pub(super) struct Streams {
     delivered_to: u64,
     /// Every older stream has no [`Stream::pending_at`]. Those of the others come in the order of the streams.
     undecided: StreamId,
+    /// How long its streams have held up the child, where that is shared with other sessions.
+    held: Option<Held>,
     /// Streams whose readers have too much waiting.
     full: BTreeMap<StreamId, Full>,
     /// Streams that have ended, but not for their readers, as far as much waits for those. Readers that have come to the
@@ -127,8 +169,15 @@ impl Streams {
     pub(super) fn new(session: SessionId, config: &Config, outlet: Arc<Outlet>) -> Self {
         let mut replay = ReplayBuffer::new(config.replay_buffer);
         replay.note_unstored(EventId { stream: StreamId::LISTENING, place: 0 });
-        let listening =
-            Stream { feed: None, place: 0, unanswered: 0, pending_at: None, known: false, is_lane: false };
+        let listening = Stream {
+            feed: None,
+            place: 0,
+            unanswered: 0,
+            pending_at: None,
+            known: false,
+            is_lane: false,
+            held: None,
+        };
         Self {
             session,
             prime: config.prime,
@@ -139,6 +188,7 @@ impl Streams {
             replay,
             delivered_to: 0,
             undecided: StreamId::LISTENING,
+            held: config.is_on_lane.then(|| Held::new(Instant::now())),
             full: BTreeMap::new(),
             leaving: Vec::new(),
             overdue: None,
@@ -165,8 +215,9 @@ impl Streams {
             Takes::AnswerOnly => None,
         };
         let place = 0;
-        let (known, is_lane) = (false, false);
-        self.table.insert(stream, Stream { feed: Some(feed), place, unanswered, pending_at, known, is_lane });
+        let (known, is_lane, held) = (false, false, None);
+        let feed = Some(feed);
+        self.table.insert(stream, Stream { feed, place, unanswered, pending_at, known, is_lane, held });
         stream
     }
 
@@ -180,7 +231,8 @@ impl Streams {
         feed.begin(EventId { stream, place: 0 });
         feed.push(Delivery::Accepted);
         let (place, unanswered, pending_at, known) = (0, usize::MAX, None, false);
-        let lane = Stream { feed: Some(feed), place, unanswered, pending_at, known, is_lane: true };
+        let held = Some(Held::new(Instant::now()));
+        let lane = Stream { feed: Some(feed), place, unanswered, pending_at, known, is_lane: true, held };
         self.table.insert(stream, lane);
         Some(stream)
     }
@@ -329,7 +381,12 @@ impl Streams {
                 if let Some(feed) = stream.feed.as_ref().filter(|_| !self.full.contains_key(&id)) {
                     feed.has_progress(); // what it took before does not count
                     let stuck = if stream.is_lane { STUCK_LANE } else { STUCK };
-                    self.full.insert(id, Full { since: now, checked: now, stuck });
+                    let limit = match (&stream.held, &self.held) {
+                        (Some(held), _) => held.left(HOLD_OF_LANE, now),
+                        (None, Some(held)) => held.left(HOLD_ON_LANE, now),
+                        (None, None) => TOO_SLOW,
+                    };
+                    self.full.insert(id, Full { since: now, until: now + limit, checked: now, stuck });
                 }
             }
             Offered::Gone if !keep => debug!(
@@ -404,17 +461,20 @@ impl Streams {
         let excess = self.excess();
         self.outlet.tell_at(excess.map_or(0, |most| MAX_WAITING + most));
         if excess.is_none() {
-            self.overdue = None;
+            if let (Some(Overdue { since, .. }), Some(held)) = (self.overdue.take(), &mut self.held) {
+                held.add(since, now);
+            }
             self.quiet_lanes.clear();
         } else if self.overdue.is_none() {
             self.feeds().for_each(|(_, feed)| feed.mark());
-            self.overdue = Some(Overdue { since: now, checked: now });
+            let limit = self.held.as_ref().map_or(TOO_SLOW, |held| held.left(HOLD_ON_LANE, now));
+            self.overdue = Some(Overdue { since: now, until: now + limit, checked: now });
         }
     }
 
     /// When [`expire`](Self::expire) is due.
     pub(super) fn next_deadline(&mut self) -> Option<Instant> {
-        let full = self.full.values().map(|full| full.checked + full.stuck).min();
+        let full = self.full.values().map(|full| full.until.min(full.checked + full.stuck)).min();
         let overdue = self.overdue.as_ref().map(|overdue| overdue.checked + self.patience(overdue.checked));
         [self.next_pending().map(|(_, at)| at), full, overdue].into_iter().flatten().min()
     }
@@ -449,20 +509,26 @@ impl Streams {
     fn relieve(&mut self, now: Instant) {
         let sid = self.session.short();
         let (table, delivered_to) = (&mut self.table, &mut self.delivered_to);
-        let (cut, resumable) = (&mut self.cut, self.resumable);
+        let (cut, of_all, resumable) = (&mut self.cut, &mut self.held, self.resumable);
         self.full.retain(|id, full| {
             let Some(stream) = table.get_mut(id) else { return false };
-            let Some(feed) = stream.feed.as_ref().filter(|feed| feed.is_full()) else { return false };
-            if now < full.checked + full.stuck {
+            let held = stream.held.as_mut().or(of_all.as_mut());
+            let Some(feed) = stream.feed.as_ref().filter(|feed| feed.is_full()) else {
+                held.into_iter().for_each(|held| held.add(full.since, now));
+                return false;
+            };
+            if now < full.until.min(full.checked + full.stuck) {
                 return true;
             }
             full.checked = now;
-            let too_slow = if stream.is_lane { 2 * TOO_SLOW } else { TOO_SLOW };
-            if feed.has_progress() && now < full.since + too_slow {
+            if feed.has_progress() && now < full.until {
                 return true;
             }
+            let is_too_slow = !stream.is_lane && held.is_some() && full.until <= now;
+            held.into_iter().for_each(|held| held.add(full.since, now));
             if let Some(count) = CUTS.take() {
                 let why = match stream.is_lane {
+                    false if is_too_slow => "a client reads more slowly than a server writes that other sessions share; its stream is cut off, and it can resume it",
                     false => "a client does not read its stream; the stream is cut off, and the client can resume it",
                     true => "a session does not read what a server says that it shares: its lane is cut off",
                 };
@@ -489,12 +555,12 @@ impl Streams {
     /// Looks at all readers while they have too much waiting together. Those that take nothing are cut off, the one with
     /// most first; if that does not help for too long, those that have taken least, until the child can be read.
     fn relieve_all(&mut self, now: Instant) {
-        let Some(Overdue { since, checked }) = self.overdue else { return };
+        let Some(Overdue { since, until, checked }) = self.overdue else { return };
         if now < checked + self.patience(checked) {
             return;
         }
-        self.overdue = Some(Overdue { since, checked: now });
-        let is_late = since + TOO_SLOW <= now;
+        self.overdue = Some(Overdue { since, until, checked: now });
+        let is_late = until <= now;
         let mut slow: Vec<_> = self
             .feeds()
             .filter(|(_, feed)| feed.waiting() > SMALL)

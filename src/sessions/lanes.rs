@@ -162,6 +162,7 @@ impl Sessions {
         let id = self.new_id()?;
         let (child, Joined { server, lane, seat }) = (joined.child(), joined);
         let mut config = self.config.session.clone();
+        config.is_on_lane = true;
         config.limits.ready = Readiness::AT_ONCE; // the server's own link waits until it is ready
         config.max_message = config.max_message.saturating_add(IDS); // what the server's own link has let in
         let (session, worker, rest) = open(config, id.clone(), opening.initialize, child);

@@ -25,9 +25,11 @@ use crate::proto::lingering::Lingering;
 use crate::proto::link::{Answered, Limits, Link, MAX_HELD, Outgoing, own_reply};
 use crate::proto::message::{Kind, Message, Notification, Request, Response};
 use crate::proto::nearly::{Broken, Wrong};
+use crate::proto::object::cuts;
 use crate::proto::output::{Dropped, Handshake, Note, Out, Output, Unanswered};
 use crate::proto::questions::{
-    NOBODYS, TOO_MANY_UNCLEAR, UNCLEAR, UNSERVED, Undecided, Waits, give_up, refuse, sole_owner,
+    NOBODYS, TOO_MANY_UNCLEAR, UNCLEAR, UNSERVED, Undecided, Waits, give_up, is_broken_off, refuse,
+    sole_owner,
 };
 use crate::proto::subscription::{UPDATED, uri_params};
 
@@ -95,6 +97,8 @@ impl Who {
 struct Call {
     caller: Caller,
     what: What,
+    /// Whether the child has been told that its client has cancelled it.
+    is_cancelled: bool,
 }
 
 /// What is to be done at its end, beside its answer.
@@ -217,6 +221,7 @@ impl Shared {
             }
             // The child sees the bridge's own token: two lanes may have the same.
             _ => {
+                let (request, token) = without_task(request, token);
                 self.pass_on(caller, What::Plain, Outgoing { request, token }, from.arrived, now, out);
             }
         }
@@ -248,7 +253,13 @@ impl Shared {
         out: &mut Out,
     ) -> BridgeId {
         let (lane, client) = (caller.stream, caller.client.clone());
-        let id = self.link.request(Who::Lane(Call { caller, what }), outgoing, arrived, now, out);
+        let id = self.link.request(
+            Who::Lane(Call { caller, what, is_cancelled: false }),
+            outgoing,
+            arrived,
+            now,
+            out,
+        );
         if let Some(lane) = self.lanes.get_mut(&lane) {
             lane.calls.insert(client, id);
         }
@@ -374,6 +385,8 @@ impl Shared {
         };
         if let Some(who) = self.link.cancel(id, notification.text(), span, now, out) {
             self.end(id, who, Unanswered::Cancelled, true, now, out);
+        } else if let Some(Who::Lane(call)) = self.link.caller_mut(id) {
+            call.is_cancelled = true;
         }
     }
 
@@ -390,6 +403,9 @@ impl Shared {
     fn end(&mut self, id: BridgeId, who: Who, why: Unanswered, is_over: bool, now: Duration, out: &mut Out) {
         match who {
             Who::Lane(call) => {
+                if call.is_cancelled {
+                    self.broken_off(id, out); // its answer may have said so
+                }
                 self.over(id, &call, Outcome::Unanswered, is_over, now, out);
                 call.caller.unanswered(why, out);
             }
@@ -413,7 +429,7 @@ impl Shared {
         now: Duration,
         out: &mut Out,
     ) {
-        let Call { caller, what } = call;
+        let Call { caller, what, .. } = call;
         let lane = caller.stream;
         self.calls -= 1;
         if let Some(lane) = self.lanes.get_mut(&lane) {
@@ -445,12 +461,22 @@ impl Shared {
         }
     }
 
+    /// The child has broken this call off: what may have been its questions are over.
+    fn broken_off(&mut self, id: BridgeId, out: &mut Out) {
+        for question in self.undecided.broken_off(id) {
+            refuse(&question.child, UNCLEAR, out);
+        }
+    }
+
     fn child_answer(&mut self, answer: Incoming<'_>, now: Duration, out: &mut Out) {
         let token = answer.envelope.id.clone().map_or("null", |span| answer.token(span));
         let doubtful = token == "null" && self.lingering.doubts(now);
         if let Some(id) = self.link.id_named(token)
             && self.lingering.answered(id)
         {
+            if is_broken_off(&answer) {
+                self.broken_off(id, out);
+            }
             self.decide(id, out);
         }
         let success = answer.envelope.kind == Kind::Success;
@@ -463,6 +489,9 @@ impl Shared {
             Answered::Call { caller: Who::Own(own), .. } => self.own_ended(own, success),
             Answered::Call { id, caller: Who::Lane(call) } => {
                 let outcome = if success { Outcome::Taken } else { Outcome::Refused };
+                if call.is_cancelled && is_broken_off(&answer) {
+                    self.broken_off(id, out);
+                }
                 self.over(id, &call, outcome, true, now, out);
                 let Call { caller, .. } = call;
                 if !success {
@@ -501,7 +530,7 @@ impl Shared {
 
     /// A call has a new id at the link.
     fn renamed(&mut self, old: BridgeId, new: BridgeId) {
-        let Some(Who::Lane(Call { caller, what })) = self.link.caller(new) else { return };
+        let Some(Who::Lane(Call { caller, what, .. })) = self.link.caller(new) else { return };
         let lane = caller.stream;
         if let Some(id) = self.lanes.get_mut(&lane).and_then(|lane| lane.calls.get_mut(&caller.client)) {
             *id = new;
@@ -661,6 +690,23 @@ fn declared(initialize: &Request) -> Declared {
     let params = initialize.params().map_or("", |span| slice(initialize.text(), span));
     let capabilities = value_at(params, &["capabilities"]).and_then(|span| params.get(span));
     Declared::parse(capabilities.unwrap_or("{}"))
+}
+
+/// A request that makes no task: the session has not been offered any, and a server that offers none serves such a request as
+/// any other (2025-11-25 `basic/utilities/tasks`, "Task Support and Handling"). What the child said or asked later for a
+/// task of one session would be taken for what another one has asked.
+fn without_task(request: Request, token: Option<Span>) -> (Request, Option<Span>) {
+    let place = request.params().unwrap_or_default();
+    let params = slice(request.text(), place.clone());
+    let Some(cut) = cuts(params, &["task"]).into_iter().next() else { return (request, token) };
+    let params = [params.get(..cut.start).unwrap_or(""), params.get(cut.end..).unwrap_or("")].concat();
+    let moved = |at: usize| {
+        let at = at - place.start;
+        if at < cut.end { at } else { at - cut.len() }
+    };
+    let request = request.with_params(&params, token.map(|token| moved(token.start)..moved(token.end)));
+    let token = request.token();
+    (request, token)
 }
 
 /// A `logging/setLevel` with another level; `span`: where the first one lies in the parameters.

@@ -57,6 +57,7 @@ const CONFIG: Config = Config {
     },
     idle_timeout: secs(1000),
     unclaimed_timeout: None,
+    is_on_lane: false,
     sse_after: Duration::MAX,
     max_lifetime: None,
     max_body: 1024 * 1024,

@@ -6,14 +6,25 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::proto::ids::{BridgeId, StreamId};
 use crate::proto::subscription::{MAX_URI_BYTES, MAX_URIS, covers};
 
+/// How much all lanes together may hold, as a multiple of what one may. A lane may hold no more than is left then: one that
+/// takes all that it can leaves room for the next.
+const ALL: usize = 4;
+
+/// So many subscriptions, and bytes of their URIs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Size {
+    count: usize,
+    bytes: usize,
+}
+
 /// All of them.
 #[derive(Debug, Default)]
 pub(super) struct Holders {
     resources: BTreeMap<Box<str>, Resource>,
-    /// Bytes of the URIs.
-    bytes: usize,
-    /// How many there are, a URI of several lanes counted as often.
-    held: usize,
+    /// What each lane holds.
+    lanes: BTreeMap<StreamId, Size>,
+    /// What all hold, a URI of several lanes counted as often.
+    held: Size,
 }
 
 /// A resource that at least one lane holds.
@@ -44,11 +55,12 @@ pub(super) enum Outcome {
 impl Holders {
     /// Whether this lane may hold this too.
     pub(super) fn has_room(&self, lane: StreamId, uri: &str) -> bool {
-        match self.resources.get(uri) {
-            Some(resource) if resource.lanes.contains_key(&lane) => true,
-            Some(_) => self.held < MAX_URIS,
-            None => self.held < MAX_URIS && self.bytes + uri.len() <= MAX_URI_BYTES,
+        if self.resources.get(uri).is_some_and(|resource| resource.lanes.contains_key(&lane)) {
+            return true;
         }
+        let (Size { count, bytes }, held) = (self.lanes.get(&lane).copied().unwrap_or_default(), self.held);
+        let (left, left_bytes) = (ALL * MAX_URIS - held.count, ALL * MAX_URI_BYTES - held.bytes);
+        count < MAX_URIS.min(left) && bytes + uri.len() <= MAX_URI_BYTES.min(left_bytes)
     }
 
     /// A lane wants what the child has confirmed to another one, and so has it. Returns whether that is so.
@@ -66,11 +78,14 @@ impl Holders {
     /// The child has been asked for it with the request of this id.
     pub(super) fn asked(&mut self, lane: StreamId, uri: &str, id: BridgeId) {
         if !self.resources.contains_key(uri) {
-            self.bytes += uri.len();
             self.resources.insert(uri.into(), Resource::default());
         }
         let Some(resource) = self.resources.get_mut(uri) else { return };
-        self.held += usize::from(!resource.lanes.contains_key(&lane));
+        if !resource.lanes.contains_key(&lane) {
+            for size in [self.lanes.entry(lane).or_default(), &mut self.held] {
+                *size = Size { count: size.count + 1, bytes: size.bytes + uri.len() };
+            }
+        }
         resource.lanes.entry(lane).or_default().asked.push(id);
     }
 
@@ -106,11 +121,19 @@ impl Holders {
     /// Takes a lane's hold away, if it has one. Returns whether there is none on this resource then.
     fn remove(&mut self, lane: StreamId, uri: &str) -> bool {
         let Some(resource) = self.resources.get_mut(uri) else { return true };
-        self.held -= usize::from(resource.lanes.remove(&lane).is_some());
+        if resource.lanes.remove(&lane).is_some()
+            && let Some(size) = self.lanes.get_mut(&lane)
+        {
+            for size in [&mut *size, &mut self.held] {
+                *size = Size { count: size.count - 1, bytes: size.bytes - uri.len() };
+            }
+            if size.count == 0 {
+                self.lanes.remove(&lane);
+            }
+        }
         let is_free = resource.lanes.is_empty();
         if is_free {
             self.resources.remove(uri);
-            self.bytes -= uri.len();
         }
         is_free
     }
@@ -131,9 +154,17 @@ impl Holders {
     /// That every sum says what the table says; each hold's lane, and the requests for it that have no answer.
     #[cfg(test)]
     pub(super) fn check(&self) -> impl Iterator<Item = (StreamId, &[BridgeId])> {
-        assert_eq!(self.bytes, self.resources.keys().map(|uri| uri.len()).sum::<usize>());
-        assert_eq!(self.held, self.resources.values().map(|resource| resource.lanes.len()).sum::<usize>());
-        assert!(self.held <= MAX_URIS && self.bytes <= MAX_URI_BYTES);
+        let (mut lanes, mut held) = (BTreeMap::<_, Size>::new(), Size::default());
+        for (uri, resource) in &self.resources {
+            for lane in resource.lanes.keys() {
+                for size in [lanes.entry(*lane).or_default(), &mut held] {
+                    *size = Size { count: size.count + 1, bytes: size.bytes + uri.len() };
+                }
+            }
+        }
+        assert_eq!((&self.lanes, self.held), (&lanes, held));
+        assert!(lanes.values().all(|size| size.count <= MAX_URIS && size.bytes <= MAX_URI_BYTES));
+        assert!(held.count <= ALL * MAX_URIS && held.bytes <= ALL * MAX_URI_BYTES);
         assert!(self.resources.values().all(|resource| !resource.lanes.is_empty()));
         let holds = self.resources.values().flat_map(|resource| &resource.lanes);
         holds.map(|(lane, hold)| {

@@ -375,14 +375,23 @@ fn subscriptions_are_bounded() {
         )
     };
     for number in 0..MAX_URIS {
-        session.unchecked(1 + number as u64 % 2, &subscribe(&format!("u{number}"))).unwrap();
+        session.unchecked(1, &subscribe(&format!("u{number}"))).unwrap();
     }
     assert_eq!(session.outputs(), []);
     session.front.check();
-    let overload = unanswered(1, "\"u\"", Unanswered::Overload);
-    assert_eq!(session.lane(1, &subscribe("u")), [overload]);
+    let overload = |lane| unanswered(lane, "\"u\"", Unanswered::Overload);
+    assert_eq!(session.lane(1, &subscribe("u")), [overload(1)]);
+    assert_eq!(session.lane(2, &subscribe("u")), [], "what one takes is not the others'");
     session.leaves(2);
-    assert_eq!(session.lane(1, &subscribe("u")), []);
+    for (lane, takes) in (4..).zip([MAX_URIS, MAX_URIS, 500, 250, 125]) {
+        session.front.join(StreamId(lane));
+        let is_taken = |number: &usize| {
+            session.unchecked(lane, &subscribe(&format!("u{number}"))).unwrap();
+            session.outputs().is_empty()
+        };
+        assert_eq!((0..=MAX_URIS).take_while(is_taken).count(), takes, "there is room for the next");
+    }
+    session.front.check();
     let long = "x".repeat(crate::proto::ids::MAX_ID - 2);
     let mut session = Harness::three(LIMITS);
     let taken = (0..200)

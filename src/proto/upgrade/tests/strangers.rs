@@ -311,6 +311,24 @@ fn a_client_that_leaves_takes_no_question_from_the_other() {
 }
 
 #[test]
+fn a_question_of_a_call_that_is_broken_off_reaches_no_other() {
+    let refusal =
+        |id: &str| format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":0,"message":"cancelled"}}}}"#);
+    let is_error = |id: &str| child_result(id, r#""content":[],"isError":true"#);
+    for answer in [&refusal as &dyn Fn(&str) -> String, &is_error] {
+        let (mut session, one, other) = two(STRANGERS);
+        session.says(&elicitation("1", "?"));
+        session.leave(3);
+        session.stdin();
+        session.says(&answer(&other));
+        let why = "it is unclear to which of several calls this belongs";
+        assert_eq!(session.stdin(), [refusal_of("1", why)]);
+        assert_eq!(session.gathered(), []);
+        session.says(&child_result(&one, ""));
+    }
+}
+
+#[test]
 fn a_call_that_is_sent_again_may_still_have_asked() {
     let refusal = Some(std::sync::Arc::new(regex_lite::Regex::new("not ready").unwrap()));
     let ready = Readiness { delay: Duration::ZERO, refusal, timeout: secs(60) };

@@ -345,11 +345,38 @@ async fn a_session_that_reads_slowly_is_waited_for() {
     let mut stdout = stdout.into_inner();
     let (mut bytes, mut piece) = (0, vec![0; WIDE]);
     while bytes < 3 * long("1").len() {
-        sleep(secs(1)).await;
+        sleep(secs(3) / 4).await;
         let count = bounded(stdout.read(&mut piece)).await.unwrap();
         assert!(count > 0, "it is cut off after {bytes} bytes");
         bytes += count;
     }
+    drop(bounded(speaking).await.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_goes_on_taking_less_than_the_child_writes_is_cut() {
+    let mut server = Server::open(WIDE).await;
+    let (_stdin, mut stdout, mut exit) = server.listening("2").await;
+    let mut childs_stdout = server.child.stdout.take().unwrap();
+    let speaking = tokio::spawn(async move {
+        for _ in 0..1000 {
+            let line = event("2", &"x".repeat(60_000));
+            childs_stdout.write_all(format!("{line}\n").as_bytes()).await.unwrap();
+        }
+        childs_stdout
+    });
+    let since = Instant::now();
+    let why = loop {
+        tokio::select! {
+            biased;
+            why = &mut exit => break why,
+            line = stdout.next_line() => assert!(since.elapsed() < secs(90) && line.is_ok()),
+        }
+        sleep(secs(1) / 4).await;
+    };
+    assert_eq!(why, End::StdoutClosed);
+    let passed = since.elapsed();
+    assert!((secs(60)..secs(80)).contains(&passed), "{passed:?}");
     drop(bounded(speaking).await.unwrap());
 }
 

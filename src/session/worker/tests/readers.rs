@@ -84,6 +84,28 @@ async fn a_reader_that_goes_on_taking_slows_the_child_down_and_misses_nothing() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_reader_that_slows_down_a_child_of_other_sessions_too_is_cut_off_before_long() {
+    let harness = Harness::open_with(Config { is_on_lane: true, ..ROOMY }, WIDE).await;
+    let listener = harness.listen(None).await;
+    let mut child = harness.child;
+    let began = Instant::now();
+    let writing = tokio::spawn(async move {
+        for number in 1..=40 {
+            child.send(&bulky(&news(number))).await;
+        }
+        child
+    });
+    let mut taken = 0;
+    while next(&listener).await != "lagged" {
+        taken += 1;
+        sleep(STUCK * 3 / 4).await;
+    }
+    let passed = began.elapsed();
+    assert!((secs(5)..secs(10)).contains(&passed), "{passed:?}, {taken} events");
+    drop(bounded(writing).await.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_reader_that_has_caught_up_lets_the_child_go_on_at_once() {
     let mut harness = Harness::open_with(ROOMY, WIDE).await;
     let listener = harness.listen(None).await;

@@ -498,7 +498,7 @@ fn the_child_asks_the_session_whose_call_it_is() {
                 ],
             ),
             ("child", asks, &[]),
-            ("child", r#"{"id":3,"error":{}}"#, &[of_a, "dropped: late"]),
+            ("child", r#"{"id":3,"error":{}}"#, &["dropped: late", &unclear]),
             (
                 "A",
                 "leaves",
@@ -512,6 +512,25 @@ fn the_child_asks_the_session_whose_call_it_is() {
                 "child",
                 r#"{"id":"q","method":"roots/list"}"#,
                 &[r#"child {"id":"q","error":{"code":-32603,"message":"the client has not answered"}}"#],
+            ),
+        ],
+    );
+    play(
+        "and one that was cancelled, which the child then answers",
+        &[
+            ("A", call, &[r#"child {"id":2,"method":"m"}"#]),
+            ("B", call, &[r#"child {"id":3,"method":"m"}"#]),
+            ("child", asks, &[]),
+            (
+                "B",
+                r#"{"method":"notifications/cancelled","params":{"requestId":7}}"#,
+                &[r#"child {"method":"notifications/cancelled","params":{"requestId":3}}"#],
+            ),
+            ("child", r#"{"id":3,"error":{}}"#, &[r#"B {"id":7,"error":{}}"#, &unclear]),
+            (
+                "child",
+                r#"{"id":"p","method":"elicitation/create"}"#,
+                &[r#"A {"id":"p","method":"elicitation/create"}"#],
             ),
         ],
     );
@@ -536,6 +555,31 @@ fn the_child_asks_the_session_whose_call_it_is() {
             ),
         ],
     );
+}
+
+#[test]
+fn a_session_that_asks_for_a_task_gets_a_plain_answer() {
+    let call = |params: &str| format!(r#"{{"id":7,"method":"tools/call","params":{params}}}"#);
+    for (asked, passed) in [
+        (r#"{"name":"a","task":{"ttl":1}}"#, r#"{"name":"a"}"#),
+        (
+            r#"{"task" : {"ttl":1}, "_meta":{"progressToken":"t"}, "name":"a"}"#,
+            r#"{"_meta":{"progressToken":2}, "name":"a"}"#,
+        ),
+        (
+            r#"{"_meta":{"progressToken":"t"}, "task":{}, "arguments":{"task":1}}"#,
+            r#"{"_meta":{"progressToken":2}, "arguments":{"task":1}}"#,
+        ),
+    ] {
+        let sent = format!(r#"child {{"id":2,"method":"tools/call","params":{passed}}}"#);
+        play(
+            asked,
+            &[
+                ("A", &call(asked), &[&sent]),
+                ("child", r#"{"id":2,"result":{}}"#, &[r#"A {"id":7,"result":{}}"#]),
+            ],
+        );
+    }
 }
 
 #[test]
