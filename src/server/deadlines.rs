@@ -275,7 +275,7 @@ impl<S: Abort> Guarded<S> {
                 self.writing.took(bytes);
                 self.answered = self.exchanges.begun();
                 if let Some(half_close) = &mut self.half_close {
-                    half_close.wrote(self.answered);
+                    half_close.wrote(self.answered, context);
                 }
             }
             Poll::Ready(Err(_)) => self.broken = true,
@@ -330,7 +330,7 @@ impl<S: AsyncWrite + Abort + Unpin> Guarded<S> {
             match Pin::new(&mut self.stream).poll_write(context, ahead) {
                 Poll::Ready(Ok(_)) => {
                     self.ahead = ahead == half_close::AHEAD;
-                    half_close.wrote(exchange);
+                    half_close.wrote(exchange, context);
                 }
                 Poll::Ready(Err(error)) => {
                     self.broken = true;

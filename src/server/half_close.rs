@@ -52,12 +52,14 @@ impl HalfClose {
         Poll::Ready(())
     }
 
-    /// Something was written during this exchange: a peer that has left will say so.
-    pub(super) fn wrote(&mut self, exchange: u64) {
+    /// Something was written during this exchange: a peer that has left will say so, soon. Whoever writes does not wait for
+    /// the timer, so hyper is woken to read once more, which does.
+    pub(super) fn wrote(&mut self, exchange: u64, context: &Context<'_>) {
         if std::mem::replace(&mut self.written, exchange) != exchange {
             self.exchange = exchange;
             self.pause = PAUSE;
             self.timer = Some(Box::pin(sleep(PAUSE)));
+            context.waker().wake_by_ref();
         }
     }
 

@@ -1,7 +1,8 @@
 //! Clients of 2026-07-28 at the door: which message is theirs, who serves it, what is refused and how. A server of the
 //! session era is behind it.
 
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::support::http::{Connection, Event};
 use crate::support::{
@@ -386,4 +387,21 @@ fn a_client_that_closes_its_connection_cancels_its_call_at_the_server() {
         let seen = bridge.send(of(call("seen", json!({})), "ada")).answer();
         text_of(&seen).contains("notifications/cancelled")
     });
+}
+
+#[test]
+fn so_does_one_that_closes_it_just_before_the_response_begins() {
+    let bridge = by_header(&["--sse-after", "300ms", "--keep-alive", "1h"], &["hostile", "hang"]);
+    let cancelled = || {
+        let seen = bridge.send(of(call("seen", json!({})), "ada")).answer();
+        text_of(&seen).matches("notifications/cancelled").count()
+    };
+    assert_eq!(cancelled(), 0, "the server has started");
+    for (count, ms) in [50, 210, 240, 270, 350].into_iter().enumerate() {
+        let mut connection = Connection::open(bridge.address);
+        connection.write(&of(call("echo", json!({ "text": "a" })), "ada").to_bytes("localhost"));
+        thread::sleep(Duration::from_millis(ms));
+        drop(connection);
+        eventually("the server is told", || cancelled() > count);
+    }
 }

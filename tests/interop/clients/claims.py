@@ -202,7 +202,7 @@ async def check(url, driver, connected):
             await text("log", {"level": "warning", "message": f"{own} warns"})
             await eventually(lambda: line in driver.logs, lambda: f"logs {driver.logs}", LOG_ARRIVAL)
 
-        if not shared:
+        if not modern:
             await driver.set_level("debug")
         await patiently(logged)
         if shared:

@@ -20,7 +20,8 @@ def crowd(bridge):
 
 
 def crossed(world, server):
-    bridge, _ = fronting(world, server, "--share", "all") if server else (world.bridge("--share", "all"), None)
+    options = ("--share", "all", "--max-sessions", "100")  # those of the second list come while those of the first are there
+    bridge, _ = fronting(world, server, *options) if server else (world.bridge(*options), None)
     isolation.calls(bridge, crowd)
     isolation.types(bridge, lambda address: opened(bridge))
 
