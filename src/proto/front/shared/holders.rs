@@ -66,27 +66,33 @@ impl Holders {
     /// A lane wants what the child has confirmed to another one, and so has it. Returns whether that is so.
     #[must_use]
     pub(super) fn join(&mut self, lane: StreamId, uri: &str) -> bool {
-        let Some(resource) = self.resources.get_mut(uri) else { return false };
+        let Some(resource) = self.resources.get(uri) else { return false };
         let is_confirmed = resource.lanes.iter().any(|(other, hold)| *other != lane && hold.is_confirmed);
-        if is_confirmed {
-            self.held += usize::from(!resource.lanes.contains_key(&lane));
-            resource.lanes.entry(lane).or_default().is_confirmed = true;
+        if is_confirmed && let Some(hold) = self.hold(lane, uri) {
+            hold.is_confirmed = true;
         }
         is_confirmed
     }
 
     /// The child has been asked for it with the request of this id.
     pub(super) fn asked(&mut self, lane: StreamId, uri: &str, id: BridgeId) {
+        if let Some(hold) = self.hold(lane, uri) {
+            hold.asked.push(id);
+        }
+    }
+
+    /// The hold of this lane, which it gets if it has none. It must be given a reason.
+    fn hold(&mut self, lane: StreamId, uri: &str) -> Option<&mut Hold> {
         if !self.resources.contains_key(uri) {
             self.resources.insert(uri.into(), Resource::default());
         }
-        let Some(resource) = self.resources.get_mut(uri) else { return };
+        let resource = self.resources.get_mut(uri)?;
         if !resource.lanes.contains_key(&lane) {
             for size in [self.lanes.entry(lane).or_default(), &mut self.held] {
                 *size = Size { count: size.count + 1, bytes: size.bytes + uri.len() };
             }
         }
-        resource.lanes.entry(lane).or_default().asked.push(id);
+        Some(resource.lanes.entry(lane).or_default())
     }
 
     /// The request of this id has ended. Returns whether the child is to be told that nobody wants it.
