@@ -483,7 +483,9 @@ impl Shared {
         match self.link.answer(&answer, now, out) {
             Answered::Call { id, caller: who } if doubtful => {
                 let what = "it has no id, and may be the late one to another request";
-                self.link.tell_ended(id, out);
+                if !matches!(&who, Who::Lane(call) if call.is_cancelled) {
+                    self.link.tell_ended(id, out);
+                }
                 self.end(id, who, Unanswered::Invalid(Wrong { what, at: 0 }), false, now, out);
             }
             Answered::Call { caller: Who::Own(own), .. } => self.own_ended(own, success),
