@@ -111,6 +111,8 @@ pub struct LostChild<R> {
     /// How many children in a row have been lost within 30 s of their start, this one included; 0: it has served and left in
     /// good order.
     pub count: u32,
+    /// Whether the session had nothing in flight with it: it is not by its doing.
+    pub was_idle: bool,
 }
 
 /// How a session ended, and its child's stdout, which must be read on until the child exits.
@@ -256,12 +258,13 @@ impl Worker {
                 .end_reason(judged)
                 .or_else(|| ending.and_then(|exiting| exiting.end_reason(core.in_flight(), now)));
             if let Some(why) = end_reason {
+                let was_idle = core.in_flight() == 0;
                 let lost = if stop == Stop::No { core.child_lost(why, now) } else { None };
                 let Some(count) = lost else { break why };
                 (decoder, has_lines) = (LineDecoder::new(max_message), false);
                 exiting = None;
                 let stdout = child.take().map(|child| child.stdout);
-                respawning = Some((why, Box::pin(respawn(LostChild { why, stdout, count }))));
+                respawning = Some((why, Box::pin(respawn(LostChild { why, stdout, count, was_idle }))));
                 continue;
             }
 

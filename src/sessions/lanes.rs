@@ -2,11 +2,12 @@
 //! shared server is a session too, which the bridge opens under a key; it alone has a process.
 
 use std::ffi::OsString;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{info, warn};
 
 use super::blame::backoff;
@@ -34,6 +35,9 @@ const IDS: usize = 1024;
 
 /// How long the place of a session that ends is waited for: it has no process that must leave.
 const LEAVING: Duration = Duration::from_secs(2);
+
+/// How often a session that waits before it opens another server looks whether others have opened one.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// A server that sessions share.
 #[derive(Clone, Debug)]
@@ -193,6 +197,7 @@ impl Sessions {
             wanted,
             child,
             server: Mutex::new(server.id().clone()),
+            blamed: AtomicU32::new(0),
             _seat: seat,
         });
         tokio::spawn(supervisor.run(worker, server.id().clone(), lane));
@@ -213,6 +218,8 @@ struct LaneSupervisor {
     child: Era,
     /// The server of its lane, or of its last one.
     server: Mutex<SessionId>,
+    /// How many servers in a row have ended while it had calls.
+    blamed: AtomicU32,
     _seat: Seat,
 }
 
@@ -240,10 +247,11 @@ impl LaneSupervisor {
     /// The session has lost its server: finds it another lane, after a pause if this was not the first loss.
     async fn rejoin(self: Arc<Self>, lost: LostChild<Stdout>) -> Option<Pipes<Stdin, Stdout>> {
         let (id, sid) = (self.session.id(), self.session.id().short());
-        let LostChild { why, stdout, count } = lost;
+        let LostChild { why, stdout, count, was_idle } = lost;
         drop(stdout);
         self.sessions.lock().note(id, State::Restarting, None);
-        let pause = if count > 1 { backoff(count - 1) } else { Duration::ZERO };
+        let blamed = self.blame(count, was_idle);
+        let pause = if blamed > 1 { backoff(blamed - 1) } else { Duration::ZERO };
         if LOSSES.take().is_some() {
             let (reason, pause) = (why.cause(), pause.as_secs_f64());
             let server = sync::lock(&self.server).clone();
@@ -258,7 +266,7 @@ impl LaneSupervisor {
                 "a session has lost its server and continues with a new one"
             );
         }
-        sleep(pause).await;
+        self.pause(pause, was_idle).await;
         for refused in 1..=MAX_REFUSED {
             if !self.sessions.is_taking() {
                 return None;
@@ -285,6 +293,30 @@ impl LaneSupervisor {
             }
         }
         None
+    }
+
+    /// How many servers in a row this session may have ended, where it has lost so many; of all, where it cannot have ended
+    /// this one.
+    fn blame(&self, count: u32, was_idle: bool) -> u32 {
+        let before = if count > 1 { self.blamed.load(Ordering::Relaxed) } else { 0 };
+        let blamed = before + u32::from(!was_idle);
+        self.blamed.store(blamed, Ordering::Relaxed);
+        if was_idle { count } else { blamed }
+    }
+
+    /// Waits for so long: a session whose calls end its server is not to end the next one at once. One that had none waits no
+    /// longer than until there is a next server, because other sessions want one.
+    async fn pause(&self, pause: Duration, was_idle: bool) {
+        let until = Instant::now() + pause;
+        let repeats = self.sessions.config.session.limits.restore.is_some(); // what may end the next one, too
+        let lost = sync::lock(&self.server).clone();
+        let has_next = || {
+            let server = self.sessions.find_keyed(self.wanted.server.key);
+            server.is_some_and(|server| *server.id() != lost)
+        };
+        while Instant::now() < until && (!was_idle || repeats || !has_next()) {
+            sleep_until(until.min(Instant::now() + LOOK)).await;
+        }
     }
 
     /// The lane as the session's loop takes it.

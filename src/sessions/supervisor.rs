@@ -92,7 +92,7 @@ impl Supervisor {
     /// The session has lost its child: ends it and starts another, after a pause if it was not the first.
     async fn respawn(self: Arc<Self>, lost: LostChild<Stdout>) -> Option<Pipes<Stdin, Stdout>> {
         let (id, sid) = (self.session.id(), self.session.id().short());
-        let LostChild { why, stdout, count } = lost;
+        let LostChild { why, stdout, count, .. } = lost;
         self.sessions.lock().note(id, State::Restarting, None);
         // A task of its own: it must be done even if the session ends meanwhile.
         let this = Arc::clone(&self);

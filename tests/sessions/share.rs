@@ -306,6 +306,22 @@ fn sessions_that_outlive_their_server_go_on_over_one_new_one() {
 }
 
 #[test]
+fn a_session_that_does_nothing_does_not_wait_because_another_one_ends_the_server_again_and_again() {
+    let bridge = start(&ALL, &["--on-exit", "respawn"], &["hostile", "good"]);
+    let bystander = bridge.session();
+    for _ in 0..12 {
+        let other = bridge.session();
+        let ended = other.call("exit", json!({ "code": 3 }));
+        assert_eq!(ended["error"]["data"]["reason"], "child_exited", "{ended}");
+        assert_eq!(other.delete().status, 204);
+    }
+    let _next = bridge.session();
+    let began = Instant::now();
+    assert_eq!(bystander.text("echo", json!({ "text": "still there" })), "still there");
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+}
+
+#[test]
 fn a_server_that_does_not_start_is_each_clients_error_and_no_session_is_left() {
     let bridge = start(&ALL, &[], &["hostile", "exit_before_init", "3"]);
     let mut response = bridge.post(initialize(0, "2025-06-18").to_string());
