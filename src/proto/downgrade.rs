@@ -30,7 +30,7 @@ mod questions;
 mod request;
 
 use answer::{
-    Failure, INTERNAL, INVALID_PARAMS, NO_METHOD, Offers, complete, done, failed, initialized, type_of,
+    Failure, INTERNAL, INVALID_PARAMS, NO_METHOD, Offers, To, complete, done, failed, initialized, type_of,
     unsubscribed,
 };
 use listens::{Lists, Make, Resources, Ticket, Turn};
@@ -59,8 +59,8 @@ struct Call {
     /// Whether the child may ask the client for more before it answers (2026-07-28 `basic/patterns/mrtr`, "Supported
     /// Requests").
     asks: bool,
-    /// Whether it reads a resource that it names.
-    is_read: bool,
+    /// What its answer is to.
+    to: To,
     is_cancelled: bool,
     /// How many times its client has been asked.
     rounds: usize,
@@ -242,7 +242,12 @@ impl Downgrade {
         };
         let method = request.method();
         let asks = matches!(&*method, "tools/call" | "prompts/get" | "resources/read");
-        let is_read = method == "resources/read" && parameter(request, "uri").is_some();
+        let to = match &*method {
+            "tools/call" => To::Call,
+            "tools/list" => To::Tools,
+            "resources/read" if parameter(request, "uri").is_some() => To::Read,
+            _ => To::Other,
+        };
         let token = request.token().and_then(|span| Id::parse(slice(request.text(), span)));
         let mut call = Box::new(Call {
             client,
@@ -251,7 +256,7 @@ impl Downgrade {
             token: token.map(ProgressToken),
             arrived: from.arrived,
             asks,
-            is_read,
+            to,
             is_cancelled: false,
             rounds: 0,
             kept: None,
@@ -616,7 +621,7 @@ impl Downgrade {
         }
         if let Some((client, stream, _)) = opener {
             let message = if answer.envelope.kind == Kind::Failure {
-                failed(answer, &client, false)
+                failed(answer, &client, To::Other)
             } else {
                 let why = "The server has answered server/discover and does not support 2026-07-28";
                 Failure::own(INTERNAL, "invalid_response", why).answer(&client)
@@ -641,12 +646,12 @@ impl Downgrade {
     ) {
         let stream = call.stream;
         if answer.envelope.kind == Kind::Failure {
-            let message = failed(answer, &call.client, call.is_read);
+            let message = failed(answer, &call.client, call.to);
             return out.push(Output::Answer { stream, message, success: false });
         }
         match answer.envelope.result_type() {
             ResultType::None | ResultType::Complete => {
-                let message = complete(answer, &call.client);
+                let message = complete(answer, &call.client, call.to);
                 out.push(Output::Answer { stream, message, success: true });
             }
             ResultType::InputRequired if call.is_cancelled => {
