@@ -30,15 +30,20 @@ mod questions;
 mod request;
 
 use answer::{
-    Failure, INTERNAL, INVALID_PARAMS, NO_METHOD, Offers, complete, done, failed, initialized, type_of,
+    Failure, INTERNAL, INVALID_PARAMS, NO_METHOD, Offers, To, complete, done, failed, initialized, type_of,
     unsubscribed,
 };
 use listens::{Lists, Make, Resources, Ticket, Turn};
 use questions::{Needed, Number, Question, answers};
 use request::{Profile, again};
 
-/// How many times one call may ask its client for something.
+/// How many times one call may be repeated at the child's wish.
 const MAX_ROUNDS: usize = 8;
+
+/// The pause before a call is repeated for whose repetition the child asks without a question, as one does that has too much
+/// to do. It doubles until the child asks something.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// How many questions of all calls may wait for the client's answers at once.
 const MAX_PENDING: usize = 256;
@@ -59,11 +64,13 @@ struct Call {
     /// Whether the child may ask the client for more before it answers (2026-07-28 `basic/patterns/mrtr`, "Supported
     /// Requests").
     asks: bool,
-    /// Whether it reads a resource that it names.
-    is_read: bool,
+    /// What its answer is to.
+    to: To,
     is_cancelled: bool,
-    /// How many times its client has been asked.
+    /// How many times the child has asked for its repetition.
     rounds: usize,
+    /// The next pause before it is repeated.
+    pause: Duration,
     /// What is sent again; `None`: there was no room to keep it.
     kept: Option<Request>,
 }
@@ -93,7 +100,7 @@ impl Who {
     }
 }
 
-/// A call whose client is asked something: the child does not have it.
+/// A call whose client is asked something, or that waits for its repetition: the child does not have it.
 #[derive(Debug)]
 struct Asking {
     call: Box<Call>,
@@ -101,6 +108,8 @@ struct Asking {
     stream: StreamId,
     /// When it ends with an error, unless a client listens by then. `None`: a client has the questions.
     answer_by: Option<Duration>,
+    /// When it is repeated, where the child has asked nothing.
+    repeat_at: Option<Duration>,
     /// The child's `requestState`.
     state: Option<Box<str>>,
     questions: Vec<Question>,
@@ -242,7 +251,12 @@ impl Downgrade {
         };
         let method = request.method();
         let asks = matches!(&*method, "tools/call" | "prompts/get" | "resources/read");
-        let is_read = method == "resources/read" && parameter(request, "uri").is_some();
+        let to = match &*method {
+            "tools/call" => To::Call,
+            "tools/list" => To::Tools,
+            "resources/read" if parameter(request, "uri").is_some() => To::Read,
+            _ => To::Other,
+        };
         let token = request.token().and_then(|span| Id::parse(slice(request.text(), span)));
         let mut call = Box::new(Call {
             client,
@@ -251,9 +265,10 @@ impl Downgrade {
             token: token.map(ProgressToken),
             arrived: from.arrived,
             asks,
-            is_read,
+            to,
             is_cancelled: false,
             rounds: 0,
+            pause: FIRST_PAUSE,
             kept: None,
         });
         let length = raised.text().len();
@@ -298,7 +313,7 @@ impl Downgrade {
     fn set_levels(&mut self, out: &mut Out) {
         let Some(offers) = self.offers else { return };
         for (ticket, level) in std::mem::take(&mut self.early_levels) {
-            if offers.logging && self.waiting.contains_key(&ticket) {
+            if offers.logging {
                 self.level = Some(level);
             }
             self.settle(ticket, offers.logging.then_some(()).ok_or(&no_method("logging/setLevel")), out);
@@ -357,6 +372,15 @@ impl Downgrade {
         Some(waiter)
     }
 
+    /// Ends such a request without an answer. What it wanted is not done, unless the child has been asked for it by now.
+    fn end_waiting(&mut self, ticket: Ticket, why: Unanswered, out: &mut Out) {
+        if let Some(waiter) = self.no_more_waiting(ticket) {
+            self.early_levels.retain(|(early, _)| *early != ticket);
+            self.resources.withdraw(ticket);
+            unanswered(waiter.stream, waiter.client, why, out);
+        }
+    }
+
     fn notification(&mut self, notification: &Notification, now: Duration, out: &mut Out) {
         if notification.method() == "notifications/initialized" {
             self.ready(now, out);
@@ -378,12 +402,7 @@ impl Downgrade {
                     unanswered(call.stream, call.client, Unanswered::Cancelled, out);
                 }
             }
-            // What it wanted may happen all the same, as with any cancellation that comes late.
-            Some(Place::Bridge(ticket)) => {
-                if let Some(waiter) = self.no_more_waiting(ticket) {
-                    unanswered(waiter.stream, waiter.client, Unanswered::Cancelled, out);
-                }
-            }
+            Some(Place::Bridge(ticket)) => self.end_waiting(ticket, Unanswered::Cancelled, out),
         }
     }
 
@@ -428,24 +447,13 @@ impl Downgrade {
         Ok(())
     }
 
-    /// The client has answered all that it was asked for a call.
+    /// Repeats a call: the client has answered all that it was asked for it.
     fn go_on(&mut self, id: BridgeId, now: Duration, out: &mut Out) {
         let Some(asking) = self.take_asking(id) else { return };
-        let answers = answers(&asking.questions);
-        self.repeat(asking.call, answers.as_deref(), asking.state.as_deref(), now, out);
-    }
-
-    /// Sends a call again.
-    fn repeat(
-        &mut self,
-        call: Box<Call>,
-        answers: Option<&str>,
-        state: Option<&str>,
-        now: Duration,
-        out: &mut Out,
-    ) {
+        let (call, answers) = (asking.call, answers(&asking.questions));
+        let again = |request| again(request, answers.as_deref(), asking.state.as_deref());
         // It was looked for before its client was asked.
-        let Some(request) = call.kept.as_ref().map(|request| again(request, answers, state)) else { return };
+        let Some(request) = call.kept.as_ref().map(again) else { return };
         self.kept += call.kept_bytes();
         self.pass_on(call, request, now, out);
     }
@@ -616,7 +624,7 @@ impl Downgrade {
         }
         if let Some((client, stream, _)) = opener {
             let message = if answer.envelope.kind == Kind::Failure {
-                failed(answer, &client, false)
+                failed(answer, &client, To::Other)
             } else {
                 let why = "The server has answered server/discover and does not support 2026-07-28";
                 Failure::own(INTERNAL, "invalid_response", why).answer(&client)
@@ -641,12 +649,12 @@ impl Downgrade {
     ) {
         let stream = call.stream;
         if answer.envelope.kind == Kind::Failure {
-            let message = failed(answer, &call.client, call.is_read);
+            let message = failed(answer, &call.client, call.to);
             return out.push(Output::Answer { stream, message, success: false });
         }
         match answer.envelope.result_type() {
             ResultType::None | ResultType::Complete => {
-                let message = complete(answer, &call.client);
+                let message = complete(answer, &call.client, call.to);
                 out.push(Output::Answer { stream, message, success: true });
             }
             ResultType::InputRequired if call.is_cancelled => {
@@ -681,7 +689,7 @@ impl Downgrade {
         let needed = match Needed::of(result, declared, revision) {
             Err(why) => Err(why),
             Ok(_) if call.rounds >= MAX_ROUNDS => {
-                Err(format!("The server has asked the client {MAX_ROUNDS} times and does not answer"))
+                Err(format!("The server has asked to be asked again {MAX_ROUNDS} times and does not answer"))
             }
             Ok(_) if call.kept.is_none() => Err(format!(
                 "The server needs something of the client, and its calls are longer than {MAX_KEPT} bytes in all"
@@ -699,11 +707,16 @@ impl Downgrade {
             Err(why) => return fail(call.stream, &call.client, &unserved(&why), out),
         };
         call.rounds += 1;
+        let mut repeat_at = None;
         if needed.asked.is_empty() {
-            return self.repeat(call, None, needed.state.as_deref(), now, out);
+            repeat_at = Some(now + call.pause);
+            call.pause = (2 * call.pause).min(LONGEST_PAUSE);
+        } else {
+            call.pause = FIRST_PAUSE;
         }
         let stream = related_stream(|| std::iter::once((call.stream, call.takes)), readers);
-        let answer_by = (readers(stream) != Readership::Present).then(|| now + LISTENER_GRACE);
+        let is_unread = repeat_at.is_none() && readers(stream) != Readership::Present;
+        let answer_by = is_unread.then(|| now + LISTENER_GRACE);
         let bytes = needed.kept();
         let mut questions = Vec::with_capacity(needed.asked.len());
         for asked in needed.asked {
@@ -716,7 +729,7 @@ impl Downgrade {
         self.kept += bytes + call.kept_bytes();
         self.by_client.insert(call.client.clone(), Place::Client(id));
         let state = needed.state;
-        self.asking.insert(id, Asking { call, stream, answer_by, state, questions, bytes });
+        self.asking.insert(id, Asking { call, stream, answer_by, repeat_at, state, questions, bytes });
     }
 
     fn child_notification(
@@ -831,9 +844,20 @@ impl Downgrade {
         let limit = self.request_timeout;
         let late = self.asking.iter().filter(|(_, asking)| asking.call.arrived + limit <= now);
         for id in late.map(|(id, _)| *id).collect::<Vec<_>>() {
-            if let Some(call) = self.ask_no_more(id, "the request timed out", out) {
-                unanswered(call.stream, call.client, Unanswered::Timeout, out);
+            let is_asked = self.asking.get(&id).is_some_and(|asking| asking.repeat_at.is_none());
+            match self.ask_no_more(id, "the request timed out", out) {
+                // The child has done its part.
+                Some(call) if is_asked => {
+                    let why = "The server needs something of the client, which has not given it in time";
+                    fail(call.stream, &call.client, &unserved(why), out);
+                }
+                Some(call) => unanswered(call.stream, call.client, Unanswered::Timeout, out),
+                None => {}
             }
+        }
+        let due = self.asking.iter().filter(|(_, asking)| asking.repeat_at.is_some_and(|due| due <= now));
+        for id in due.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.go_on(id, now, out);
         }
         let mut unread = Vec::new();
         for (id, asking) in &mut self.asking {
@@ -975,17 +999,17 @@ impl Front for Downgrade {
         let limit = self.request_timeout;
         let late = self.waiting.iter().filter(|(_, waiter)| waiter.arrived + limit <= now);
         for ticket in late.map(|(ticket, _)| *ticket).collect::<Vec<_>>() {
-            if let Some(waiter) = self.no_more_waiting(ticket) {
-                unanswered(waiter.stream, waiter.client, Unanswered::Timeout, out);
-            }
+            self.end_waiting(ticket, Unanswered::Timeout, out);
         }
         self.expire_subscription(now, out);
     }
 
     fn next_deadline(&self) -> Option<Duration> {
         let limit = self.request_timeout;
-        let asking =
-            self.asking.values().flat_map(|asking| [Some(asking.call.arrived + limit), asking.answer_by]);
+        let asking = self
+            .asking
+            .values()
+            .flat_map(|asking| [Some(asking.call.arrived + limit), asking.answer_by, asking.repeat_at]);
         let waiting = self.waiting.values().map(|waiter| waiter.arrived + limit);
         let listens = [self.lists.next_deadline(), self.resources.next_deadline(), self.link.next_deadline()];
         asking.chain(listens).flatten().chain(waiting).min()

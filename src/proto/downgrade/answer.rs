@@ -7,7 +7,7 @@ use crate::printable::cut;
 use crate::proto::front::id_edit;
 use crate::proto::ids::ClientId;
 use crate::proto::incoming::Incoming;
-use crate::proto::json::{Span, elements, quote, slice, unquote, value_at};
+use crate::proto::json::{Span, Step, Walk, elements, quote, slice, unquote, value_at};
 use crate::proto::line::join_lines;
 use crate::proto::message::{MAX_REFUSAL, refusal};
 use crate::proto::meta::SERVER_INFO;
@@ -25,11 +25,27 @@ const NO_RESOURCE: i64 = -32002;
 /// The codes that 2026-07-28 has for what a client of the session era cannot have done wrong (`basic/index`, "Error Codes").
 const OF_MODERN: std::ops::RangeInclusive<i64> = -32022..=-32020;
 
+/// The members that must be objects in the session era (2025-11-25 `server/tools`, "Structured Content", "Output Schema").
+const STRUCTURED: &str = "structuredContent";
+const SCHEMA: &str = "outputSchema";
+
 /// The members of a result that the session era does not know (2026-07-28 `changelog`, `server/utilities/caching`).
 const OF_RESULTS: [&str; 3] = ["resultType", "ttlMs", "cacheScope"];
 
 /// What a server is called that does not say.
 const NAMELESS: &str = r#"{"name":"mcp-server","version":"unknown"}"#;
+
+/// What an answer is to, as far as its form in the session era depends on that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum To {
+    /// The call of a tool.
+    Call,
+    /// A question for the list of tools.
+    Tools,
+    /// The reading of a resource that it names.
+    Read,
+    Other,
+}
 
 /// What a child offers, as far as the bridge does it in its place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -99,12 +115,59 @@ pub(super) fn type_of(answer: &Incoming<'_>) -> String {
 }
 
 /// A result of the child for this client.
-pub(super) fn complete(answer: Incoming<'_>, client: &ClientId) -> Bytes {
+pub(super) fn complete(answer: Incoming<'_>, client: &ClientId, to: To) -> Bytes {
     let mut edits = vec![id_edit(&answer, client)];
     if let Some(result) = answer.envelope.result.clone() {
         lower(&answer, &result, SERVER_INFO, &OF_RESULTS, &mut edits);
+        let text = slice(answer.text(), result.clone());
+        let inside = match to {
+            To::Call => wrapped(text),
+            To::Tools => schemas(text),
+            To::Read | To::Other => Vec::new(),
+        };
+        let start = result.start;
+        edits.extend(inside.into_iter().map(|(span, new)| (start + span.start..start + span.end, new)));
     }
     answer.edited(&mut edits)
+}
+
+/// Puts structured content that is no object into one, under the name that SDKs give it there. 2026-07-28 allows any
+/// value (`changelog`), and clients of the session era cannot read the result then.
+fn wrapped(result: &str) -> Vec<(Span, Vec<u8>)> {
+    let value = occurs(result, STRUCTURED).then(|| value_at(result, &[STRUCTURED])).flatten();
+    let value = value.filter(|value| !result.get(value.clone()).unwrap_or_default().starts_with('{'));
+    let Some((value, last)) =
+        value.and_then(|value| Some((value.clone(), *result.as_bytes().get(value.end - 1)?)))
+    else {
+        return Vec::new();
+    };
+    // Behind it may begin what is cut out.
+    let end = (value.end - 1..value.end, vec![last, b'}']);
+    vec![(value.start..value.start, br#"{"result":"#.to_vec()), end]
+}
+
+/// Takes schemas out of a list of tools that describe other things than objects. 2026-07-28 allows them (`changelog`), and
+/// for one of them clients of the session era cannot read the whole list. Without it the tool is as one that has none.
+fn schemas(result: &str) -> Vec<(Span, Vec<u8>)> {
+    let tools = occurs(result, SCHEMA).then(|| value_at(result, &["tools"])).flatten();
+    let tools = tools.unwrap_or_default();
+    let list = result.get(tools.clone()).unwrap_or_default();
+    let mut edits = Vec::new();
+    let mut walk = Walk::array();
+    while let Some(Step::Value(span)) = walk.next(list.as_bytes(), usize::MAX) {
+        let tool = list.get(span.clone()).unwrap_or_default();
+        let is_other = || part(tool, &[SCHEMA, "type"]).is_none_or(|root| unquote(root) != "object");
+        if occurs(tool, SCHEMA) && part(tool, &[SCHEMA]).is_some() && is_other() {
+            let start = tools.start + span.start;
+            let cuts = cuts(tool, &[SCHEMA]).into_iter();
+            edits.extend(cuts.map(|cut| (start + cut.start..start + cut.end, Vec::new())));
+        }
+    }
+    edits
+}
+
+fn occurs(text: &str, name: &str) -> bool {
+    memchr::memmem::find(text.as_bytes(), name.as_bytes()).is_some()
 }
 
 /// A notification of the child without the name of its subscription, which is the bridge's own.
@@ -143,20 +206,20 @@ fn lower(
 }
 
 /// The code under which the session era knows an error.
-fn lowered_code(code: i64, is_read: bool) -> i64 {
+fn lowered_code(code: i64, to: To) -> i64 {
     match code {
         // 2026-07-28 `server/resources`, "Error Handling"
-        INVALID_PARAMS if is_read => NO_RESOURCE,
+        INVALID_PARAMS if to == To::Read => NO_RESOURCE,
         code if OF_MODERN.contains(&code) => INTERNAL,
         code => code,
     }
 }
 
-/// An error of the child for this client. `is_read`: it answers the reading of a resource.
-pub(super) fn failed(answer: Incoming<'_>, client: &ClientId, is_read: bool) -> Bytes {
+/// An error of the child for this client.
+pub(super) fn failed(answer: Incoming<'_>, client: &ClientId, to: To) -> Bytes {
     let mut edits = vec![id_edit(&answer, client)];
     if let Some((code, span)) = answer.error_code() {
-        let lowered = lowered_code(code, is_read);
+        let lowered = lowered_code(code, to);
         edits.extend((lowered != code).then(|| (span, lowered.to_string().into_bytes())));
     }
     answer.edited(&mut edits)
@@ -178,7 +241,7 @@ impl Failure {
     /// The child's own, as far as it is not too long to be repeated.
     pub(super) fn of(answer: &Incoming<'_>) -> Self {
         let text = slice(answer.text(), 0..answer.text().len());
-        let code = answer.error_code().map_or(INTERNAL, |(code, _)| lowered_code(code, false));
+        let code = answer.error_code().map_or(INTERNAL, |(code, _)| lowered_code(code, To::Other));
         match part(text, &["error"]) {
             Some(error) if error.len() <= MAX_REFUSAL => {
                 let mut error = error.to_owned();
@@ -262,7 +325,48 @@ mod tests {
             ] {
                 let answer = Incoming::peek(&line).unwrap();
                 let want = line.replace(&result, want).replace("\"id\":3", "\"id\":\"c\"");
-                assert_eq!(text(complete(answer, &client())), want);
+                assert_eq!(text(complete(answer, &client(), To::Other)), want);
+            }
+        }
+    }
+
+    #[test]
+    fn structured_content_is_an_object_and_schemas_are_those_of_objects() {
+        let object = r#""structuredContent":{"a" : [1e400]}"#;
+        let calls = [
+            (r#""structuredContent":[1e400 , 2]"#, r#""structuredContent":{"result":[1e400 , 2]}"#),
+            (r#""structuredContent" : null"#, r#""structuredContent" : {"result":null}"#),
+            (r#""x":1,"structuredContent":7"#, r#""x":1,"structuredContent":{"result":7}"#),
+            (r#""structuredContent":"x""#, r#""structuredContent":{"result":"x"}"#),
+            (object, object),
+            (r#""content":["structuredContent"]"#, r#""content":["structuredContent"]"#),
+        ];
+        let good = r#""outputSchema":{ "type" : "object" }"#;
+        let lists = [
+            (r#""tools":[{"outputSchema":{"type":"array"},"name":"a"}]"#, r#""tools":[{"name":"a"}]"#),
+            (
+                r#""tools":[ {"name":"a", "outputSchema":{"anyOf":[{"type":"object"}]} } , {"name":"b"}]"#,
+                r#""tools":[ {"name":"a" } , {"name":"b"}]"#,
+            ),
+            (r#""tools":[{"outputSchema":true}, 7]"#, r#""tools":[{}, 7]"#),
+            (
+                r#""tools":[{"outputSchema":{"type":["object","null"]}},{"outputSchema":{"type":"object"}}]"#,
+                r#""tools":[{},{"outputSchema":{"type":"object"}}]"#,
+            ),
+            (r#""tools":{"outputSchema":7}"#, r#""tools":{"outputSchema":7}"#),
+            (good, good),
+        ];
+        let calls = calls.map(|(before, after)| (To::Call, before, after));
+        let lists = lists.map(|(before, after)| (To::Tools, before, after));
+        for (to, before, after) in calls.into_iter().chain(lists) {
+            let line = |id: &str, result: &str, rest: &str| {
+                format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{{result}{rest}}}}}"#)
+            };
+            for rest in ["", r#","resultType":"complete""#] {
+                let sent = line("3", before, rest);
+                let lowered = |to| text(complete(Incoming::peek(&sent).unwrap(), &client(), to));
+                assert_eq!(lowered(to), line("\"c\"", after, ""));
+                assert_eq!(lowered(To::Other), line("\"c\"", before, ""), "it is another's");
             }
         }
     }
@@ -270,16 +374,17 @@ mod tests {
     #[test]
     fn the_codes_of_errors_are_those_of_the_session_era() {
         let table = [
-            (-32602, false, -32602),
-            (-32602, true, -32002),
-            (-32020, true, -32603),
-            (-32021, false, -32603),
-            (-32022, false, -32603),
-            (-32023, false, -32023),
-            (-32601, true, -32601),
-            (7, true, 7),
+            (-32602, To::Call, -32602),
+            (-32602, To::Other, -32602),
+            (-32602, To::Read, -32002),
+            (-32020, To::Read, -32603),
+            (-32021, To::Other, -32603),
+            (-32022, To::Tools, -32603),
+            (-32023, To::Other, -32023),
+            (-32601, To::Read, -32601),
+            (7, To::Read, 7),
         ];
-        for (code, is_read, want) in table {
+        for (code, to, want) in table {
             let line = |id: &str, code: i64| {
                 format!(
                     r#"{{"jsonrpc":"2.0","id":{id},"error":{{"message":"-32602","code":{code},"data":[1]}}}}"#
@@ -287,8 +392,8 @@ mod tests {
             };
             let (before, after) = (line("3", code), line("\"c\"", want));
             let answer = || Incoming::peek(&before).unwrap();
-            assert_eq!(text(failed(answer(), &client(), is_read)), after);
-            if !is_read {
+            assert_eq!(text(failed(answer(), &client(), to)), after);
+            if to != To::Read {
                 assert_eq!(text(Failure::of(&answer()).answer(&client())), after);
             }
         }

@@ -193,9 +193,22 @@ impl Resources {
         !self.uris.contains(uri) && (count >= MAX_URIS || bytes + uri.len() > MAX_URI_BYTES)
     }
 
-    /// The client wants a change.
+    /// The client wants a change. What it lets go of is kept under the text by which it is known, or under none: only what
+    /// it subscribes to needs room.
     pub(super) fn change(&mut self, ticket: Ticket, uri: &str, subscribes: bool) {
-        self.queue.push(Change { ticket, uri: uri.into(), subscribes });
+        let uri = if subscribes { uri.into() } else { self.known(uri).unwrap_or_default() };
+        self.queue.push(Change { ticket, uri, subscribes });
+    }
+
+    fn known(&self, uri: &str) -> Option<Arc<str>> {
+        let making = self.making.iter().flat_map(|making| &making.uris);
+        let waiting = self.queue.iter().map(|change| &change.uri);
+        self.uris.get(uri).or_else(|| making.chain(waiting).find(|known| ***known == *uri)).cloned()
+    }
+
+    /// The client does not want a change any more. One that the child has been asked for takes place.
+    pub(super) fn withdraw(&mut self, ticket: Ticket) {
+        self.queue.retain(|change| change.ticket != ticket);
     }
 
     /// What is to be done next; `None`: nothing, until something else happens.
@@ -314,6 +327,12 @@ impl Resources {
     #[cfg(test)]
     pub(super) fn ids(&self) -> impl Iterator<Item = BridgeId> {
         self.current.into_iter().chain(self.making.as_ref().map(|making| making.id))
+    }
+
+    /// How many bytes of URIs wait for their turn.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> usize {
+        self.queue.iter().map(|change| change.uri.len()).sum()
     }
 
     /// What the client has subscribed to.

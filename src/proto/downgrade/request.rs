@@ -6,7 +6,7 @@ use crate::proto::json::{members, slice, unquote, value_at};
 use crate::proto::level::Level;
 use crate::proto::message::Request;
 use crate::proto::meta::{CLIENT_CAPABILITIES, CLIENT_INFO, LOG_LEVEL, PROTOCOL_VERSION, RESERVED};
-use crate::proto::object::{Kept, with_first, without};
+use crate::proto::object::{Kept, has, with_first, without};
 use crate::proto::version::Revision;
 
 /// The longest capabilities, and the longest description of a client, that are repeated in each request, in bytes. A client
@@ -31,22 +31,24 @@ impl Profile {
             let value = value_at(params, &[name]).and_then(|span| params.get(span));
             value.filter(|value| value.starts_with('{'))
         };
+        let asked = initialize.subject().and_then(|token| Revision::parse(&unquote(token)));
+        let revision = asked.filter(|revision| !revision.modern()).unwrap_or(Revision::R2025_11_25);
         let capabilities = object("capabilities").filter(|declared| declared.len() <= MAX_CAPABILITIES);
-        let capabilities = capabilities.map_or_else(|| "{}".to_owned(), raised);
+        let capabilities =
+            capabilities.map_or_else(|| "{}".to_owned(), |declared| raised(declared, revision));
         let info = object("clientInfo").map(|info| {
             if info.len() > MAX_CLIENT_INFO { without(info, &["icons"]) } else { info.to_owned() }
         });
         let info = info.filter(|info| info.len() <= MAX_CLIENT_INFO);
         let info = info.map_or_else(String::new, |info| format!("\"{CLIENT_INFO}\":{info},"));
         let modern = Revision::R2026_07_28;
-        let asked = initialize.subject().and_then(|token| Revision::parse(&unquote(token)));
         Self {
             meta: format!(
                 "\"{PROTOCOL_VERSION}\":\"{modern}\",{info}\"{CLIENT_CAPABILITIES}\":{capabilities}"
             )
             .into(),
             declared: Declared::parse(&capabilities),
-            revision: asked.filter(|revision| !revision.modern()).unwrap_or(Revision::R2025_11_25),
+            revision,
         }
     }
 
@@ -92,14 +94,21 @@ impl Profile {
 
 /// Capabilities without what 2026-07-28 does not know: tasks of the session era, and the announcement that the roots change
 /// (2026-07-28 `changelog`). Nor does a session carry extensions of that revision, whose results a client of the session era
-/// could not take.
-fn raised(capabilities: &str) -> String {
+/// could not take. Nor elicitation of URLs before 2025-11-25, of which the client is not asked then: a child that knows may
+/// do without.
+fn raised(capabilities: &str, revision: Revision) -> String {
     let mut kept = Kept::default();
     let read = members(capabilities, |name, value| {
         let value = capabilities.get(value).unwrap_or_default();
         match &*unquote(name) {
             "extensions" | "tasks" => {}
             "roots" => kept.push(name, &without(value, &["listChanged"])),
+            "elicitation" if revision < Revision::R2025_11_25 && has(value, "url") => {
+                // One that names no mode would have forms.
+                if has(value, "form") {
+                    kept.push(name, &without(value, &["url"]));
+                }
+            }
             _ => kept.push(name, value),
         }
     });
@@ -154,6 +163,27 @@ mod tests {
             let request = profile(said).own("x", "");
             let meta = r#""io.modelcontextprotocol/clientCapabilities":"#;
             assert_eq!(params(&request), format!("{{\"_meta\":{{{VERSION},{meta}{want}}}}}"), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_client_of_a_revision_without_elicitation_of_urls_does_not_offer_it() {
+        let table = [
+            ("2025-11-25", r#"{"url":{}}"#, r#"{"elicitation":{"url":{}}}"#),
+            ("2025-06-18", r#"{"url":{}}"#, "{}"),
+            ("2025-06-18", r#"{"form":{"x" : 1},"url":{}}"#, r#"{"elicitation":{"form":{"x" : 1}}}"#),
+            ("2025-06-18", "{ }", r#"{"elicitation":{ }}"#),
+            ("2027-01-01", r#"{"url":{}}"#, r#"{"elicitation":{"url":{}}}"#),
+        ];
+        for (revision, declared, want) in table {
+            let said =
+                format!(r#"{{"protocolVersion":"{revision}","capabilities":{{"elicitation":{declared}}}}}"#);
+            let request = profile(&said).own("x", "");
+            assert!(
+                params(&request).ends_with(&format!("Capabilities\":{want}}}}}")),
+                "{}",
+                params(&request)
+            );
         }
     }
 

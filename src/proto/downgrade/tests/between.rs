@@ -40,13 +40,16 @@ fn each_method_that_may_ask_does() {
 }
 
 #[test]
-fn a_state_alone_is_given_back_at_once() {
+fn a_state_alone_is_given_back_after_a_pause() {
     for requests in ["", r#""inputRequests":{},"#, r#""inputRequests":null,"#] {
         let mut session = Harness::open();
         let id = session.passed(3, &tool("7"));
         let line =
             child_result(&id, &format!(r#""resultType":"input_required",{requests}"requestState":"s""#));
         assert_eq!(session.says(&line), []);
+        assert!(session.stdin().is_empty(), "the child may have too much to do");
+        assert_eq!(session.front.next_deadline(), Some(FIRST_PAUSE));
+        assert_eq!(session.pass(FIRST_PAUSE), []);
         let again = format!(r#""requestState":"s","_meta":{{{META}}},"name":"t""#);
         assert_eq!(session.stdin(), [with("3", "tools/call", &again)]);
     }
@@ -67,8 +70,32 @@ fn the_answers_of_one_round_are_not_those_of_the_next_and_the_rounds_are_counted
         assert_eq!(params["inputResponses"].as_object().unwrap().len(), 1, "{params}");
         id = line["id"].to_string();
     }
-    let why = "The server has asked the client 8 times and does not answer";
+    let why = "The server has asked to be asked again 8 times and does not answer";
     assert_eq!(session.says(&asks(&id, &form("k"), "")), answered(3, &unserved("7", why)));
+    session.assert_empty();
+}
+
+#[test]
+fn the_pauses_double_and_a_call_can_be_cancelled_and_time_out_in_one() {
+    let mut session = Harness::open();
+    let mut id = session.passed(3, &tool("7"));
+    let mut all = Duration::ZERO;
+    for pause in [250, 500, 1000, 2000, 4000, 5000, 5000].map(Duration::from_millis) {
+        session.says(&asks(&id, "", "\"s\""));
+        all += pause;
+        assert_eq!(session.front.next_deadline(), Some(all));
+        session.pass(pause);
+        id = session.seen();
+    }
+    session.says(&asks(&id, "", "\"s\""));
+    assert_eq!(session.send(4, &cancel("7")), [unanswered(3, "7", Unanswered::Cancelled)]);
+    session.assert_empty();
+    let limits = Limits { request_timeout: Duration::from_millis(100), ..DOWNGRADED };
+    let mut session = Harness::greeted(limits, "2025-11-25", DECLARED, CAPABILITIES);
+    session.stdin();
+    let id = session.passed(3, &tool("7"));
+    session.says(&asks(&id, "", "\"s\""));
+    assert_eq!(session.pass(FIRST_PAUSE), [unanswered(3, "7", Unanswered::Timeout)], "this is the child's");
     session.assert_empty();
 }
 
@@ -78,6 +105,7 @@ fn a_child_that_gives_nothing_but_states_ends_its_call_too() {
     let mut id = session.passed(3, &tool("7"));
     for _ in 0..MAX_ROUNDS {
         assert_eq!(session.says(&asks(&id, "", "\"s\"")), []);
+        session.pass(LONGEST_PAUSE);
         id = session.seen();
     }
     assert!(matches!(session.says(&asks(&id, "", "\"s\""))[..], [Output::Answer { success: false, .. }]));
@@ -187,9 +215,10 @@ fn the_time_of_a_call_goes_on_while_a_person_thinks_and_while_it_is_repeated() {
     session.says(&asks(&id, &form("k"), ""));
     assert_eq!(session.pass(secs(59)), []);
     let ended = session.pass(secs(1));
+    let why = "The server needs something of the client, which has not given it in time";
     let want =
-        [event(3, &taken_back(1, "the request timed out")).unwrap(), unanswered(3, "7", Unanswered::Timeout)];
-    assert_eq!(ended, want);
+        [event(3, &taken_back(1, "the request timed out")).unwrap(), answer(3, &unserved("7", why)).unwrap()];
+    assert_eq!(ended, want, "it is not the child that has not answered");
     session.assert_empty();
     let id = session.passed(3, &tool("7"));
     session.pass(secs(40));

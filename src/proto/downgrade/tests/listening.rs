@@ -301,6 +301,32 @@ fn a_subscription_that_its_client_cancels_or_that_is_late_ends_for_the_client() 
 }
 
 #[test]
+fn what_waits_for_the_child_keeps_nothing_of_requests_that_have_ended_and_no_text_of_what_nobody_has() {
+    let set = |id: &str| with(id, "logging/setLevel", r#""level":"info""#);
+    let mut session = Harness::starting(DOWNGRADED, &initialize("2025-11-25", DECLARED));
+    for _ in 0..3 {
+        for request in [set("7"), unsubscribe("7", "u"), subscribe("7", "u")] {
+            session.send(3, &request);
+            assert_eq!(session.send(4, &cancel("7")), [unanswered(3, "7", Unanswered::Cancelled)]);
+        }
+    }
+    session.says(&discovered("1", CAPABILITIES));
+    assert!(session.stdin().iter().all(|line| !line.contains("subscriptions/listen")), "nobody wants it now");
+    assert_eq!(session.front.level, None);
+    session.send(3, &subscribe("7", "u"));
+    session.send(3, &unsubscribe("8", &"x".repeat(MAX_URI_BYTES)));
+    session.send(3, &unsubscribe("9", "u"));
+    assert!(session.front.resources.kept() < 10, "{:?}", session.front.resources);
+    let id = session.seen();
+    let told = session.says(&acknowledged(&id, &uris(&["u"])));
+    assert_eq!(
+        told,
+        [answer(3, &result("7")), answer(3, &result("8")), answer(3, &result("9"))].map(Option::unwrap)
+    );
+    assert_eq!(session.stdin(), [withdrawn(&id)]);
+}
+
+#[test]
 fn what_is_no_subscription_is_refused_and_what_is_too_much() {
     let mut session = Harness::open();
     for params in ["", r#""uri":7"#, r#""uri":"""#] {

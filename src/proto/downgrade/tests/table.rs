@@ -8,7 +8,8 @@ use crate::proto::nearly::{Part, look};
 #[test]
 fn initialize_asks_the_child_to_discover_itself_and_says_who_asks() {
     let mut session = Harness::starting(DOWNGRADED, &initialize("2025-06-18", DECLARED));
-    assert_eq!(session.stdin(), [raised("1", "server/discover", "")]);
+    // This revision has no elicitation of URLs.
+    assert_eq!(session.stdin(), [raised("1", "server/discover", "").replace(r#","url":{}"#, "")]);
     let told = session.says(&discovered("1", CAPABILITIES));
     let want = format!(
         r#"{{"jsonrpc":"2.0","id":"init","result":{{"protocolVersion":"2025-06-18","capabilities":{CAPABILITIES},"serverInfo":{{"name":"s","version":"1"}},"instructions":"Ask \"me\"."}}}}"#
