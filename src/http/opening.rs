@@ -60,6 +60,10 @@ pub(super) fn server(sharing: &Sharing, key: &Key) -> Server {
     Server::Shared(SharedServer { key: key.digest, owner: key.owner, strangers })
 }
 
+/// How often it is tried to open a session where it is not known what the server speaks. The second attempt may find a
+/// shared server that another client has had opened with `initialize` before that was known.
+const ATTEMPTS: u32 = 3;
+
 /// Starts the session of a client of the session era.
 ///
 /// Where it is not known what the server speaks, it gets `initialize`, which harms none. If it refuses that, another one
@@ -76,19 +80,24 @@ pub(super) async fn begin(
     permit: BodyPermit,
     patience: Duration,
 ) -> Result<(Session, Reader), Problem> {
-    let again = sessions.known_era().is_none().then(|| opening.clone());
-    let started = sessions.start(opening).await;
-    drop(permit); // the session has the message now, and others may want to open one
-    let (session, reader) = started.map_err(|error| not_started(&error))?;
-    let Some(again) = again else { return Ok((session, reader)) };
-    let unclaimed = Unclaimed::new(sessions, &session);
-    let is_refused = timeout(patience, is_refused(&reader)).await.unwrap_or(false);
-    if is_refused && matches!(bodies.in_time(head, sessions.era()).await, Ok(Era::Modern)) {
-        let opening = Opening { era: Era::Modern, ..again };
-        return sessions.start(opening).await.map_err(|error| not_started(&error));
+    let mut opening = opening;
+    let mut permit = Some(permit);
+    let mut attempts = if sessions.known_era().is_none() { ATTEMPTS } else { 1 };
+    loop {
+        attempts -= 1;
+        let again = (attempts > 0).then(|| opening.clone());
+        let started = sessions.start(opening).await;
+        drop(permit.take()); // the session has the message now, and others may want to open one
+        let (session, reader) = started.map_err(|error| not_started(&error))?;
+        let Some(again) = again else { return Ok((session, reader)) };
+        let unclaimed = Unclaimed::new(sessions, &session);
+        let is_refused = timeout(patience, is_refused(&reader)).await.unwrap_or(false);
+        if !is_refused || !matches!(bodies.in_time(head, sessions.era()).await, Ok(Era::Modern)) {
+            unclaimed.claim();
+            return Ok((session, reader));
+        }
+        opening = Opening { era: Era::Modern, ..again };
     }
-    unclaimed.claim();
-    Ok((session, reader))
 }
 
 /// Waits for the answer to `initialize`: whether the child has refused it.

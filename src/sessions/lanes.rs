@@ -90,11 +90,13 @@ impl Sessions {
     /// The shared server, opened if there is none. Its era is that in which it was opened, which may not be the wanted one.
     pub(super) async fn server(self: &Arc<Self>, wanted: &Wanted) -> Result<Session, NoSession> {
         let Wanted { server: SharedServer { key, owner, strangers }, environment, era, revision } = wanted;
+        // It may have been found out since the client was seen that the server speaks 2026-07-28 alone.
+        let era = self.known_era().filter(|known| *known == Era::Modern).unwrap_or(*era);
         let (initialize, clients) = match era {
             Era::Legacy => (own_initialize(*revision), Clients::Sessions),
             Era::Modern => (own_discover(), Clients::Modern { strangers: *strangers }),
         };
-        let opening = Opening::own(initialize, *owner, environment.clone(), *era);
+        let opening = Opening::own(initialize, *owner, environment.clone(), era);
         let open = move |mut config: session::Config, id, initialize, _| {
             config.max_lifetime = None; // it lasts as long as its sessions
             let (session, worker) = Session::shared(config, id, initialize, clients);

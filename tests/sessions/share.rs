@@ -459,6 +459,21 @@ fn a_client_of_the_session_era_is_served_by_a_server_of_2026_07_28_alone() {
 }
 
 #[test]
+fn clients_that_come_one_after_the_other_while_the_era_is_found_out_are_all_served() {
+    let bridge = Bridge::start(&ALL, &["modern", "only", "300"]);
+    thread::scope(|scope| {
+        for number in 0..30 {
+            let bridge = &bridge;
+            scope.spawn(move || {
+                thread::sleep(Duration::from_millis(50 * number));
+                bridge.session().ping().expect(200, "it has a session");
+            });
+        }
+    });
+    eventually("they share one process", || bridge.processes().len() == 1);
+}
+
+#[test]
 fn clients_that_come_at_once_to_a_server_of_2026_07_28_alone_are_all_served() {
     let bridge = Bridge::start(&["--lazy"], &["modern", "only", "200"]);
     let clients: Vec<_> = (0..4)
