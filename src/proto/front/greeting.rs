@@ -2,13 +2,14 @@
 
 use std::ops::Range;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use crate::proto::ids::ClientId;
 use crate::proto::incoming::Incoming;
-use crate::proto::json::{slice, value_at};
+use crate::proto::json::{Span, quote, slice, splice, unquote, value_at};
 use crate::proto::line::join_lines;
 use crate::proto::object::{has, without};
+use crate::proto::version::Revision;
 
 /// The longest answer to `initialize` that is kept for the clients of a session, in bytes.
 pub(in crate::proto) const MAX_GREETING: usize = 1024 * 1024;
@@ -57,5 +58,25 @@ impl Greeting {
     /// With the id of the client that asks for it.
     pub(super) fn for_client(&self, client: &ClientId) -> Bytes {
         [&self.before, client.0.as_json().as_bytes(), &self.behind].concat().into()
+    }
+
+    /// The same in the revision that this client wants, where the child speaks a later one: a client that does not know that
+    /// hangs up (2025-11-25 `basic/lifecycle`, "Version Negotiation"), and what a later revision adds it can ignore.
+    pub(super) fn in_revision(&self, wanted: Revision, client: &ClientId) -> Bytes {
+        let answer = self.for_client(client);
+        let text = slice(&answer, 0..answer.len());
+        let span = value_at(text, &["result", "protocolVersion"]);
+        let is_later = |span: &Span| {
+            let spoken = text.get(span.clone()).and_then(|token| Revision::parse(&unquote(token)));
+            spoken.is_some_and(|spoken| wanted < spoken)
+        };
+        match span.filter(is_later) {
+            Some(span) => {
+                let mut line = BytesMut::new();
+                splice(&mut line, &answer, span, quote(wanted.as_str()).as_bytes());
+                line.freeze()
+            }
+            None => answer,
+        }
     }
 }

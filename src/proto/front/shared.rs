@@ -22,7 +22,7 @@ use crate::proto::incoming::Incoming;
 use crate::proto::json::{Span, slice, unquote, value_at};
 use crate::proto::level::Level;
 use crate::proto::lingering::Lingering;
-use crate::proto::link::{Answered, Limits, Link, MAX_HELD, Outgoing, own_reply};
+use crate::proto::link::{Answered, Limits, Link, MAX_HELD, Outgoing, own_reply, wanted_revision};
 use crate::proto::message::{Kind, Message, Notification, Request, Response};
 use crate::proto::nearly::{Broken, Wrong};
 use crate::proto::object::cuts;
@@ -32,6 +32,7 @@ use crate::proto::questions::{
     sole_owner,
 };
 use crate::proto::subscription::{UPDATED, uri_params};
+use crate::proto::version::Revision;
 
 mod asked;
 mod holders;
@@ -123,6 +124,8 @@ struct Lane {
     is_greeted: bool,
     /// What its client can be asked.
     declared: Declared,
+    /// In which revision its client wants to be answered.
+    wanted: Option<Revision>,
     calls: HashMap<ClientId, BridgeId>,
     /// Its elicitations of which the child may say that they are complete, the newest last.
     elicitations: VecDeque<Box<str>>,
@@ -204,6 +207,7 @@ impl Shared {
             "initialize" => {
                 if let Some(lane) = self.lanes.get_mut(&lane) {
                     lane.declared = declared(&request);
+                    lane.wanted = Some(wanted_revision(&request));
                 }
                 self.initialize(caller, is_full, out);
             }
@@ -231,10 +235,13 @@ impl Shared {
     /// A session opens the child, as each of them does: it gets what that has answered to the bridge.
     fn initialize(&mut self, caller: Caller, is_full: bool, out: &mut Out) {
         if let Some(greeting) = &self.greeting {
-            let (stream, message) = (caller.stream, greeting.for_client(&caller.client));
-            if let Some(lane) = self.lanes.get_mut(&stream) {
+            let stream = caller.stream;
+            let lane = self.lanes.get_mut(&stream);
+            let wanted = lane.and_then(|lane| {
                 lane.is_greeted = true;
-            }
+                lane.wanted
+            });
+            let message = greeting.in_revision(wanted.unwrap_or(Revision::R2025_11_25), &caller.client);
             out.push(Output::Answer { stream, message, success: true });
         } else if is_full {
             caller.unanswered(Unanswered::Overload, out);
