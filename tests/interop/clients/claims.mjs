@@ -6,7 +6,7 @@ const STEPS = 20; // progress notifications of one call
 const ARRIVAL_MS = 5_000; // for what arrives unasked
 const LOG_MS = 1_000; // for a log line of a call that has been answered
 const DEADLINE_MS = 40_000; // for one claim: a hang is a failure with a name
-const PATIENCE_MS = 30_000; // for what a shared child says while others have calls in flight
+const PATIENCE_MS = 90_000; // for what a shared child says while others have calls in flight
 
 let failed = 0;
 
@@ -88,7 +88,8 @@ export async function check(client, url, driver) {
   // any of those that have a call in flight; then nobody gets it, and the call says so or goes without. And they share
   // the notes, which each of them clears once.
   const patiently = async (attempt) => {
-    for (const start = Date.now(); ; await sleep(50)) {
+    // not all at the same time again
+    for (const start = Date.now(); ; await sleep(50 + 950 * Math.random())) {
       try {
         return await attempt();
       } catch (error) {

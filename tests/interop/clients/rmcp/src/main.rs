@@ -33,7 +33,7 @@ const ARRIVAL: Duration = Duration::from_secs(5);
 /// For a log line of a call that has been answered.
 const LOG_ARRIVAL: Duration = Duration::from_secs(1);
 /// For what a shared child says while others have calls in flight.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(90);
 /// For one claim: a hang is a failure with a name.
 const DEADLINE: Duration = Duration::from_secs(40);
 
@@ -269,7 +269,10 @@ impl Session {
         let start = Instant::now();
         loop {
             match attempt().await {
-                Err(_) if self.shared && start.elapsed() < PATIENCE => sleep(Duration::from_millis(50)).await,
+                Err(_) if self.shared && start.elapsed() < PATIENCE => {
+                    let odd = u64::from(start.elapsed().subsec_micros() % 950); // not all at the same time again
+                    sleep(Duration::from_millis(50 + odd)).await;
+                }
                 done => return done,
             }
         }
