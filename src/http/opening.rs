@@ -60,8 +60,8 @@ pub(super) fn server(sharing: &Sharing, key: &Key) -> Server {
     Server::Shared(SharedServer { key: key.digest, owner: key.owner, strangers })
 }
 
-/// How often it is tried to open a session where it is not known what the server speaks. The second attempt may find a
-/// shared server that another client has had opened with `initialize` before that was known.
+/// How often it is tried to open a session where it is not known what the server speaks, or where the server is shared: another
+/// client may have had that opened with `initialize` before it was known.
 const ATTEMPTS: u32 = 3;
 
 /// Starts the session of a client of the session era.
@@ -82,7 +82,8 @@ pub(super) async fn begin(
 ) -> Result<(Session, Reader), Problem> {
     let mut opening = opening;
     let mut permit = Some(permit);
-    let mut attempts = if sessions.known_era().is_none() { ATTEMPTS } else { 1 };
+    let is_shared = matches!(opening.server, Server::Shared(_));
+    let mut attempts = if is_shared || sessions.known_era().is_none() { ATTEMPTS } else { 1 };
     loop {
         attempts -= 1;
         let again = (attempts > 0).then(|| opening.clone());

@@ -91,7 +91,15 @@ impl Sessions {
     pub(super) async fn server(self: &Arc<Self>, wanted: &Wanted) -> Result<Session, NoSession> {
         let Wanted { server: SharedServer { key, owner, strangers }, environment, era, revision } = wanted;
         // It may have been found out since the client was seen that the server speaks 2026-07-28 alone.
-        let era = self.known_era().filter(|known| *known == Era::Modern).unwrap_or(*era);
+        let is_modern_only = self.known_era() == Some(Era::Modern);
+        let era = if is_modern_only { Era::Modern } else { *era };
+        // One that was asked with initialize before that was known refuses it, or is about to.
+        if is_modern_only
+            && let Some(stale) = self.find_keyed(*key)
+            && stale.clients() == Some(Clients::Sessions)
+        {
+            self.end(&stale, End::Refused);
+        }
         let (initialize, clients) = match era {
             Era::Legacy => (own_initialize(*revision), Clients::Sessions),
             Era::Modern => (own_discover(), Clients::Modern { strangers: *strangers }),
