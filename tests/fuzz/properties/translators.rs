@@ -11,7 +11,7 @@ use mcp_bridge::proto::front::{Front, Mirrored, Origin, Readership, Refusal, Tak
 use mcp_bridge::proto::ids::{ClientId, Id, Ids, StreamId};
 use mcp_bridge::proto::incoming::{Found, Incoming, LongLine};
 use mcp_bridge::proto::link::{Limits, Readiness};
-use mcp_bridge::proto::message::{Envelope, Kind, Message, Request};
+use mcp_bridge::proto::message::{Envelope, Head, Kind, Message, Request, peek_head};
 use mcp_bridge::proto::nearly::{Part, beginning, look};
 use mcp_bridge::proto::output::{Handshake, Out, Output};
 use mcp_bridge::proto::upgrade::{Upgrade, own_initialize};
@@ -178,7 +178,15 @@ impl Session {
             b'>' => self.client(b'1', rest, Takes::Events),
             b'=' => self.client(b'1', rest, Takes::AnswerOnly),
             b'0'..=b'9' => self.client(*sort, rest.strip_prefix(b">").unwrap_or(rest), Takes::Events),
-            b'!' => self.front.child_too_long(rest, &mut self.out),
+            b'!' => {
+                // A request that is too long is answered as others are.
+                if let Head::Call(Some(token)) = peek_head(rest)
+                    && let Some(id) = Id::parse(token)
+                {
+                    *self.asked.entry(id).or_default() += 1;
+                }
+                self.front.child_too_long(rest, &mut self.out);
+            }
             b'+' => self.wait(Duration::from_millis(u64::from(number().unwrap_or(1000)))),
             b'@' => self.leave(number().unwrap_or(0)),
             b'<' => self.child(rest),
@@ -400,7 +408,9 @@ impl Session {
                 // What has no usable id is answered without one.
                 if let Some(id) = envelope.id(line) {
                     let asked = self.asked.get_mut(&id).filter(|count| **count > 0);
-                    *asked.expect("the child has asked this") -= 1;
+                    *asked.unwrap_or_else(|| {
+                        panic!("the child has asked this: {}", String::from_utf8_lossy(line))
+                    }) -= 1;
                 }
             }
         }
