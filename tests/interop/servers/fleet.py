@@ -274,7 +274,7 @@ def fleet(notebook):
                 tool("search_files", path="{here}/data", pattern="**/*.md"),
                 tool("write_file", path="{here}/data/new.txt"),
             ],
-            probe=lambda i: (*tool("read_text_file", path=f"{{here}}/data/{i}.txt"), f"content of file <{i}>"),
+            probe=lambda i: (*tool("read_text_file", path=f"{{here}}/data/{i}.txt"), f" of file <{i}>"),
             masks=[(r"(created|accessed|modified): [^\\\"]*", r"\1", "the fixture is made anew for each side")],
             roots=True,
             recall=tool("list_allowed_directories"),
