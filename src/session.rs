@@ -115,7 +115,8 @@ pub enum Clients {
     },
     /// Other sessions over a child of the session era, each with a [`Lane`] of its own.
     Sessions,
-    /// Clients of 2026-07-28 over a child of it, and sessions with a [`Lane`] in which such are spoken for.
+    /// Clients of 2026-07-28 over a child of it, and sessions with a [`Lane`], which speak that revision for
+    /// their clients.
     Modern {
         /// See [`Upgraded`](Self::Upgraded).
         strangers: bool,

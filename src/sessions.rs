@@ -1,6 +1,7 @@
 //! All sessions of the bridge: starts each with a child of its own or on a lane of one that sessions share, finds it, ends it.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
@@ -143,6 +144,19 @@ pub enum NoSession {
     },
     /// The server that it was to share ended, and the next one did, before it had its lane.
     Lost(End),
+}
+
+/// For the log.
+impl fmt::Display for NoSession {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full(limit) => write!(f, "all {limit} places are taken"),
+            Self::Draining => f.write_str("the bridge is stopping"),
+            Self::Crashing(_) | Self::Blamed(_) => f.write_str("it has failed at every start of late"),
+            Self::Spawn { error, .. } => error.fmt(f),
+            Self::Lost(end) => write!(f, "it ended at its start: {}", end.cause()),
+        }
+    }
 }
 
 impl NoSession {

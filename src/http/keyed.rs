@@ -5,8 +5,7 @@ use std::sync::Arc;
 use hyper::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 
 use super::head::{self, Head, Kept};
-use super::legacy::not_started;
-use super::opening::Place;
+use super::opening::{Place, not_started};
 use super::problem::Problem;
 use super::response::Rejection;
 use super::sharing::Sharing;

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 use tokio::time::Instant;
-use tracing::warn;
 
 use super::answer::{Answers, Form};
 use super::body::Bodies;
@@ -17,22 +16,19 @@ use super::problem::Problem;
 use super::response::{Body, Rejection, empty, event_stream};
 use super::sharing::Sharing;
 use super::sse::EventStream;
-use crate::log_limit::SharedLogLimit;
 use crate::proto::ids::Id;
 use crate::proto::message::Message;
 use crate::proto::version::Era;
 use crate::secret::Digest;
 use crate::session::stream::{Delivery, Payload};
-use crate::session::{BodyPermit, End, Fault, NotTaken, Posted, Session};
-use crate::sessions::{Found, NoSession, Opening, Sessions};
+use crate::session::{BodyPermit, End, NotTaken, Posted, Session};
+use crate::sessions::{Found, Opening, Sessions};
 
 /// Says that a session was opened for this request.
 const MCP_BRIDGE_SESSION: HeaderName = HeaderName::from_static("mcp-bridge-session");
 
 /// What is offered to a request that names no session: there is nothing to listen to and nothing to end.
 const METHODS_WITHOUT_SESSION: &str = "POST, OPTIONS";
-
-static SPAWN_FAILURES: SharedLogLimit = SharedLogLimit::new("child.spawn_failed");
 
 /// The endpoint, as the session era has it.
 #[derive(Debug)]
@@ -355,30 +351,4 @@ fn opens(posted: &Posted) -> bool {
 /// Whether the message opens a session.
 pub(super) fn is_initialize(message: &Message) -> bool {
     message.request().is_some_and(|request| request.method() == "initialize")
-}
-
-/// Why there is no session, as a client is told.
-pub(super) fn not_started(error: &NoSession) -> Problem {
-    match error {
-        NoSession::Full(limit) => Problem::Full(*limit),
-        NoSession::Draining => Problem::Draining,
-        NoSession::Crashing(pause) => Problem::Crashing(*pause),
-        NoSession::Blamed(pause) => Problem::Blamed(*pause),
-        NoSession::Lost(end) => Problem::StartFailed(Fault::Ended(*end)),
-        NoSession::Spawn { error, resource } => {
-            if let Some(count) = SPAWN_FAILURES.take() {
-                warn!(
-                    event = "child.spawn_failed",
-                    error = error.to_string(),
-                    resource,
-                    count,
-                    hint = resource.then_some(
-                        "processes, open files or memory are used up: raise those limits, or lower --max-sessions"
-                    ),
-                    "the server cannot be started"
-                );
-            }
-            Problem::Spawn { resource: *resource }
-        }
-    }
 }

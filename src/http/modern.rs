@@ -9,17 +9,15 @@ use hyper::{Response, StatusCode};
 use super::answer::{Answers, Form, json_answer};
 use super::body::Bodies;
 use super::head::{Accepts, Head, Kept};
-use super::legacy::not_started;
-use super::opening;
+use super::opening::{self, not_started};
 use super::problem::Problem;
 use super::response::{Body, Rejection, empty, event_stream};
 use super::sharing::{Company, Key, Sharing};
 use super::sse::EventStream;
 use crate::proto::front::Mirrored;
 use crate::proto::ids::Id;
-use crate::proto::link::own_discover;
+use crate::proto::link::{own_discover, own_initialize_of_all};
 use crate::proto::message::{Message, Request, refusal};
-use crate::proto::upgrade::own_initialize;
 use crate::proto::version::{Era, Revision};
 use crate::session::stream::{Delivery, Payload};
 use crate::session::{BodyPermit, Clients, NotTaken, Posted, Session};
@@ -285,7 +283,7 @@ impl Modern {
 /// What the bridge says first to a child that is opened in this era, in its own name.
 fn first_words(era: Era) -> Request {
     match era {
-        Era::Legacy => own_initialize(Revision::R2025_11_25),
+        Era::Legacy => own_initialize_of_all(Revision::R2025_11_25),
         Era::Modern => own_discover(),
     }
 }

@@ -8,17 +8,18 @@ use std::time::Duration;
 
 use hyper::header::HeaderName;
 use tokio::time::timeout;
+use tracing::warn;
 
 use super::body::Bodies;
 use super::head::{self, Head, Kept};
 use super::keyed::Share;
-use super::legacy::not_started;
 use super::problem::Problem;
 use super::sharing::{Company, Key, Sharing};
+use crate::log_limit::SharedLogLimit;
 use crate::proto::version::Era;
 use crate::session::stream::{Delivery, Payload, Reader};
 use crate::session::{BodyPermit, End, Fault, Session};
-use crate::sessions::{Opening, Server, Sessions, SharedServer};
+use crate::sessions::{NoSession, Opening, Server, Sessions, SharedServer};
 
 /// Bytes before the answer to `initialize` beyond which it is not waited for.
 const MAX_BEFORE: usize = 64 * 1024;
@@ -59,6 +60,8 @@ pub(super) fn server(sharing: &Sharing, key: &Key) -> Server {
     };
     Server::Shared(SharedServer { key: key.digest, owner: key.owner, strangers })
 }
+
+static SPAWN_FAILURES: SharedLogLimit = SharedLogLimit::new("child.spawn_failed");
 
 /// How often it is tried to open a session where it is not known what the server speaks, or where the server is shared: another
 /// client may have had that opened with `initialize` before it was known.
@@ -137,6 +140,32 @@ impl Drop for Unclaimed<'_> {
     fn drop(&mut self) {
         if let Some(session) = self.session {
             self.sessions.end(session, End::Unclaimed);
+        }
+    }
+}
+
+/// Why there is no session, as a client is told.
+pub(super) fn not_started(error: &NoSession) -> Problem {
+    match error {
+        NoSession::Full(limit) => Problem::Full(*limit),
+        NoSession::Draining => Problem::Draining,
+        NoSession::Crashing(pause) => Problem::Crashing(*pause),
+        NoSession::Blamed(pause) => Problem::Blamed(*pause),
+        NoSession::Lost(end) => Problem::StartFailed(Fault::Ended(*end)),
+        NoSession::Spawn { error, resource } => {
+            if let Some(count) = SPAWN_FAILURES.take() {
+                warn!(
+                    event = "child.spawn_failed",
+                    error = error.to_string(),
+                    resource,
+                    count,
+                    hint = resource.then_some(
+                        "processes, open files or memory are used up: raise those limits, or lower --max-sessions"
+                    ),
+                    "the server cannot be started"
+                );
+            }
+            Problem::Spawn { resource: *resource }
         }
     }
 }

@@ -32,7 +32,9 @@ mod retry;
 
 use calls::{Call, Calls};
 use handshake::{Asked, Handshake};
-pub use handshake::{era_of, own_discover, own_initialize, own_modern, own_reply, wanted_revision};
+pub use handshake::{
+    era_of, own_discover, own_initialize, own_initialize_of_all, own_modern, own_reply, wanted_revision,
+};
 pub use outcome::{Answered, Expired, Untaken};
 use outgoing::{Held, Message};
 pub use outgoing::{MAX_HELD, Outgoing};

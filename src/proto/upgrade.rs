@@ -26,7 +26,7 @@ use super::output::{Declined, Dropped, Handshake, Note, Out, Output, Unanswered}
 use super::questions::{NOBODYS, TOO_MANY_UNCLEAR, UNCLEAR, UNSERVED, Undecided, is_broken_off, sole_owner};
 use super::subscription::uri_params;
 use super::tools::{Tools, page_member};
-use super::version::{Revision, is_removed};
+use super::version::is_removed;
 
 mod answer;
 pub mod listens;
@@ -55,16 +55,6 @@ const MAX_EARLY: usize = 8 * 1024 * 1024;
 /// How many requests of the bridge's own the child may leave without an answer before it is asked no more. Each gives up
 /// after [`OWN_LIMIT`](super::link::OWN_LIMIT).
 const MAX_OWN: usize = 1000;
-
-/// The bridge's own `initialize` for a child whose clients are of 2026-07-28, or have sessions of their own. It declares all
-/// that such clients can be asked: what each of them declares comes by itself, and what it does not is refused then.
-pub fn own_initialize(revision: Revision) -> Request {
-    let params = format!(
-        r#"{{"protocolVersion":"{revision}","capabilities":{{"elicitation":{{"form":{{}},"url":{{}}}},"sampling":{{"tools":{{}}}},"roots":{{}}}},"clientInfo":{{"name":"mcp-bridge","version":"{}"}}}}"#,
-        env!("CARGO_PKG_VERSION"),
-    );
-    Request::own("initialize", &params)
-}
 
 /// What kind of request it is, as far as its answer goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -21,9 +21,8 @@ use crate::first_words::FirstWords;
 use crate::heap;
 use crate::proto::downgrade::MAX_KEPT;
 use crate::proto::ids::SessionId;
-use crate::proto::link::{Readiness, own_discover, wanted_revision};
+use crate::proto::link::{Readiness, own_discover, own_initialize_of_all, wanted_revision};
 use crate::proto::message::Request;
-use crate::proto::upgrade::own_initialize;
 use crate::proto::version::{Era, Revision};
 use crate::secret::Digest;
 use crate::session::worker::{Ended, LostChild, Pipes, Worker};
@@ -101,7 +100,7 @@ impl Sessions {
             self.end(&stale, End::Refused);
         }
         let (initialize, clients) = match era {
-            Era::Legacy => (own_initialize(*revision), Clients::Sessions),
+            Era::Legacy => (own_initialize_of_all(*revision), Clients::Sessions),
             Era::Modern => (own_discover(), Clients::Modern { strangers: *strangers }),
         };
         let opening = Opening::own(initialize, *owner, environment.clone(), era);
@@ -296,7 +295,7 @@ impl LaneSupervisor {
                     return Some(self.attach(server.id().clone(), lane));
                 }
                 Err(error) => {
-                    let error = format!("{error:?}");
+                    let error = error.to_string();
                     warn!(event = "child.spawn_failed", sid, error, "a server cannot be started");
                     sleep(backoff(refused)).await;
                 }

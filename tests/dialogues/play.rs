@@ -14,11 +14,11 @@ use mcp_bridge::proto::front::shared::Shared;
 use mcp_bridge::proto::front::{Front, Mirrored, Origin, Readership, Refusal, Takes};
 use mcp_bridge::proto::ids::{ClientId, Ids, StreamId};
 use mcp_bridge::proto::incoming::{Found, LongLine};
-use mcp_bridge::proto::link::{Limits, Readiness, own_discover};
+use mcp_bridge::proto::link::{Limits, Readiness, own_discover, own_initialize_of_all};
 use mcp_bridge::proto::message::{Envelope, Kind, Message, Request};
 use mcp_bridge::proto::nearly::{Part, beginning, look};
 use mcp_bridge::proto::output::{Declined, Handshake, Note, Out, Output, Unanswered};
-use mcp_bridge::proto::upgrade::{self, Upgrade};
+use mcp_bridge::proto::upgrade::Upgrade;
 use mcp_bridge::proto::version::Revision;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -269,7 +269,7 @@ impl Player {
         let front: Box<dyn Front> = match (&*opening.front, &opening.first) {
             ("upgrade", None) => Box::new(Upgrade::open(
                 limits,
-                &upgrade::own_initialize(Revision::R2025_11_25),
+                &own_initialize_of_all(Revision::R2025_11_25),
                 strangers,
                 now,
                 &mut out,

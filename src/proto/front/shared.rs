@@ -225,8 +225,8 @@ impl Shared {
             }
             // The child sees the bridge's own token: two lanes may have the same.
             _ => {
-                let (request, token) = without_task(request, token);
-                self.pass_on(caller, What::Plain, Outgoing { request, token }, from.arrived, now, out);
+                let outgoing = without_task(request, token);
+                self.pass_on(caller, What::Plain, outgoing, from.arrived, now, out);
             }
         }
         Ok(())
@@ -293,7 +293,11 @@ impl Shared {
         };
         let lane = caller.stream;
         let lowest = self.levels.lowest_with(lane, level);
-        let outgoing = if lowest == level { outgoing } else { with_level(request, span, lowest) };
+        let outgoing = if lowest == level {
+            outgoing
+        } else {
+            with_params(request, span, &format!("\"{}\"", lowest.as_str()))
+        };
         let id = self.pass_on(caller, What::Level, outgoing, arrived, now, out);
         self.levels.asked(lane, id, level);
     }
@@ -704,32 +708,25 @@ fn declared(initialize: &Request) -> Declared {
 /// A request that makes no task: the session has not been offered any, and a server that offers none serves such a request as
 /// any other (2025-11-25 `basic/utilities/tasks`, "Task Support and Handling"). What the child said or asked later for a
 /// task of one session would be taken for what another one has asked.
-fn without_task(request: Request, token: Option<Span>) -> (Request, Option<Span>) {
-    let place = request.params().unwrap_or_default();
-    let params = slice(request.text(), place.clone());
-    let Some(cut) = cuts(params, &["task"]).into_iter().next() else { return (request, token) };
-    let params = [params.get(..cut.start).unwrap_or(""), params.get(cut.end..).unwrap_or("")].concat();
-    let moved = |at: usize| {
-        let at = at - place.start;
-        if at < cut.end { at } else { at - cut.len() }
-    };
-    let request = request.with_params(&params, token.map(|token| moved(token.start)..moved(token.end)));
-    let token = request.token();
-    (request, token)
+fn without_task(request: Request, token: Option<Span>) -> Outgoing {
+    let params = slice(request.text(), request.params().unwrap_or_default());
+    match cuts(params, &["task"]).into_iter().next() {
+        Some(cut) => with_params(&request, cut, ""),
+        None => Outgoing { request, token },
+    }
 }
 
-/// A `logging/setLevel` with another level; `span`: where the first one lies in the parameters.
-fn with_level(request: &Request, span: Span, level: Level) -> Outgoing {
+/// A request with another text in place of a part of its parameters; `span`: where that lies in them. No token lies within.
+fn with_params(request: &Request, span: Span, new: &str) -> Outgoing {
     let place = request.params().unwrap_or_default();
     let params = slice(request.text(), place.clone());
     let (before, behind) = (params.get(..span.start).unwrap_or(""), params.get(span.end..).unwrap_or(""));
-    let level = format!("\"{}\"", level.as_str());
     let moved = |at: usize| {
         let at = at - place.start;
-        if at < span.end { at } else { at - span.len() + level.len() }
+        if at < span.end { at } else { at - span.len() + new.len() }
     };
     let token = request.token().map(|token| moved(token.start)..moved(token.end));
-    let request = request.with_params(&[before, &level, behind].concat(), token);
+    let request = request.with_params(&[before, new, behind].concat(), token);
     let token = request.token();
     Outgoing { request, token }
 }

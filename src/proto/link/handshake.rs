@@ -19,6 +19,16 @@ pub fn own_initialize(revision: Revision) -> Request {
     Request::own("initialize", &params)
 }
 
+/// The bridge's own `initialize` for a child whose clients are of 2026-07-28, or have sessions of their own. It declares all
+/// that such clients can be asked: what each of them declares comes by itself, and what it does not is refused then.
+pub fn own_initialize_of_all(revision: Revision) -> Request {
+    let params = format!(
+        r#"{{"protocolVersion":"{revision}","capabilities":{{"elicitation":{{"form":{{}},"url":{{}}}},"sampling":{{"tools":{{}}}},"roots":{{}}}},"clientInfo":{{"name":"mcp-bridge","version":"{}"}}}}"#,
+        env!("CARGO_PKG_VERSION"),
+    );
+    Request::own("initialize", &params)
+}
+
 /// The bridge's own `server/discover`: what a child of 2026-07-28 is asked first, in place of a handshake (2026-07-28
 /// `server/discover`).
 pub fn own_discover() -> Request {

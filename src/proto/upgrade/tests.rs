@@ -11,8 +11,10 @@ use crate::proto::front::Mirrored;
 use crate::proto::front::tests::{
     Harness, LIMITS, answer, client_id, dropped, error, event, secs, unanswered,
 };
+use crate::proto::link::own_initialize_of_all;
 use crate::proto::output::Capability;
 use crate::proto::testing::{message, note, progress, request};
+use crate::proto::version::Revision;
 
 mod between;
 mod listening;
@@ -181,7 +183,7 @@ impl Harness<Upgrade> {
         let mut out = Out::default();
         let front = Upgrade::open(
             limits,
-            &own_initialize(Revision::R2025_11_25),
+            &own_initialize_of_all(Revision::R2025_11_25),
             strangers,
             Duration::ZERO,
             &mut out,

@@ -10,11 +10,11 @@ use mcp_bridge::proto::front::shared::Shared;
 use mcp_bridge::proto::front::{Front, Mirrored, Origin, Readership, Refusal, Takes};
 use mcp_bridge::proto::ids::{ClientId, Id, Ids, StreamId};
 use mcp_bridge::proto::incoming::{Found, Incoming, LongLine};
-use mcp_bridge::proto::link::{Limits, Readiness};
+use mcp_bridge::proto::link::{Limits, Readiness, own_initialize_of_all};
 use mcp_bridge::proto::message::{Envelope, Head, Kind, Message, Request, peek_head};
 use mcp_bridge::proto::nearly::{Part, beginning, look};
 use mcp_bridge::proto::output::{Handshake, Out, Output};
-use mcp_bridge::proto::upgrade::{Upgrade, own_initialize};
+use mcp_bridge::proto::upgrade::Upgrade;
 use mcp_bridge::proto::version::Revision;
 
 use super::one_line;
@@ -136,13 +136,13 @@ impl Session {
         let front: Box<dyn Front> = match which {
             Which::Upgrade => Box::new(Upgrade::open(
                 LIMITS,
-                &own_initialize(Revision::R2025_11_25),
+                &own_initialize_of_all(Revision::R2025_11_25),
                 strangers,
                 now,
                 &mut out,
             )),
             Which::Shared => {
-                Box::new(Shared::open(LIMITS, &own_initialize(Revision::R2025_11_25), now, &mut out))
+                Box::new(Shared::open(LIMITS, &own_initialize_of_all(Revision::R2025_11_25), now, &mut out))
             }
             Which::Downgrade => {
                 open.insert((StreamId(1), ClientId(initialize.id().clone())));
